@@ -1,0 +1,148 @@
+"""Operators and shuffle edges: the parts of a job graph."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sabot_planner.errors import InvalidJobGraph
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+class OperatorType(StrEnum):
+    """What an operator mostly does; it names the operator to people and decides nothing."""
+
+    SOURCE = "source"
+    MAP = "map"
+    JOIN = "join"
+    GROUP_BY = "group_by"
+    WINDOW = "window"
+    SORT = "sort"
+    SET = "set"
+    SINK = "sink"
+
+
+class ShuffleEdgeType(StrEnum):
+    """How the rows of one operator reach the tasks of the next."""
+
+    FORWARD = "forward"
+    HASH = "hash"
+    BROADCAST = "broadcast"
+    RANGE = "range"
+    REBALANCE = "rebalance"
+
+
+class Placement(StrEnum):
+    """Where the tasks of an operator may run."""
+
+    ANY = "any"
+    SESSION = "session"
+    """Only in the session's own process: its sources live in that memory."""
+
+
+class Decided(StrEnum):
+    """When the type of an edge was decided."""
+
+    PLAN = "plan"
+    RUN = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column on an edge or of a source; ``type`` is the DuckDB type as SQL text."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScanInput:
+    """A source that a fragment reads under the relation name ``name``.
+
+    The fragment's tasks read slices of it: task i of n reads the i-th of n contiguous slices, in source order.
+    Where ``sliced`` is false every task reads the whole source.
+    """
+
+    name: str
+    source_id: str
+    columns: tuple[str, ...]
+    sliced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOperatorNode:
+    """One operator of a job graph: one DuckDB SELECT, run by ``parallelism`` tasks.
+
+    ``sql`` reads each incoming edge under the relation name ``ShuffleEdge.input_name`` and each scan under
+    ``ScanInput.name``. It never starts with a WITH clause of its own unless it was written by hand.
+    ``start_after`` names operators whose measurements may still change this one; it is not started before them.
+    """
+
+    operator_id: str
+    operator_type: OperatorType
+    sql: str
+    parallelism: int = 1
+    scans: tuple[ScanInput, ...] = ()
+    key_by: tuple[str, ...] = ()
+    stateful: bool = False
+    placement: Placement = Placement.ANY
+    start_after: tuple[str, ...] = ()
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        _check_id("operator", self.operator_id)
+        if self.parallelism < 1:
+            raise InvalidJobGraph(f"operator {self.operator_id!r}: parallelism is {self.parallelism}, at least 1 needed")
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffleEdge:
+    """Rows moving from operator ``source`` to operator ``target``.
+
+    ``partitions`` is the number of partitions that each producer task writes: for HASH the number of hash buckets (at
+    least the consumer's parallelism; a consumer task reads a contiguous run of them), for the others 1 unless said.
+    ``partition_by`` names the column of the producer's output that places a row and is not stored: a UBIGINT hash
+    for HASH, a BLOB sort key for RANGE. A HASH edge without it is hashed natively over the columns ``keys``.
+    ``keys`` are shown to people.
+    ``written_as`` is how the producer writes where that differs from ``edge_type``: an edge whose producer wrote hash
+    buckets may turn into BROADCAST once it is measured, and its consumers then read every bucket.
+    ``bounds_partitions`` of a RANGE edge is how many ranges to make when its rows are many; bounds come from a sample.
+    """
+
+    edge_id: str
+    source: str
+    target: str
+    edge_type: ShuffleEdgeType
+    keys: tuple[str, ...] = ()
+    partitions: int = 1
+    partition_by: str | None = None
+    columns: tuple[str, ...] = ()
+    written_as: ShuffleEdgeType | None = None
+    bounds_partitions: int = 1
+    rows_estimated: int | None = None
+    bytes_estimated: int | None = None
+    decided: Decided = Decided.PLAN
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        _check_id("edge", self.edge_id)
+        if self.partitions < 1:
+            raise InvalidJobGraph(f"edge {self.edge_id!r}: partitions is {self.partitions}, at least 1 needed")
+
+    @property
+    def input_name(self) -> str:
+        """The relation name under which the consumer's SQL reads this edge."""
+        return self.edge_id
+
+    @property
+    def write_type(self) -> ShuffleEdgeType:
+        """How the producer partitions its output."""
+        return self.written_as or self.edge_type
+
+
+def _check_id(what: str, value: str) -> None:
+    # Ids become file names, tickets and relation names; one strict alphabet everywhere keeps them harmless.
+    if not _ID.match(value):
+        raise InvalidJobGraph(f"{what} id {value!r} must match [A-Za-z0-9_-]{{1,64}}")

@@ -1,0 +1,123 @@
+"""What the planner takes and gives: the context it asks, the measurements it is told, the plan it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from sabot_planner.job_graph import JobGraph
+from sabot_planner.operators import Column, Placement
+
+
+class Mode(StrEnum):
+    """How much of a query is distributed."""
+
+    DISTRIBUTED = "distributed"
+    PARTLY = "partly"
+    """Some stages run in parallel, the rest is gathered to one task."""
+    SINGLE = "single"
+    """The user's own statement runs on one agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What the planner knows of a table, a set of files or a table function.
+
+    ``columns`` are the declared columns in order, then the virtual columns asked for. ``max_slices`` is the number of
+    pieces it can be cut into (1: cannot be cut). ``name`` is what people call it.
+    """
+
+    source_id: str
+    name: str
+    columns: tuple[Column, ...]
+    rows: int | None
+    bytes: int | None
+    max_slices: int
+    placement: Placement = Placement.ANY
+
+
+class PlanContext(Protocol):
+    """What the planner may ask while it plans. Pure to the planner: same question, same answer."""
+
+    agents: int
+    settings: PlanSettings
+
+    def source(self, relation_sql: str, virtual_columns: Sequence[str]) -> SourceInfo:
+        """Describe the relation ``relation_sql``, a table name or table function call as DuckDB exported it."""
+        ...
+
+    def types(self, expressions: Sequence[str], relation_sql: str) -> tuple[str, ...]:
+        """DuckDB's types of ``expressions`` over ``relation_sql``, without reading a row."""
+        ...
+
+    def aggregates(self) -> frozenset[str]:
+        """Lower-case names of all of DuckDB's aggregate functions."""
+        ...
+
+    def volatile_functions(self) -> frozenset[str]:
+        """Lower-case names of functions whose value may differ from row to row for the same arguments."""
+        ...
+
+    def rows_estimated(self, tables: Sequence[str]) -> int | None:
+        """DuckDB's own estimate of the rows of the join over these scans (named in plan order), if it made one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings:
+    """Thresholds of the planner.
+
+    ``broadcast_bytes``: a join side up to this size may be replicated.
+    ``coalesce_bytes``: a consumer task is worth its cost from this many input bytes on.
+    ``grant_bytes``: the working set of one partition should stay below it.
+    """
+
+    broadcast_bytes: int = 16 << 20
+    coalesce_bytes: int = 4 << 20
+    grant_bytes: int = 512 << 20
+    buckets_per_agent: int = 4
+    adaptive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeFacts:
+    """What was measured of a finished edge, summed over its producer tasks.
+
+    ``partition_rows[i]`` and ``partition_bytes[i]`` belong to partition i. ``heavy`` lists (hash, rows, error bound).
+    """
+
+    rows: int
+    bytes: int
+    partition_rows: tuple[int, ...] = ()
+    partition_bytes: tuple[int, ...] = ()
+    heavy: tuple[tuple[int, int, int], ...] = ()
+
+
+class Revisable(Protocol):
+    """The planner's memory between revisions of one query."""
+
+    def revise(self, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan: ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPlan:
+    """One query, planned.
+
+    In mode SINGLE there is no ``job_graph``: the session runs the user's own statement. ``output`` are the result's
+    columns under the user's names (which may repeat), in the order of the sink's columns.
+    """
+
+    mode: Mode
+    reason: str
+    agents: int
+    job_graph: JobGraph | None
+    output: tuple[Column, ...] = ()
+    planner_state: Revisable | None = field(default=None, repr=False, compare=False)
+
+    def revise(self, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
+        """The plan after the edges in ``facts`` finished; operators in ``started`` and all facts stay as they are."""
+        if self.planner_state is None:
+            return self
+        return self.planner_state.revise(facts, started)

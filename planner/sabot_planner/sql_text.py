@@ -1,0 +1,29 @@
+"""SQL text that needs no tree: quoting and binding a fragment's inputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+
+def task_sql(sql: str, bindings: Iterable[tuple[str, tuple[str, ...], str]]) -> str:
+    """``sql`` with its inputs bound: ``bindings`` are (relation name, column names, SELECT text), in dependency order.
+
+    A WITH clause that ``sql`` starts with is kept after the bindings.
+    """
+    parts = []
+    for name, columns, body in bindings:
+        names = f"({', '.join(quote(c) for c in columns)})" if columns else ""
+        parts.append(f"{quote(name)}{names} AS NOT MATERIALIZED ({body})")
+    if not parts:
+        return sql
+    match = re.match(r"\s*WITH\s+(RECURSIVE\s+)?", sql, re.IGNORECASE)
+    if match:
+        recursive = "RECURSIVE " if match.group(1) else ""
+        return f"WITH {recursive}{', '.join(parts)}, {sql[match.end():]}"
+    return f"WITH {', '.join(parts)} {sql}"
+
+
+def quote(identifier: str) -> str:
+    """``identifier`` as a quoted SQL identifier."""
+    return '"' + identifier.replace('"', '""') + '"'
