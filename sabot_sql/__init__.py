@@ -1,0 +1,1 @@
+"""Distributed DuckDB SQL: one query over several agents, with DuckDB's own answers."""

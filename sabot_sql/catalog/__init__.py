@@ -1,0 +1,1 @@
+"""What a session can see: binding on DuckDB, sources, settings and errors."""
