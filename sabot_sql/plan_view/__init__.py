@@ -1,0 +1,1 @@
+"""The shuffle plan of one query as people see it."""

@@ -1,0 +1,332 @@
+"""A result table as people see it: HTML for notebooks, a box of text for terminals.
+
+Pure functions of the rows to show; nothing here fetches or runs anything. The caller passes the first rows, the last
+rows where rows between them are left out, and a ``TableSummary`` of the whole result.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from html import escape
+from itertools import islice
+
+from sabot_sql.plan_view.units import bytes_text, count_text, duration_text, plural
+
+MAX_CELL_CHARACTERS = 200
+MAX_COLUMNS = 50
+MAX_HTML_BYTES = 100_000
+_MIN_TEXT_COLUMN = 10
+_NUMERIC_TYPE = re.compile(r"U?(TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT)|BIGNUM|FLOAT|DOUBLE|DECIMAL\(\d+,\s*\d+\)")
+_FIXED_TYPE = re.compile(r"BOOLEAN|DATE|TIME.*|INTERVAL|UUID")
+
+Row = Sequence[object]
+
+
+@dataclass(frozen=True, slots=True)
+class TableSummary:
+    """What is said below the table about the whole result; what is None is not mentioned.
+
+    ``truncated_at`` is the cap on fetched rows that cut the result short.
+    """
+
+    rows: int
+    elapsed_ms: float | None = None
+    shuffles: int | None = None
+    moved_bytes: int | None = None
+    truncated_at: int | None = None
+
+    def text(self, shown_rows: int, columns: int, shown_columns: int) -> str:
+        """``20 of 1,234,567 rows × 8 columns · 1.2 s · 3 shuffles · 84 MB moved``."""
+        rows = plural(self.rows, "row")
+        if shown_rows < self.rows:
+            rows = f"{count_text(shown_rows)} of {rows}"
+        width = plural(columns, "column")
+        if shown_columns < columns:
+            width = f"{shown_columns} of {width}"
+        parts = [f"{rows} × {width}"]
+        if self.truncated_at is not None:
+            parts.append(f"TRUNCATED at {count_text(self.truncated_at)}")
+        if self.elapsed_ms is not None:
+            parts.append(duration_text(self.elapsed_ms))
+        if self.shuffles is not None:
+            parts.append(plural(self.shuffles, "shuffle"))
+        if self.moved_bytes:
+            parts.append(f"{bytes_text(self.moved_bytes)} moved")
+        return " · ".join(parts)
+
+
+def is_numeric(type_name: str) -> bool:
+    """Whether values of this DuckDB type line up at the right."""
+    return _NUMERIC_TYPE.fullmatch(type_name) is not None
+
+
+def value_text(value: object) -> str:
+    """``value`` as DuckDB would print it, on one line; NULL as ``NULL``."""
+    text = _raw_text(value)
+    return text if text.isprintable() else "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    """Control and direction characters must not reach a terminal or reorder a line."""
+    if character in "\n\r\t":
+        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[character]
+    if character.isprintable() or unicodedata.category(character) == "Zs":
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{{{code:x}}}"
+
+
+def _raw_text(value: object) -> str:
+    match value:
+        case None:
+            return "NULL"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            # A cell shows no more than a few hundred characters: do not walk through megabytes for them.
+            return value[: MAX_CELL_CHARACTERS + 1]
+        case float() | int():
+            return repr(value)
+        case Decimal():
+            return format(value, "f")
+        case bytes() | bytearray() | memoryview():
+            head = bytes(value[: MAX_CELL_CHARACTERS + 1])
+            return "".join(chr(b) if 32 <= b < 127 and b != 92 else f"\\x{b:02X}" for b in head)
+        case dt.datetime():
+            return value.isoformat(sep=" ")
+        case dt.date() | dt.time():
+            return value.isoformat()
+        case Mapping():
+            items = islice(value.items(), MAX_CELL_CHARACTERS)
+            return "{" + ", ".join(f"{_nested(key)}: {_nested(item)}" for key, item in items) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(_nested(item) for item in value[:MAX_CELL_CHARACTERS]) + "]"
+        case _:
+            return str(value)
+
+
+def _nested(value: object) -> str:
+    text = _raw_text(value)
+    return f"'{text}'" if isinstance(value, str) else text
+
+
+def _clip(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _kept_columns(count: int, limit: int) -> tuple[list[int], int | None]:
+    """Indexes of the columns to show, and before which of the shown ones a gap is."""
+    if count <= limit:
+        return list(range(count)), None
+    left = (limit + 1) // 2
+    return [*range(left), *range(count - (limit - left), count)], left
+
+
+# ---------------------------------------------------------------------------------------------------------------- HTML
+
+_STYLE = """<style>
+.sabot-table{font-size:var(--jp-ui-font-size1,13px);max-width:100%}
+.sabot-table .scroll{overflow-x:auto;max-width:100%}
+.sabot-table table{border-collapse:collapse;margin:0;border:0;font-variant-numeric:tabular-nums}
+.sabot-table th,.sabot-table td{text-align:left!important;padding:3px 12px!important;border:0!important;\
+white-space:pre;max-width:40em;overflow:hidden;text-overflow:ellipsis;vertical-align:top;line-height:1.45}
+.sabot-table .n{text-align:right!important}
+.sabot-table thead th{font-weight:600;padding-bottom:0!important}
+.sabot-table thead .type th{font-weight:400;font-size:.82em;opacity:.75;padding:0 12px 4px!important;\
+border-bottom:1px solid currentColor!important}
+.sabot-table tbody tr{background:transparent!important}
+.sabot-table tbody tr:nth-child(even){background:rgba(128,128,128,.09)!important}
+.sabot-table tbody tr:hover{background:rgba(0,114,178,.16)!important}
+.sabot-table i{opacity:.62;font-size:.9em}
+.sabot-table .gap td{text-align:center!important;opacity:.7;padding:0!important}
+.sabot-table .foot{font-size:.9em;opacity:.8;margin:6px 2px}
+</style>"""
+
+
+def html_table(
+    columns: Sequence[str],
+    types: Sequence[str],
+    head: Sequence[Row],
+    tail: Sequence[Row] = (),
+    *,
+    summary: TableSummary,
+) -> str:
+    """The table as a self-contained piece of HTML below ``MAX_HTML_BYTES``, every value escaped.
+
+    ``head`` holds the first rows and ``tail`` the last ones, empty where ``head`` holds all that is shown. Too much
+    for the budget is met by shorter cells first, then by fewer rows.
+    """
+    shown, gap = _kept_columns(len(columns), MAX_COLUMNS)
+    limit = MAX_CELL_CHARACTERS
+    while True:
+        html = _html(columns, types, head, tail, summary, shown, gap, limit)
+        if len(html.encode()) <= MAX_HTML_BYTES:
+            return html
+        if limit > 25:
+            limit //= 2
+        elif len(head) + len(tail) > 2:
+            head, tail = head[: max(1, len(head) * 2 // 3)], tail[-max(1, len(tail) * 2 // 3) :] if tail else tail
+        else:
+            shown, gap = _kept_columns(len(columns), len(shown) // 2)
+
+
+def _html(
+    columns: Sequence[str],
+    types: Sequence[str],
+    head: Sequence[Row],
+    tail: Sequence[Row],
+    summary: TableSummary,
+    shown: list[int],
+    gap: int | None,
+    limit: int,
+) -> str:
+    classes = [' class="n"' if is_numeric(types[i]) else "" for i in shown]
+
+    def line(cells: list[str], tag: str = "td", scope: str = "") -> str:
+        out = [f"<{tag}{scope}{cls}>{cell}</{tag}>" for cls, cell in zip(classes, cells, strict=True)]
+        if gap is not None:
+            out.insert(gap, f"<{tag}>…</{tag}>")
+        return "".join(out)
+
+    def cell(value: object) -> str:
+        return "<i>NULL</i>" if value is None else escape(_clip(value_text(value), limit))
+
+    def names(texts: Sequence[str], cap: int) -> str:
+        return line([escape(_clip(value_text(texts[i]), cap)) for i in shown], "th", ' scope="col"')
+
+    body = [f"<tr>{line([cell(row[i]) for i in shown])}</tr>" for row in head]
+    left_out = summary.rows - len(head) - len(tail)
+    if left_out > 0:
+        span = len(shown) + (gap is not None)
+        body.append(f'<tr class="gap"><td colspan="{span}">⋮</td></tr>')
+    body += [f"<tr>{line([cell(row[i]) for i in shown])}</tr>" for row in tail]
+    footer = escape(summary.text(len(head) + len(tail), len(columns), len(shown)))
+    return (
+        f'<div class="sabot-table">{_STYLE}<div class="scroll" tabindex="0" role="region" aria-label="Query result">'
+        f"<table><thead><tr>{names(columns, min(limit, 80))}</tr>"
+        f'<tr class="type">{names(types, min(limit, 60))}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+        f'<div class="foot">{footer}</div></div>'
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+
+def text_width(text: str) -> int:
+    """Columns that ``text`` takes in a terminal: wide characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _fit(text: str, width: int) -> str:
+    if text_width(text) <= width:
+        return text
+    out = ""
+    used = 0
+    for character in text:
+        used += text_width(character)
+        if used > width - 1:
+            break
+        out += character
+    return out + "…"
+
+
+def _pad(text: str, width: int, align: str) -> str:
+    space = width - text_width(text)
+    if align == "right":
+        return " " * space + text
+    if align == "center":
+        return " " * (space // 2) + text + " " * (space - space // 2)
+    return text + " " * space
+
+
+def text_table(
+    columns: Sequence[str],
+    types: Sequence[str],
+    head: Sequence[Row],
+    tail: Sequence[Row] = (),
+    *,
+    summary: TableSummary,
+    max_width: int = 160,
+) -> str:
+    """The table as a box of text no wider than ``max_width`` where at least one column can be.
+
+    Arguments as in ``html_table``. Wide columns give way first, then columns in the middle are left out.
+    """
+    limit = min(MAX_COLUMNS, len(columns))
+    while True:
+        shown, gap = _kept_columns(len(columns), limit)
+        lines = _cells(columns, types, head, tail, shown, gap, summary)
+        natural = [max(text_width(line[i]) for line in lines) for i in range(len(lines[0]))]
+        widths = _shrink(natural, _floors(natural, types, shown, gap), max_width - 3 * len(natural) - 1)
+        if widths is not None or limit <= 1:
+            break
+        limit -= 1
+    aligns = ["right" if is_numeric(types[i]) else "left" for i in shown]
+    if gap is not None:
+        aligns.insert(gap, "center")
+    footer = summary.text(len(head) + len(tail), len(columns), len(shown))
+    return "\n".join([*_box(lines, widths or natural, aligns), footer])
+
+
+def _cells(
+    columns: Sequence[str],
+    types: Sequence[str],
+    head: Sequence[Row],
+    tail: Sequence[Row],
+    shown: list[int],
+    gap: int | None,
+    summary: TableSummary,
+) -> list[list[str]]:
+    """Name line, type line, rows; with the gap column, and a line of dots for the rows left out."""
+
+    def line(values: Sequence[object]) -> list[str]:
+        out = [_clip(value_text(values[i]), MAX_CELL_CHARACTERS) for i in shown]
+        if gap is not None:
+            out.insert(gap, "…")
+        return out
+
+    lines = [line(columns), line(types), *(line(row) for row in head)]
+    if summary.rows > len(head) + len(tail):
+        lines.append(["·"] * len(lines[0]))
+    return lines + [line(row) for row in tail]
+
+
+def _floors(natural: list[int], types: Sequence[str], shown: list[int], gap: int | None) -> list[int]:
+    """How narrow each column may get: numbers and times must stay whole, text is readable from its start."""
+    whole = [is_numeric(types[i]) or _FIXED_TYPE.fullmatch(types[i]) is not None for i in shown]
+    if gap is not None:
+        whole.insert(gap, True)
+    return [n if w else min(n, _MIN_TEXT_COLUMN) for n, w in zip(natural, whole, strict=True)]
+
+
+def _shrink(natural: list[int], floors: list[int], budget: int) -> list[int] | None:
+    """``natural`` widths cut down to sum to ``budget``, the widest column first; None where the floors forbid it."""
+    widths = list(natural)
+    if sum(floors) > budget:
+        return None
+    while sum(widths) > budget:
+        index = max((i for i in range(len(widths)) if widths[i] > floors[i]), key=lambda i: widths[i])
+        widths[index] -= 1
+    return widths
+
+
+def _box(lines: list[list[str]], widths: list[int], aligns: list[str]) -> list[str]:
+    def rule(left: str, middle: str, right: str) -> str:
+        return left + middle.join("─" * (width + 2) for width in widths) + right
+
+    def draw(cells: list[str], how: Sequence[str]) -> str:
+        fitted = (_pad(_fit(cell, w), w, a) for cell, w, a in zip(cells, widths, how, strict=True))
+        return "│ " + " │ ".join(fitted) + " │"
+
+    centered = ["center"] * len(widths)
+    out = [rule("┌", "┬", "┐"), draw(lines[0], centered), draw(lines[1], centered), rule("├", "┼", "┤")]
+    out += [draw(line, centered if all(cell == "·" for cell in line) else aligns) for line in lines[2:]]
+    return [*out, rule("└", "┴", "┘")]
