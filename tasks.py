@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Set up the repository and run its jobs: ``python3 tasks.py demo``, ``test``, ``lint`` or ``bench``.
+
+Needs Python 3.11 and a C++20 compiler, and only the standard library, because it is what a fresh machine runs first.
+Everything is installed into ``.venv`` beside this file; generated data lies in ``data/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / "bin"
+DEMO_SCALE = 0.1
+DEMO_AGENTS = 4
+DEMO_SQL = """
+SELECT n_name AS nation, count(DISTINCT o_orderkey) AS orders, sum(l_extendedprice * (1 - l_discount)) AS revenue
+FROM '{data}/lineitem.parquet' JOIN '{data}/orders.parquet' ON l_orderkey = o_orderkey
+     JOIN '{data}/customer.parquet' ON o_custkey = c_custkey JOIN '{data}/nation.parquet' ON c_nationkey = n_nationkey
+WHERE o_orderdate >= DATE '1995-01-01' GROUP BY n_name ORDER BY revenue DESC
+"""
+CHECKS = {
+    "ruff check": ["ruff", "check", "."],
+    "ruff format": ["ruff", "format", "--check", "."],
+    "import-linter": ["lint-imports"],
+    "mypy": ["mypy"],
+    "stubtest": ["stubtest", "sabot_native"],
+    "C++ tests": ["bash", "native/tests/run.sh"],
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one job; the exit code is the process's."""
+    parser = argparse.ArgumentParser(prog="tasks.py", description="Set up sabot_sql and run its jobs.")
+    jobs = parser.add_subparsers(dest="job", required=True)
+    jobs.add_parser("setup", help="create .venv with the package (editable) and every tool")
+    jobs.add_parser("demo", help=f"generate TPC-H data and run a query on {DEMO_AGENTS} local agents")
+    jobs.add_parser("lint", help="style, layers, types, stubs and C++ tests")
+    test = jobs.add_parser("test", help="everything in lint, then pytest; further arguments go to pytest")
+    test.add_argument("pytest", nargs=argparse.REMAINDER, help="arguments for pytest")
+    bench = jobs.add_parser("bench", help="run benchmarks/tpch.py; further arguments go to it")
+    bench.add_argument("tpch", nargs=argparse.REMAINDER, help="arguments for benchmarks/tpch.py")
+    options = parser.parse_args(arguments)
+
+    set_up()
+    if options.job == "demo":
+        return demo()
+    if options.job == "lint":
+        return len(failed_checks())
+    if options.job == "test":
+        failed = failed_checks()
+        if failed:
+            say(f"failed: {', '.join(failed)}")
+        return run(["python", "-m", "pytest", *options.pytest]) or len(failed)
+    if options.job == "bench":
+        return run(["python", "benchmarks/tpch.py", *options.tpch])
+    return 0
+
+
+def set_up() -> None:
+    """Create ``.venv`` and install the package into it, unless what it was built from is unchanged."""
+    check_tools()
+    digest = hashlib.sha256(sys.version.encode())
+    for path in sorted([ROOT / "pyproject.toml", ROOT / "setup.py", *native_sources()]):
+        digest.update(path.read_bytes())
+    stamp = VENV / "sabot-sql-built-from"
+    if stamp.is_file() and stamp.read_text() == digest.hexdigest():
+        return
+    if not (BIN / "python").exists():
+        say("creating .venv")
+        venv.create(VENV, with_pip=True)
+    say("building and installing sabot-sql (a minute or two)")
+    pip = ["python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if run([*pip, "--editable", ".[dev]"]):
+        raise SystemExit("tasks.py: the installation failed; its messages are above")
+    stamp.write_text(digest.hexdigest())
+
+
+def native_sources() -> list[Path]:
+    """The files that the extension modules are compiled from."""
+    suffixes = {".cpp", ".hpp", ".h", ".pyx", ".pxd"}
+    folders = [ROOT / "native" / name for name in ("include", "src", "sabot_native")]
+    found = [path for folder in folders for path in folder.rglob("*") if path.suffix in suffixes]
+    return [path for path in found if not path.with_suffix(".pyx").exists() or path.suffix != ".cpp"]
+
+
+def check_tools() -> None:
+    """Say what is missing before a long installation fails on it."""
+    if sys.version_info < (3, 11):  # noqa: UP036  # the one file that an older Python may meet
+        raise SystemExit(f"tasks.py: Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
+    if not shutil.which(os.environ.get("CXX", "g++").split()[0]):
+        raise SystemExit("tasks.py: a C++20 compiler is needed (Debian: apt-get install g++), or set CXX")
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        raise SystemExit("tasks.py: Python's headers are needed (Debian: apt-get install python3-dev python3-venv)")
+
+
+def demo() -> int:
+    """Generate TPC-H at a small scale, run one query on local agents, print the shuffle plan and the rows."""
+    data = Path("data", "tpch", f"sf{DEMO_SCALE:g}")
+    if not (ROOT / data / "lineitem.parquet").is_file():
+        say(f"generating TPC-H, scale factor {DEMO_SCALE:g}")
+        if code := run(["tpchgen-cli", "parquet", "-s", f"{DEMO_SCALE:g}", "--output-dir", str(data)]):
+            return code
+    sql = DEMO_SQL.strip().format(data=data)
+    return run(["sabot-sql", "query", "--agents", str(DEMO_AGENTS), "--plan", sql])
+
+
+def failed_checks() -> list[str]:
+    """Run every check, also after one failed, and name those that did."""
+    failed = []
+    for name, command in CHECKS.items():
+        say(name)
+        if run(command):
+            failed.append(name)
+    return failed
+
+
+def run(command: Sequence[str]) -> int:
+    """Run a command of ``.venv`` in the repository, shown as it can be repeated by hand; its exit code."""
+    print("$", shlex.join([f".venv/bin/{command[0]}" if (BIN / command[0]).exists() else command[0], *command[1:]]))
+    sys.stdout.flush()
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(VENV)}
+    return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def say(text: str) -> None:
+    """Print a heading."""
+    print(f"\n== {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
