@@ -1,0 +1,64 @@
+"""The layers hold, and the checks that hold them would notice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONTRACTS = (
+    "magics -> sql -> (planner | native)",
+    "sqlglot and the standard library",
+    "DuckDB is reached",
+    "IPython belongs",
+)
+
+ALLOWED = {
+    "sabot_planner": "import sqlglot\n",
+    "sabot_native": "import pyarrow\n",
+    "sabot_sql": "import sabot_native, sabot_planner\n",
+    "sabot_sql/agent": "import duckdb\n",
+    "sabot_sql/catalog": "import duckdb\n",
+    "sabot_magics": "import IPython, sabot_sql\n",
+}
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_every_contract_is_kept(repository: Path) -> None:
+    done = lint_imports(repository)
+    assert done.returncode == 0, done.stdout
+    for name in CONTRACTS:
+        assert any(name in line and line.rstrip().endswith("KEPT") for line in done.stdout.splitlines()), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "statement"),
+    [
+        ("sabot_planner", "import duckdb"),
+        ("sabot_planner", "import sabot_native"),
+        ("sabot_native", "import sabot_planner"),
+        ("sabot_sql", "import sabot_magics"),
+        ("sabot_sql", "import duckdb"),
+        ("sabot_sql", "import IPython"),
+    ],
+)
+def test_a_forbidden_import_is_caught(repository: Path, tmp_path: Path, package: str, statement: str) -> None:
+    for module, text in ALLOWED.items():
+        (tmp_path / module).mkdir()
+        (tmp_path / module / "__init__.py").touch()
+        (tmp_path / module / "part.py").write_text(text)
+    (tmp_path / "pyproject.toml").write_text((repository / "pyproject.toml").read_text())
+    done = lint_imports(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    (tmp_path / package / "intruder.py").write_text(f"{statement}\n")
+    done = lint_imports(tmp_path)
+    assert done.returncode != 0
+    assert "BROKEN" in done.stdout, done.stdout + done.stderr
+    assert f"{package}.intruder" in done.stdout
