@@ -35,7 +35,7 @@ CHECKS = {
     "ruff format": ["ruff", "format", "--check", "."],
     "import-linter": ["lint-imports"],
     "mypy": ["mypy"],
-    "stubtest": ["stubtest", "sabot_native"],
+    "stubtest": ["stubtest", "sabot_native", "--mypy-config-file", "pyproject.toml"],
     "C++ tests": ["bash", "native/tests/run.sh"],
 }
 
