@@ -1,0 +1,267 @@
+"""The plan JSON read into typed records, and what can be computed from it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+RESULT = "result"
+"""Target of the edge that carries the rows to the session."""
+
+_SKEW_FACTOR = 2.0
+# Below this the largest partition costs nothing, whatever its share: eight groups over sixteen partitions are no skew.
+_SKEW_FLOOR_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """One attempt of one task."""
+
+    task_id: str
+    agent: str
+    attempt: int
+    state: str
+    rows_in: int | None
+    rows: int | None
+    bytes: int | None
+    spilled_bytes: int
+    started_ms: float | None
+    elapsed_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """One stage; times are those of its tasks."""
+
+    stage_id: str
+    label: str
+    type: str
+    sql: str
+    parallelism: int
+    state: str
+    rows: int | None
+    tasks: tuple[TaskView, ...] = ()
+
+    @property
+    def elapsed_ms(self) -> float | None:
+        """From the first task's start to the last task's end."""
+        spans = [(t.started_ms or 0.0, t.elapsed_ms) for t in self.tasks if t.elapsed_ms is not None]
+        if not spans:
+            return None
+        return max(start + elapsed for start, elapsed in spans) - min(start for start, _ in spans)
+
+    @property
+    def spilled_bytes(self) -> int:
+        """Bytes that its tasks wrote to disk."""
+        return sum(task.spilled_bytes for task in self.tasks)
+
+    @property
+    def title(self) -> str:
+        """The label, or the type where it has none."""
+        return self.label or self.type or self.stage_id
+
+
+@dataclass(frozen=True, slots=True)
+class Skew:
+    """The heaviest partition of an edge: ``factor`` times the median partition."""
+
+    partition: int
+    factor: float
+    bytes: int
+    hot_key: str | None
+
+    def text(self) -> str:
+        """``skew 12× in partition 3, hot key 42``."""
+        factor = "all rows" if self.factor == float("inf") else f"{self.factor:.1f}\N{MULTIPLICATION SIGN} the median"
+        key = f", hot key {self.hot_key}" if self.hot_key is not None else ""
+        return f"skew: {factor} in partition {self.partition}{key}"
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeView:
+    """One shuffle edge, with what was estimated and what was measured."""
+
+    edge_id: str
+    type: str
+    keys: tuple[str, ...]
+    source: str
+    target: str
+    partitions: int | None
+    rows: int | None
+    bytes: int | None
+    rows_estimated: int | None
+    decided: str
+    reason: str
+    partition_rows: tuple[int, ...] = ()
+    partition_bytes: tuple[int, ...] = ()
+    heavy: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def is_shuffle(self) -> bool:
+        """Whether rows leave their task: every type but FORWARD."""
+        return self.type != "FORWARD"
+
+    @property
+    def misestimate(self) -> float | None:
+        """How many times the estimate was off, either way, at least 1."""
+        if self.rows is None or self.rows_estimated is None:
+            return None
+        low, high = sorted((max(1, self.rows), max(1, self.rows_estimated)))
+        return high / low
+
+    @property
+    def skew(self) -> Skew | None:
+        """The skew worth showing: the largest partition is over twice the median and not tiny."""
+        sizes = self.partition_bytes
+        if len(sizes) < 2 or max(sizes) < _SKEW_FLOOR_BYTES:
+            return None
+        middle = median(sizes)
+        if max(sizes) <= _SKEW_FACTOR * middle:
+            return None
+        hot = max(self.heavy, key=lambda item: item[1], default=None)
+        factor = max(sizes) / middle if middle else float("inf")
+        return Skew(sizes.index(max(sizes)), factor, max(sizes), hot[0] if hot else None)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanModel:
+    """One plan JSON, version 1."""
+
+    query_id: str
+    sql: str
+    mode: str
+    reason: str
+    agents: int
+    isolation: str
+    state: str
+    elapsed_ms: float | None
+    stages: tuple[StageView, ...] = ()
+    edges: tuple[EdgeView, ...] = ()
+    _index: Mapping[str, StageView] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_index", {stage.stage_id: stage for stage in self.stages})
+
+    def stage(self, stage_id: str) -> StageView | None:
+        """The stage of that id; None for the result."""
+        return self._index.get(stage_id)
+
+    def inputs_of(self, stage_id: str) -> tuple[EdgeView, ...]:
+        """Edges into that stage, or into the result."""
+        return tuple(edge for edge in self.edges if edge.target == stage_id)
+
+    def outputs_of(self, stage_id: str) -> tuple[EdgeView, ...]:
+        """Edges out of that stage."""
+        return tuple(edge for edge in self.edges if edge.source == stage_id)
+
+    @property
+    def sinks(self) -> tuple[StageView, ...]:
+        """Stages that feed no other stage."""
+        feeding = {edge.source for edge in self.edges if edge.target in self._index}
+        return tuple(stage for stage in self.stages if stage.stage_id not in feeding)
+
+    @property
+    def shuffles(self) -> int:
+        """Number of edges that move rows between tasks."""
+        return sum(edge.is_shuffle for edge in self.edges)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes written to those edges."""
+        return sum(edge.bytes or 0 for edge in self.edges if edge.is_shuffle)
+
+    @property
+    def measured(self) -> bool:
+        """Whether it ran at least in part, so that there are measurements beside the estimates."""
+        return any(edge.rows is not None for edge in self.edges) or any(stage.tasks for stage in self.stages)
+
+
+def read_plan(document: Mapping[str, Any]) -> PlanModel:
+    """The records of a plan JSON.
+
+    Raises:
+        ValueError: it is of another version.
+    """
+    if document.get("version") != 1:
+        raise ValueError(f"plan JSON of version {document.get('version')!r}; this release reads version 1")
+    return PlanModel(
+        query_id=_text(document, "query_id"),
+        sql=_text(document, "sql"),
+        mode=_text(document, "mode"),
+        reason=_text(document, "reason"),
+        agents=_count(document, "agents") or 0,
+        isolation=_text(document, "isolation"),
+        state=_text(document, "state"),
+        elapsed_ms=_number(document, "elapsed_ms"),
+        stages=tuple(_stage(item) for item in _items(document, "stages")),
+        edges=tuple(_edge(item) for item in _items(document, "edges")),
+    )
+
+
+def _stage(item: Mapping[str, Any]) -> StageView:
+    return StageView(
+        stage_id=_text(item, "id"),
+        label=_text(item, "label"),
+        type=_text(item, "type"),
+        sql=_text(item, "sql"),
+        parallelism=_count(item, "parallelism") or 0,
+        state=_text(item, "state"),
+        rows=_count(item, "rows"),
+        tasks=tuple(_task(task) for task in _items(item, "tasks")),
+    )
+
+
+def _task(item: Mapping[str, Any]) -> TaskView:
+    return TaskView(
+        task_id=_text(item, "id"),
+        agent=_text(item, "agent"),
+        attempt=_count(item, "attempt") or 0,
+        state=_text(item, "state"),
+        rows_in=_count(item, "rows_in"),
+        rows=_count(item, "rows"),
+        bytes=_count(item, "bytes"),
+        spilled_bytes=_count(item, "spilled_bytes") or 0,
+        started_ms=_number(item, "started_ms"),
+        elapsed_ms=_number(item, "elapsed_ms"),
+    )
+
+
+def _edge(item: Mapping[str, Any]) -> EdgeView:
+    return EdgeView(
+        edge_id=_text(item, "id"),
+        type=_text(item, "type").upper(),
+        keys=tuple(str(key) for key in _items(item, "keys")),
+        source=_text(item, "source"),
+        target=_text(item, "target"),
+        partitions=_count(item, "partitions"),
+        rows=_count(item, "rows"),
+        bytes=_count(item, "bytes"),
+        rows_estimated=_count(item, "rows_estimated"),
+        decided=_text(item, "decided"),
+        reason=_text(item, "reason"),
+        partition_rows=tuple(int(value) for value in _items(item, "partition_rows")),
+        partition_bytes=tuple(int(value) for value in _items(item, "partition_bytes")),
+        heavy=tuple((str(entry.get("key")), _count(entry, "rows") or 0) for entry in _items(item, "heavy")),
+    )
+
+
+def _text(item: Mapping[str, Any], name: str) -> str:
+    value = item.get(name)
+    return "" if value is None else str(value)
+
+
+def _count(item: Mapping[str, Any], name: str) -> int | None:
+    value = item.get(name)
+    return None if value is None else int(value)
+
+
+def _number(item: Mapping[str, Any], name: str) -> float | None:
+    value = item.get(name)
+    return None if value is None else float(value)
+
+
+def _items(item: Mapping[str, Any], name: str) -> Sequence[Any]:
+    value = item.get(name)
+    return () if value is None else tuple(value)
