@@ -31,7 +31,7 @@ FORMS: list[tuple[str, str | None]] = [
     ('SELECT "system".main.first_value(c0 ORDER BY c1 ASC NULLS LAST IGNORE NULLS) OVER (PARTITION BY c2) AS w', SAME),
     (
         "SELECT f(c0) OVER (PARTITION BY c1, c2 ORDER BY c3 ASC NULLS LAST RANGE BETWEEN 1 PRECEDING AND "
-         "UNBOUNDED FOLLOWING EXCLUDE TIES) AS w FROM t",
+        "UNBOUNDED FOLLOWING EXCLUDE TIES) AS w FROM t",
         SAME,
     ),
     ("SELECT f() OVER (GROUPS 2 PRECEDING EXCLUDE CURRENT ROW) AS w, f() OVER () AS v", SAME),
@@ -64,8 +64,8 @@ FORMS: list[tuple[str, str | None]] = [
     ("SELECT a FROM ((SELECT 1 AS a) INTERSECT ALL ((SELECT 2 AS a) UNION (VALUES (3)))) AS r(a)", SAME),
     ("WITH x(c0) AS MATERIALIZED (SELECT 1 AS c0), y AS NOT MATERIALIZED (SELECT c0 FROM x) SELECT c0 FROM y", SAME),
     (
-        'WITH RECURSIVE t(c0, c1) USING KEY (c0, "system".main.max(c1) AS c1) AS NOT MATERIALIZED '
-         "((SELECT 1 AS c0, 2 AS c1) UNION (SELECT c0, c1 FROM recurring.t AS r(c0, c1))) SELECT c0 FROM t AS s(c0, c1)",
+        """WITH RECURSIVE t(c0, c1) USING KEY (c0, max(c1) AS c1) AS NOT MATERIALIZED ((SELECT 1 AS c0, 2 AS c1) \
+UNION (SELECT c0, c1 FROM recurring.t AS r(c0, c1))) SELECT c0 FROM t AS s(c0, c1)""",
         SAME,
     ),
     ("SELECT 1 AS a FROM (WITH x(c0) AS MATERIALIZED (SELECT 1 AS c0) SELECT c0 FROM x) AS r(c0)", SAME),
@@ -190,8 +190,9 @@ def test_what_is_not_understood_is_refused(text: str) -> None:
 
 # Statements whose exports contain every form above, as the pinned DuckDB prints them.
 SETUP = """
-CREATE TABLE t AS SELECT range % 7 AS k, range AS v, 's' || range % 3 AS s, 
-  CASE WHEN range % 4 = 0 THEN NULL ELSE range END AS n, [range, range + 1] AS l, {'a': range, 'b': 'x'} AS st, DATE '2024-01-01' + range::INT AS d FROM range(50);
+CREATE TABLE t AS SELECT range % 7 AS k, range AS v, 's' || range % 3 AS s,
+  CASE WHEN range % 4 = 0 THEN NULL ELSE range END AS n, [range, range + 1] AS l,
+  {'a': range, 'b': 'x'} AS st, DATE '2024-01-01' + range::INT AS d FROM range(50);
 CREATE TABLE u AS SELECT range AS k, 'n' || range AS name FROM range(5);
 CREATE TYPE mood AS ENUM ('sad', 'ok');
 """
@@ -211,11 +212,11 @@ STATEMENTS = [
     "SELECT string_agg(s, ',' ORDER BY v DESC), list(v ORDER BY v) FROM t",
     "SELECT DISTINCT ON (k) k, v FROM t ORDER BY k, v DESC",
     "SELECT * FROM t ORDER BY v LIMIT 10%",
-    "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 9) SELECT unnest(l) FROM r, t WHERE r.n = k",
+    "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT unnest(l) FROM r, t",
     "SELECT * FROM (VALUES (1, NULL), (2, 'a''b')) AS x(a, b) WHERE a IS NOT DISTINCT FROM 1 OR b BETWEEN 'a' AND 'b'",
     "SELECT s COLLATE NOCASE AS c, count(*) FROM t GROUP BY c ORDER BY c",
     "PIVOT (FROM t) ON s IN ('s0', 's1') USING sum(v) GROUP BY k",
-    "SELECT CASE WHEN k = 1 THEN 'one' WHEN k IS NULL THEN NULL ELSE s END, coalesce(n, 0) FROM t WHERE k NOT IN (1, 2)",
+    "SELECT CASE WHEN k = 1 THEN 'one' WHEN k IS NULL THEN NULL ELSE s END FROM t WHERE k NOT IN (1, 2)",
 ]
 
 
