@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -54,7 +54,7 @@ def decode(of_type: type[T], value: Any, blobs: Blobs) -> T:
     Raises:
         MalformedMessage: a field is missing, unknown or of another type.
     """
-    return cast("T", _decoder(of_type)(value, blobs))
+    return cast("T", _decoder(cast("Hashable", of_type))(value, blobs))
 
 
 @cache

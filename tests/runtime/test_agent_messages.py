@@ -37,7 +37,7 @@ SPEC = TaskSpec(
     ID,
     Fragment(
         "SELECT * FROM e1",
-        edges=(EdgeInput("e1", "e1", (Column("a", "ENUM('x')"),), (b"\x00\xff", b""), 1, 4),),
+        edges=(EdgeInput("e1", "e1", (Column("a", "ENUM('x')"),), (0, 2), (b"\x00\xff", b""), 1, 4),),
         chained=(("e0", INNER),),
     ),
     (
@@ -126,7 +126,8 @@ def test_descriptors_arrive_with_their_own_frame() -> None:
         os.close(read_end)
         frames = [receive_frame(right) for _ in range(3)]
     assert [f.kind for f in frames if f] == ["first", "with", "last"]
-    assert frames[0] is not None and frames[0].blobs == [b"x"]
+    assert frames[0] is not None
+    assert frames[0].blobs == [b"x"]
     assert frames[1] is not None
     (received,) = frames[1].descriptors
     os.write(write_end, b"through")

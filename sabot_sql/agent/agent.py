@@ -1,0 +1,52 @@
+"""What a coordinator knows of an agent, whatever it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from sabot_sql.agent.task_spec import Outcome, QueryContext, Work
+
+Done = Callable[[Outcome], None]
+
+
+class Agent(Protocol):
+    """Runs what it is given, one at a time and in order, and keeps what its tasks committed until it is released.
+
+    No method waits for a task. ``done`` is called once for each work, by a thread of the agent's; it must not block.
+    Methods may be called by any thread. An agent that died answers every work with ``AGENT_DIED``.
+    """
+
+    @property
+    def agent_id(self) -> str:
+        """Unique within a session, over its whole life."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take work."""
+        ...
+
+    def begin(self, context: QueryContext) -> None:
+        """Announce a query and its edges; work for an unknown query is refused."""
+        ...
+
+    def submit(self, work: Work, done: Done) -> None:
+        """Run ``work`` when its turn comes."""
+        ...
+
+    def cancel(self, query_id: str) -> None:
+        """Interrupt the query's work, running or waiting; repeat until all of it has answered."""
+        ...
+
+    def release(self, query_id: str, edge_id: str | None = None) -> None:
+        """Free what the query committed to the edge, or all of it: then the agent forgets the query."""
+        ...
+
+    def metrics(self) -> dict[str, int]:
+        """Figures of the agent's shuffle manager."""
+        ...
+
+    def close(self) -> None:
+        """Interrupt everything, free everything, end."""
+        ...

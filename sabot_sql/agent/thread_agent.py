@@ -1,0 +1,170 @@
+"""An agent that is a thread of this process."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from sabot_sql.agent.agent import Done
+from sabot_sql.agent.failures import reason_of
+from sabot_sql.agent.runner import Attempt, Runner
+from sabot_sql.agent.task_spec import (
+    FailureKind,
+    Outcome,
+    QueryContext,
+    SplitSpec,
+    TaskFailure,
+    TaskSpec,
+    Work,
+)
+from sabot_sql.errors import InternalError, QueryCancelled
+
+if TYPE_CHECKING:
+    import sabot_native
+
+RunnerSource = Callable[[QueryContext], AbstractContextManager[Runner]]
+"""The runner for a query: a process agent may have to open another DuckDB instance for it."""
+
+_CLOSE_SECONDS = 5.0
+
+
+class _Query:
+    """A query that the agent was told of; ``newest`` is the latest attempt of each (stage, task)."""
+
+    def __init__(self, context: QueryContext) -> None:
+        self.context = context
+        self.newest: dict[tuple[str, int], int] = {}
+        self.cancelled = False
+        self.running: Attempt | None = None
+
+
+class ThreadAgent:
+    """Runs works in a thread of its own; see :class:`sabot_sql.agent.agent.Agent`.
+
+    The shuffle manager may be shared with other agents of this process; it is not closed with the agent.
+    """
+
+    def __init__(self, agent_id: str, runner_for: RunnerSource, manager: sabot_native.ShuffleManager) -> None:
+        self.agent_id = agent_id
+        self._runner_for = runner_for
+        self._manager = manager
+        self._lock = threading.Lock()
+        self._queries: dict[str, _Query] = {}
+        self._works: queue.SimpleQueue[tuple[Work, Done] | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name=f"sabot-{agent_id}", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes work."""
+        return not self._closed
+
+    def begin(self, context: QueryContext) -> None:
+        """Announce a query."""
+        with self._lock:
+            self._queries[context.query_id] = _Query(context)
+
+    def submit(self, work: Work, done: Done) -> None:
+        """Run ``work`` when its turn comes."""
+        refusal = self._admit(work)
+        if refusal is not None:
+            done(refusal)
+        else:
+            self._works.put((work, done))
+
+    def cancel(self, query_id: str) -> None:
+        """Interrupt the query's work."""
+        with self._lock:
+            query = self._queries.get(query_id)
+            if query is None:
+                return
+            query.cancelled = True
+            running = query.running
+        if running is not None:
+            running.cancel()
+
+    def release(self, query_id: str, edge_id: str | None = None) -> None:
+        """Free what the query committed."""
+        if edge_id is None:
+            with self._lock:
+                query = self._queries.pop(query_id, None)
+                running = query.running if query else None
+            if running is not None:
+                running.cancel()
+        self._manager.release(query_id, edge_id)
+
+    def metrics(self) -> dict[str, int]:
+        """Figures of the shuffle manager."""
+        return dict(self._manager.metrics())
+
+    def close(self) -> None:
+        """Interrupt everything and end the thread."""
+        with self._lock:
+            self._closed = True
+            queries = list(self._queries)
+        self._works.put(None)
+        for query_id in queries:
+            self.release(query_id)
+        self._thread.join(_CLOSE_SECONDS)
+
+    def _admit(self, work: Work) -> TaskFailure | None:
+        key = (work.id.stage, work.id.task)
+        with self._lock:
+            query = self._queries.get(work.id.query_id)
+            if self._closed:
+                return self._failure(work, FailureKind.AGENT_DIED, f"agent {self.agent_id} was closed")
+            if query is None:
+                return self._failure(work, FailureKind.STALE, f"agent {self.agent_id} does not know the query")
+            if work.id.attempt < query.newest.get(key, 0):
+                return self._failure(work, FailureKind.STALE, f"attempt {query.newest[key]} has begun already")
+            query.newest[key] = work.id.attempt
+        return None
+
+    def _serve(self) -> None:
+        while (item := self._works.get()) is not None:
+            work, done = item
+            # The callback belongs to a query's driver, which may be gone; the agent serves others as well.
+            done(self._run(work))
+
+    def _run(self, work: Work) -> Outcome:
+        attempt = Attempt()
+        with self._lock:
+            query = self._queries.get(work.id.query_id)
+            if query is None or query.cancelled:
+                return TaskFailure(
+                    work.id, self.agent_id, FailureKind.CANCELLED, QueryCancelled("the query was cancelled")
+                )
+            query.running = attempt
+        try:
+            with self._runner_for(query.context) as runner:
+                outcome: Outcome = self._run_on(runner, work, query.context, attempt)
+        except Exception as error:  # noqa: BLE001 - whatever a task raises is an outcome; the agent goes on
+            kind, reason = reason_of(error, cancelled=attempt.token.cancelled)
+            outcome = TaskFailure(work.id, self.agent_id, kind, reason, _inputs(work, kind))
+        with self._lock:
+            query.running = None
+            forgotten = work.id.query_id not in self._queries
+        if forgotten:
+            # The query ended while this attempt committed: nobody else would free its output.
+            self._manager.release(work.id.query_id, None)
+        return outcome
+
+    @staticmethod
+    def _run_on(runner: Runner, work: Work, context: QueryContext, attempt: Attempt) -> Outcome:
+        if isinstance(work, SplitSpec):
+            return runner.split(work)
+        return runner.run(work, context, attempt)
+
+    def _failure(self, work: Work, kind: FailureKind, message: str) -> TaskFailure:
+        return TaskFailure(work.id, self.agent_id, kind, InternalError(message))
+
+
+def _inputs(work: Work, kind: FailureKind) -> tuple[tuple[str, int], ...]:
+    """All inputs of a task that could not read one of them."""
+    if kind is not FailureKind.LOST_INPUT or not isinstance(work, TaskSpec):
+        return ()
+    return tuple((edge.edge_id, producer) for edge in work.fragment.all_edges() for producer in edge.producers)

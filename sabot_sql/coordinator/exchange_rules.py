@@ -1,0 +1,164 @@
+"""How edges are written and read: the rules that turn an edge and measurements into schemes, ranges and reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sabot_planner.errors import InvalidJobGraph
+from sabot_planner.job_graph import JobGraph
+from sabot_planner.operators import Column, ShuffleEdge, ShuffleEdgeType
+from sabot_sql.agent.task_spec import EdgeInput, EdgeOutput, TaskReport, WriteKind, WriteScheme
+from sabot_sql.coordinator.controller import DBOSParallelController
+from sabot_sql.coordinator.partitions import balanced_runs, even_runs, range_bounds
+from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
+from sabot_sql.coordinator.stages import Stage
+
+RESULT_EDGE = "result"
+_FEW_ROWS = 4096
+"""Below this many rows one task sorts them sooner than several are started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What one task reads of one edge: partitions [first, last) of these producer tasks, in this order."""
+
+    producers: tuple[int, ...]
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """How the tasks of a stage share its inputs, and why there are so many."""
+
+    parallelism: int
+    by_edge: Mapping[str, tuple[Read, ...]]
+    reason: str
+    runs: tuple[tuple[int, int], ...] = ()
+    """The hash buckets [first, last) of each task; consumers over a FORWARD edge must keep to them."""
+
+
+def write_scheme(graph: JobGraph, edge: ShuffleEdge) -> WriteScheme:
+    """How the producers of ``edge`` place their rows.
+
+    Raises:
+        InvalidJobGraph: the edge does not say by what.
+    """
+    kind = edge.write_type
+    partitions = max(edge.partitions, graph.operator(edge.target).parallelism)
+    if kind is ShuffleEdgeType.HASH and partitions > 1:
+        if edge.partition_by is not None:
+            return WriteScheme(WriteKind.HASH_COLUMN, partitions, edge.partition_by)
+        if not edge.keys:
+            raise InvalidJobGraph(f"HASH edge {edge.edge_id!r} has neither keys nor a partition_by column")
+        return WriteScheme(WriteKind.HASH_COLUMNS, partitions, keys=edge.keys)
+    if kind is ShuffleEdgeType.RANGE and edge.bounds_partitions > 1:
+        if edge.partition_by is None:
+            raise InvalidJobGraph(f"RANGE edge {edge.edge_id!r} has no partition_by column")
+        return WriteScheme(WriteKind.SAMPLED, 1, edge.partition_by)
+    if kind is ShuffleEdgeType.REBALANCE and partitions > 1:
+        return WriteScheme(WriteKind.ROUND_ROBIN, partitions, edge.partition_by)
+    return WriteScheme(WriteKind.SINGLE, 1, edge.partition_by)
+
+
+def decide_bounds(stage: Stage, shuffles: Mapping[str, EdgeShuffle]) -> tuple[tuple[bytes, ...], str]:
+    """The bounds that all RANGE inputs of ``stage`` share, and the reason; no bounds mean one range."""
+    ranged = [edge for edge in stage.inputs if is_sampled(edge, shuffles[edge.edge_id])]
+    outputs = [output for edge in ranged for output in shuffles[edge.edge_id].outputs.values()]
+    rows = sum(output.rows for output in outputs)
+    wanted = max((edge.bounds_partitions for edge in ranged), default=1)
+    if wanted > 1 and rows < _FEW_ROWS:
+        return (), f"{rows} rows are few: one range"
+    bounds = range_bounds([(output.rows, output.sample) for output in outputs], wanted)
+    return bounds, f"{len(bounds) + 1} ranges of {rows} rows from {sum(len(o.sample) for o in outputs)} sampled keys"
+
+
+def is_sampled(edge: ShuffleEdge, shuffle: EdgeShuffle) -> bool:
+    """Whether the ranges of this input are still to be cut, or were cut, from a sample."""
+    return edge.edge_type is ShuffleEdgeType.RANGE and shuffle.scheme.kind is WriteKind.SAMPLED
+
+
+def share_inputs(
+    stage: Stage,
+    shuffles: Mapping[str, EdgeShuffle],
+    controller: DBOSParallelController | None,
+    forward: Reads | None,
+) -> Reads:
+    """What each task of ``stage`` reads.
+
+    Without a ``controller`` the planned parallelism stands. ``forward`` is how the producer of a FORWARD input was
+    shared out, task by task.
+    """
+    hashed = [edge for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.HASH]
+    parallelism, reason = stage.parallelism, f"{stage.parallelism} tasks as planned"
+    runs: tuple[tuple[int, int], ...] = ()
+    ranged = [edge for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.RANGE]
+    if ranged:
+        parallelism = max(shuffles[edge.edge_id].partitions for edge in ranged)
+        reason = f"a task for each of {parallelism} ranges"
+    elif forward is not None:
+        parallelism, runs, reason = forward.parallelism, forward.runs, f"{forward.parallelism} tasks, one per producer"
+        if hashed and parallelism > 1 and (not runs or runs[-1][1] != len(_bucket_bytes(stage, hashed, shuffles))):
+            raise InvalidJobGraph(f"the FORWARD and HASH inputs of {stage.stage_id!r} are not partitioned alike")
+    elif hashed:
+        weights = _bucket_bytes(stage, hashed, shuffles)
+        if controller is not None:
+            worker_count = controller.calculate_optimal_worker_count(
+                sum(weights), planned=stage.parallelism, most=len(weights)
+            )
+            parallelism, reason = worker_count.count, worker_count.reason
+        runs = balanced_runs(weights, parallelism)
+        parallelism = len(runs)
+    reads = {
+        edge.edge_id: tuple(_read(edge, shuffles[edge.edge_id], task, parallelism, runs) for task in range(parallelism))
+        for edge in stage.inputs
+    }
+    return Reads(parallelism, reads, reason, runs)
+
+
+def _bucket_bytes(stage: Stage, hashed: list[ShuffleEdge], shuffles: Mapping[str, EdgeShuffle]) -> list[int]:
+    counts = {shuffles[edge.edge_id].partitions for edge in hashed}
+    if len(counts) != 1:
+        # Equal keys would meet in different tasks: rows would be lost without a word.
+        raise InvalidJobGraph(
+            f"the HASH inputs of {stage.stage_id!r} have {sorted(counts)} partitions; they must agree"
+        )
+    per_edge = [shuffles[edge.edge_id].partition_bytes() for edge in hashed]
+    return [sum(values) for values in zip(*per_edge, strict=True)]
+
+
+def _read(
+    edge: ShuffleEdge, shuffle: EdgeShuffle, task: int, parallelism: int, runs: tuple[tuple[int, int], ...]
+) -> Read:
+    every = tuple(range(shuffle.producers))
+    match edge.edge_type:
+        case ShuffleEdgeType.FORWARD if shuffle.producers == parallelism:
+            return Read((task,), 0, shuffle.partitions)
+        case ShuffleEdgeType.FORWARD if parallelism != 1:
+            raise InvalidJobGraph(
+                f"FORWARD edge {edge.edge_id!r} joins {shuffle.producers} tasks to {parallelism}; it needs equal ones"
+            )
+        case ShuffleEdgeType.FORWARD | ShuffleEdgeType.BROADCAST:
+            return Read(every, 0, shuffle.partitions)
+        case ShuffleEdgeType.HASH if runs:
+            return Read(every, *runs[task])
+        case ShuffleEdgeType.RANGE:
+            return Read(every, task, task + 1) if task < shuffle.partitions else Read(every, 0, 0)
+        case _:
+            return Read(every, *even_runs(shuffle.partitions, parallelism)[task])
+
+
+def edge_input(edge: ShuffleEdge, shuffle: EdgeShuffle, read: Read) -> EdgeInput:
+    """``read`` with the manifests of its producers; producers without a row in it are left out, all but one."""
+    producers = [p for p in read.producers if any(shuffle.outputs[p].partition_rows[read.first : read.last])]
+    producers = producers or list(read.producers[:1])
+    manifests = tuple(shuffle.outputs[producer].manifest for producer in producers)
+    return EdgeInput(edge.edge_id, edge.input_name, shuffle.columns, tuple(producers), manifests, read.first, read.last)
+
+
+def stored_columns(output: EdgeOutput, report: TaskReport) -> tuple[Column, ...]:
+    """The columns that consumers see of an output: without the one that placed the rows."""
+    by_name = {column.name: column for column in report.columns}
+    names = output.columns or tuple(column.name for column in report.columns)
+    return tuple(by_name[name] for name in names if name != output.scheme.column)

@@ -1,0 +1,415 @@
+"""The state machine of one query: outcomes in, commands out. No I/O, no clock of its own, no threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sabot_planner.operators import Placement, ShuffleEdge, ShuffleEdgeType
+from sabot_planner.plan import EdgeFacts, QueryPlan
+from sabot_sql.agent.task_spec import (
+    EdgeOutput,
+    FailureKind,
+    OutputReport,
+    SplitReport,
+    SplitSpec,
+    TaskFailure,
+    TaskId,
+    TaskReport,
+    WriteKind,
+    WriteScheme,
+)
+from sabot_sql.coordinator import exchange_rules as rules
+from sabot_sql.coordinator.controller import DBOSParallelController
+from sabot_sql.coordinator.dispatch import choose, demand
+from sabot_sql.coordinator.messages import (
+    AgentJoined,
+    AgentLost,
+    AgentNotReplaced,
+    Command,
+    Event,
+    Fail,
+    Finish,
+    ReleaseEdge,
+    ReplaceAgent,
+    SplitOutput,
+    StartTask,
+)
+from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle, ShuffleCoordinator
+from sabot_sql.coordinator.stage_run import Finished, Running, StageRun, TaskRecord, Waiting
+from sabot_sql.coordinator.stages import Stage, stages_of
+from sabot_sql.errors import AgentError, InternalError, SabotSQLError
+
+MAX_ATTEMPTS = 4
+MAX_AGENT_DEATHS = 2
+"""A task that two agents died of would take down the others as well."""
+
+
+class Execution:
+    """One query from its first task to its last.
+
+    Every answer of an agent is an event; :meth:`handle` returns what to do next. An answer to an attempt that is not
+    the current one is ignored. Outputs once committed are kept until every task that reads them has committed.
+    """
+
+    def __init__(
+        self,
+        query_id: str,
+        plan: QueryPlan,
+        agents: Sequence[str],
+        session_agent: str,
+        controller: DBOSParallelController,
+        *,
+        adaptive: bool = True,
+    ) -> None:
+        if plan.job_graph is None:
+            raise InternalError("a plan without a job graph has nothing to run on agents")
+        self.query_id = query_id
+        self.plan = plan
+        self.graph = plan.job_graph
+        self.shuffles = ShuffleCoordinator(query_id)
+        self.shuffles.initialize(self.graph.to_execution_graph())
+        self.runs: dict[str, StageRun] = {}
+        self.decisions: dict[str, str] = {}
+        """Edge → why it is read as it is, where that was decided while running."""
+        self.state = "running"
+        self._controller = controller
+        self._adaptive = adaptive
+        self._agents = list(agents)
+        self._session_agent = session_agent
+        self._busy: dict[str, set[TaskId]] = {}
+        self._splits: dict[TaskId, str] = {}
+        self._replacing: set[str] = set()
+        self._stages_changed = True
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts and splits that agents still work on, stale ones included."""
+        return sum(len(ids) for ids in self._busy.values())
+
+    def result(self) -> tuple[StageRun, EdgeShuffle]:
+        """The sink and its committed output, once finished."""
+        return self.runs[self.graph.sink], self.shuffles.edge(rules.RESULT_EDGE)
+
+    def start(self, now_ms: float) -> list[Command]:
+        """The first commands."""
+        return self._advance(now_ms)
+
+    def handle(self, event: Event, now_ms: float) -> list[Command]:
+        """Take note of ``event`` and say what to do."""
+        commands: list[Command] = []
+        if isinstance(event, TaskReport | SplitReport | TaskFailure):
+            self._busy.get(event.agent_id, set()).discard(event.id)
+        if self.state != "running":
+            return commands
+        match event:
+            case TaskReport():
+                commands += self._committed(event)
+            case SplitReport():
+                self._split_done(event)
+            case TaskFailure():
+                commands += self._failed(event)
+            case AgentLost(agent_id):
+                commands += self._lose_agent(agent_id)
+            case AgentJoined(agent_id, replaces):
+                self._replacing.discard(replaces)
+                self._agents.append(agent_id)
+            case AgentNotReplaced(agent_id, error):
+                self._replacing.discard(agent_id)
+                if not self._agents and not self._replacing:
+                    commands.append(self._fail(error))
+        if self.state == "running":
+            commands += self._advance(now_ms)
+        return commands
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def _committed(self, report: TaskReport) -> list[Command]:
+        run = self.runs[report.id.stage]
+        record = run.tasks[report.id.task]
+        if not record.is_current(report.id.attempt, report.agent_id) or not isinstance(record.state, Running):
+            return []
+        record.state = Finished(report.id.attempt, record.state.started_ms, report)
+        wanted = {output.edge_id: output for output in run.outputs}
+        for output in report.outputs:
+            shuffle = self.shuffles.edge(output.edge_id)
+            shuffle.columns = rules.stored_columns(wanted[output.edge_id], report)
+            # A task that runs again for one lost output leaves its other outputs as they were read before.
+            if not shuffle.released:
+                shuffle.outputs.setdefault(report.id.task, output)
+        if not run.finished:
+            return []
+        self._stages_changed = True
+        return self._stage_committed(run)
+
+    def _stage_committed(self, run: StageRun) -> list[Command]:
+        commands: list[Command] = []
+        for edge in run.stage.inputs:
+            shuffle = self.shuffles.edge(edge.edge_id)
+            if not shuffle.released:
+                shuffle.released = True
+                commands.append(ReleaseEdge(edge.edge_id))
+        if run.announced:
+            return commands
+        run.announced = True
+        if run.stage.stage_id == self.graph.sink:
+            self.state = "finished"
+            return [*commands, Finish()]
+        self._revise()
+        return commands
+
+    def _revise(self) -> None:
+        if not self._adaptive:
+            return
+        facts: dict[str, EdgeFacts] = {}
+        for run in self.runs.values():
+            if run.announced:
+                facts |= {o.edge_id: self.shuffles.edge(o.edge_id).facts() for o in run.outputs}
+        started = frozenset(operator for run in self.runs.values() for operator in run.stage.operators)
+        revised = self.plan.revise(facts, started)
+        if revised is not self.plan and revised.job_graph is not None:
+            self.plan, self.graph = revised, revised.job_graph
+            self.shuffles.initialize(self.graph.to_execution_graph())
+
+    def _split_done(self, report: SplitReport) -> None:
+        edge_id = self._splits.pop(report.id, None)
+        if edge_id is not None:
+            self.shuffles.edge(edge_id).outputs[report.id.task] = report.output
+            self._stages_changed = True
+
+    def _failed(self, failure: TaskFailure) -> list[Command]:
+        died = failure.kind is FailureKind.AGENT_DIED
+        edge_id = self._splits.pop(failure.id, None)
+        if edge_id is not None:
+            commands = self._lose_agent(failure.agent_id) if died else []
+            if died or failure.kind is FailureKind.LOST_INPUT:
+                return commands + self._rerun(edge_id, failure.id.task)
+            return [self._fail(_placed(failure))]
+        record = self.runs[failure.id.stage].tasks[failure.id.task]
+        if not record.is_current(failure.id.attempt, failure.agent_id):
+            return []
+        if died:
+            return self._lose_agent(failure.agent_id)
+        if failure.kind is not FailureKind.LOST_INPUT:
+            return [self._fail(_placed(failure))]
+        commands = self._retry(record, failure.id.stage, failure.agent_id, failure.error)
+        for lost_edge, producer in failure.lost:
+            commands += self._rerun(lost_edge, producer)
+        return commands
+
+    def _lose_agent(self, agent_id: str) -> list[Command]:
+        if agent_id not in self._agents:
+            return []
+        self._agents.remove(agent_id)
+        self._replacing.add(agent_id)
+        commands: list[Command] = [ReplaceAgent(agent_id)]
+        for run in self.runs.values():
+            for record in run.tasks:
+                if isinstance(record.state, Running) and record.state.agent == agent_id:
+                    record.deaths += 1
+                    reason = AgentError(f"agent {agent_id} died", agent=agent_id)
+                    commands += self._retry(record, run.stage.stage_id, agent_id, reason)
+        return commands
+
+    def _retry(self, record: TaskRecord, stage: str, agent_id: str, reason: SabotSQLError) -> list[Command]:
+        attempt = record.next_attempt - 1
+        record.failures += 1
+        avoid = record.state.avoid if isinstance(record.state, Waiting) else frozenset()
+        record.state = Waiting(avoid=avoid | {agent_id})
+        if record.failures < MAX_ATTEMPTS and record.deaths < MAX_AGENT_DEATHS:
+            return []
+        message = f"task {stage}_{record.index} failed {record.failures} times: {reason.message}"
+        if record.deaths >= MAX_AGENT_DEATHS:
+            message = f"{record.deaths} agents died of task {stage}_{record.index}; it is not given to a third"
+        return [self._fail(AgentError(message, agent=agent_id, stage=stage, task=record.index, attempt=attempt))]
+
+    def _fail(self, error: SabotSQLError) -> Fail:
+        self.state = "failed"
+        return Fail(error)
+
+    # --- lost outputs ---------------------------------------------------------------------------------------------
+
+    def _rerun(self, edge_id: str, producer: int) -> list[Command]:
+        """Let ``producer`` write ``edge_id`` again, and whatever its own inputs need for that."""
+        shuffle = self.shuffles.edge(edge_id)
+        shuffle.outputs.pop(producer, None)
+        run = next(run for run in self.runs.values() if any(o.edge_id == edge_id for o in run.outputs))
+        commands = self._reset(run, run.tasks[producer])
+        if shuffle.scheme.kind is WriteKind.ROUND_ROBIN:
+            # Another attempt may deal its rows otherwise: whoever read a part of the old one must read the new one.
+            for consumer in self.runs.values():
+                if edge_id in consumer.reads.by_edge and not consumer.finished:
+                    for record in consumer.tasks:
+                        if isinstance(record.state, Running):
+                            record.state = Waiting()
+                        commands += self._reset(consumer, record)
+        return commands
+
+    def _reset(self, run: StageRun, record: TaskRecord) -> list[Command]:
+        if not isinstance(record.state, Finished):
+            return []
+        record.state = Waiting()
+        record.failures += 1
+        if record.failures >= MAX_ATTEMPTS:
+            stage, attempt = run.stage.stage_id, record.next_attempt - 1
+            message = f"the output of task {stage}_{record.index} was lost {record.failures} times"
+            return [self._fail(AgentError(message, stage=stage, task=record.index, attempt=attempt))]
+        commands: list[Command] = []
+        for edge_id, reads in run.reads.by_edge.items():
+            shuffle = self.shuffles.edge(edge_id)
+            if shuffle.released:
+                shuffle.released = False
+                shuffle.outputs.clear()
+            for producer in set(reads[record.index].producers) & set(shuffle.missing()):
+                commands += self._rerun(edge_id, producer)
+        return commands
+
+    # --- progress -------------------------------------------------------------------------------------------------
+
+    def _advance(self, now_ms: float) -> list[Command]:
+        commands: list[Command] = []
+        if self._stages_changed:
+            self._stages_changed = False
+            commands += self._open_stages()
+        for run in self.runs.values():
+            if not run.finished:
+                commands += self._split_late(run)
+        if self.state == "running":
+            commands += self._dispatch(now_ms)
+        if self.state == "running" and not (commands or self.in_flight or self._replacing):
+            commands.append(self._fail(InternalError("no task can run and none is running")))
+        return commands
+
+    def _open_stages(self) -> list[Command]:
+        commands: list[Command] = []
+        done = {operator for run in self.runs.values() if run.announced for operator in run.stage.operators}
+        started = {operator for run in self.runs.values() for operator in run.stage.operators}
+        existing = {node.operator_id for node in self.graph.operators}
+        for stage in stages_of(self.graph, started):
+            # A revision may have removed what a stage was to wait for.
+            if stage.start_after & existing <= done and self._inputs_committed(stage.inputs):
+                commands += self._open_stage(stage)
+        return commands
+
+    def _inputs_committed(self, edges: Iterable[ShuffleEdge]) -> bool:
+        shuffles = [self.shuffles.find(edge.edge_id) for edge in edges]
+        return all(shuffle is not None and shuffle.complete for shuffle in shuffles)
+
+    def _open_stage(self, stage: Stage) -> list[Command]:
+        shuffles = {edge.edge_id: self.shuffles.edge(edge.edge_id) for edge in stage.inputs}
+        undecided = [
+            edge.edge_id
+            for edge in stage.inputs
+            if rules.is_sampled(edge, shuffles[edge.edge_id]) and shuffles[edge.edge_id].bounds is None
+        ]
+        if undecided:
+            bounds, reason = rules.decide_bounds(stage, shuffles)
+            for edge_id in undecided:
+                shuffles[edge_id].bounds = bounds
+                self.decisions[edge_id] = reason
+        if any(shuffle.unsplit() for shuffle in shuffles.values()):
+            return [command for shuffle in shuffles.values() for command in self._split(shuffle)]
+        controller = self._controller if self._adaptive else None
+        reads = rules.share_inputs(stage, shuffles, controller, self._forward_reads(stage))
+        outputs = [
+            EdgeOutput(edge.edge_id, rules.write_scheme(self.graph, edge), edge.columns) for edge in stage.outputs
+        ]
+        if stage.stage_id == self.graph.sink:
+            outputs.append(EdgeOutput(rules.RESULT_EDGE, WriteScheme(WriteKind.SINGLE)))
+        for output in outputs:
+            self.shuffles.open(output.edge_id, output.scheme, reads.parallelism)
+        run = StageRun(stage, self.graph, reads, tuple(outputs), [TaskRecord(i) for i in range(reads.parallelism)])
+        self.runs[stage.stage_id] = run
+        self._place(run)
+        return []
+
+    def _forward_reads(self, stage: Stage) -> rules.Reads | None:
+        producers = [self._producer(edge.edge_id) for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.FORWARD]
+        return producers[0].reads if producers else None
+
+    def _producer(self, edge_id: str) -> StageRun:
+        return next(run for run in self.runs.values() if any(o.edge_id == edge_id for o in run.outputs))
+
+    def _split_late(self, run: StageRun) -> list[Command]:
+        """Split what a task that ran again wrote as a sample."""
+        shuffles = (self.shuffles.edge(edge.edge_id) for edge in run.stage.inputs)
+        return [command for shuffle in shuffles if not shuffle.released for command in self._split(shuffle)]
+
+    def _split(self, shuffle: EdgeShuffle) -> list[Command]:
+        commands: list[Command] = []
+        pending = {task_id.task for task_id, edge_id in self._splits.items() if edge_id == shuffle.edge_id}
+        run = self._producer(shuffle.edge_id)
+        for task in shuffle.unsplit():
+            output = shuffle.outputs[task]
+            if task in pending:
+                continue
+            if output.agent_id not in self._agents and output.agent_id != self._session_agent:
+                commands += self._rerun(shuffle.edge_id, task)
+                continue
+            commands.append(self._split_one(run, shuffle, task, output))
+        return commands
+
+    def _split_one(self, run: StageRun, shuffle: EdgeShuffle, task: int, output: OutputReport) -> SplitOutput:
+        record = run.tasks[task]
+        task_id = TaskId(self.query_id, run.stage.stage_id, task, record.next_attempt)
+        record.next_attempt += 1
+        self._splits[task_id] = shuffle.edge_id
+        self._busy.setdefault(output.agent_id, set()).add(task_id)
+        spec = SplitSpec(task_id, shuffle.edge_id, output.manifest, shuffle.bounds or ())
+        return SplitOutput(spec, output.agent_id)
+
+    def _place(self, run: StageRun) -> None:
+        if run.stage.placement is Placement.SESSION or not self._agents:
+            return
+        demands = [demand(run, record.index, self.shuffles) for record in run.tasks]
+        assignment = self._controller.assign_tasks_to_agents(demands, self._agents)
+        for record in run.tasks:
+            record.state = Waiting(assignment.agents[record.index])
+        self.shuffles.set_task_locations(
+            {f"{run.stage.stage_id}_{task}": agent for task, agent in assignment.agents.items()}
+        )
+
+    def _dispatch(self, now_ms: float) -> list[Command]:
+        open_runs = [run for run in self.runs.values() if not run.finished and self._readable(run)]
+        choices = choose(open_runs, self._agents, self._session_agent, lambda agent: bool(self._busy.get(agent)))
+        return [self._start_task(run, task, agent, now_ms) for run, task, agent in choices]
+
+    def _readable(self, run: StageRun) -> bool:
+        shuffles = [self.shuffles.edge(edge.edge_id) for edge in run.stage.inputs]
+        return all(shuffle.complete and not shuffle.unsplit() for shuffle in shuffles)
+
+    def _start_task(self, run: StageRun, record: TaskRecord, agent: str, now_ms: float) -> StartTask:
+        task_id = TaskId(self.query_id, run.stage.stage_id, record.index, record.next_attempt)
+        record.next_attempt += 1
+        record.state = Running(task_id.attempt, agent, now_ms)
+        self._busy.setdefault(agent, set()).add(task_id)
+        self.shuffles.set_task_locations({f"{task_id.stage}_{task_id.task}": agent})
+        inputs = {
+            edge.edge_id: rules.edge_input(
+                edge, self.shuffles.edge(edge.edge_id), run.reads.by_edge[edge.edge_id][record.index]
+            )
+            for edge in run.stage.inputs
+        }
+        outputs = tuple(self._current_output(output) for output in run.outputs)
+        return StartTask(task_id, agent, run.stage, run.graph, run.reads.parallelism, inputs, outputs)
+
+    def _current_output(self, output: EdgeOutput) -> EdgeOutput:
+        bounds = self.shuffles.edge(output.edge_id).bounds
+        if not bounds:
+            return output
+        scheme = WriteScheme(WriteKind.RANGE_COLUMN, len(bounds) + 1, output.scheme.column, bounds=bounds)
+        return EdgeOutput(output.edge_id, scheme, output.columns)
+
+
+def _placed(failure: TaskFailure) -> SabotSQLError:
+    """The error of a failed task as the user gets it: with its place where it is not the user's own."""
+    if failure.kind in (FailureKind.USER, FailureKind.RESOURCE, FailureKind.DEADLINE):
+        return failure.error
+    task_id = failure.id
+    return AgentError(
+        f"task {task_id.stage}_{task_id.task} failed on agent {failure.agent_id}",
+        agent=failure.agent_id,
+        stage=task_id.stage,
+        task=task_id.task,
+        attempt=task_id.attempt,
+        remote_message=failure.error.message,
+    )

@@ -1,0 +1,87 @@
+"""Commands of the execution state machine to its driver, and the events that are not outcomes of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sabot_planner.job_graph import JobGraph
+from sabot_sql.agent.task_spec import EdgeInput, EdgeOutput, Outcome, SplitSpec, TaskId
+from sabot_sql.coordinator.stages import Stage
+from sabot_sql.errors import SabotSQLError
+
+
+@dataclass(frozen=True, slots=True)
+class StartTask:
+    """Run one attempt of one task of ``stage``; the driver adds the slices of the sources."""
+
+    id: TaskId
+    agent_id: str
+    stage: Stage
+    graph: JobGraph
+    parallelism: int
+    inputs: Mapping[str, EdgeInput]
+    outputs: tuple[EdgeOutput, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitOutput:
+    """Split a committed sampled output on the agent that holds it."""
+
+    spec: SplitSpec
+    agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseEdge:
+    """Nobody reads this edge any more."""
+
+    edge_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceAgent:
+    """This agent is lost; start another in its place if that is possible."""
+
+    agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The sink has committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The query cannot be answered."""
+
+    error: SabotSQLError
+
+
+Command = StartTask | SplitOutput | ReleaseEdge | ReplaceAgent | Finish | Fail
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLost:
+    """An agent is gone, busy or not."""
+
+    agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentJoined:
+    """A new agent can take tasks in the place of a lost one."""
+
+    agent_id: str
+    replaces: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentNotReplaced:
+    """No agent could be started in the place of a lost one."""
+
+    agent_id: str
+    error: SabotSQLError
+
+
+Event = Outcome | AgentLost | AgentJoined | AgentNotReplaced

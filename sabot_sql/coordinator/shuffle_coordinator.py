@@ -1,0 +1,133 @@
+"""What is known of every shuffle edge of one query: how it is written, by whom, and where each part lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sabot_planner.execution_graph import ExecutionGraph
+from sabot_planner.operators import Column, ShuffleEdge
+from sabot_planner.plan import EdgeFacts
+from sabot_sql.agent.task_spec import OutputReport, WriteScheme
+
+
+@dataclass(slots=True)
+class EdgeShuffle:
+    """One edge while its query runs. ``bounds`` is None until the ranges of a sampled edge are decided."""
+
+    edge_id: str
+    scheme: WriteScheme
+    producers: int
+    columns: tuple[Column, ...] = ()
+    outputs: dict[int, OutputReport] = field(default_factory=dict)
+    bounds: tuple[bytes, ...] | None = None
+    released: bool = False
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions a committed output has once it can be read."""
+        return len(self.bounds) + 1 if self.bounds else self.scheme.partitions
+
+    @property
+    def complete(self) -> bool:
+        """Every producer task has committed."""
+        return not self.released and len(self.outputs) == self.producers
+
+    def missing(self) -> tuple[int, ...]:
+        """Producer tasks without a committed output."""
+        return tuple(task for task in range(self.producers) if task not in self.outputs)
+
+    def unsplit(self) -> tuple[int, ...]:
+        """Producer tasks whose committed output still is one sampled partition although ranges were decided."""
+        if not self.bounds:
+            return ()
+        return tuple(task for task, out in self.outputs.items() if len(out.partition_rows) != self.partitions)
+
+    def partition_bytes(self) -> tuple[int, ...]:
+        """Bytes of each partition over all producers."""
+        return _sums((output.partition_bytes for output in self.outputs.values()), self.partitions)
+
+    def partition_rows(self) -> tuple[int, ...]:
+        """Rows of each partition over all producers."""
+        return _sums((output.partition_rows for output in self.outputs.values()), self.partitions)
+
+    def facts(self) -> EdgeFacts:
+        """What was measured, summed over the producers."""
+        heavy: dict[int, tuple[int, int]] = {}
+        for output in self.outputs.values():
+            for key, rows, error in output.heavy:
+                known_rows, known_error = heavy.get(key, (0, 0))
+                heavy[key] = (known_rows + rows, known_error + error)
+        ranked = sorted(((key, rows, error) for key, (rows, error) in heavy.items()), key=lambda h: (-h[1], h[0]))
+        return EdgeFacts(
+            rows=sum(output.rows for output in self.outputs.values()),
+            bytes=sum(output.size_bytes for output in self.outputs.values()),
+            partition_rows=self.partition_rows(),
+            partition_bytes=self.partition_bytes(),
+            heavy=tuple(ranked),
+        )
+
+
+class ShuffleCoordinator:
+    """Keeps the shuffle edges of one query; it decides nothing and does no I/O."""
+
+    def __init__(self, query_id: str) -> None:
+        self.query_id = query_id
+        self._edges: dict[str, EdgeShuffle] = {}
+        self._declared: dict[str, ShuffleEdge] = {}
+        self._locations: dict[str, str] = {}
+        self._agents: list[str] = []
+
+    def initialize(self, execution_graph: ExecutionGraph) -> None:
+        """Take note of the edges of ``execution_graph``; may be called again when the plan was revised."""
+        self._declared = {edge.edge_id: edge for edge in execution_graph.job_graph.edges}
+
+    def register_shuffles_with_agents(self, agents: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+        """Agent → the edges that it has to know before its first task; agents that know them already are left out."""
+        new = [agent for agent in agents if agent not in self._agents]
+        self._agents += new
+        return {agent: tuple(self._declared) for agent in new}
+
+    def set_task_locations(self, locations: Mapping[str, str]) -> None:
+        """Task id → agent, for tasks that were just placed."""
+        self._locations.update(locations)
+
+    def location(self, task_id: str) -> str | None:
+        """The agent on which the task was placed last."""
+        return self._locations.get(task_id)
+
+    def open(self, edge_id: str, scheme: WriteScheme, producers: int) -> EdgeShuffle:
+        """Start an edge: its producers are about to write it so."""
+        self._edges[edge_id] = EdgeShuffle(edge_id, scheme, producers)
+        return self._edges[edge_id]
+
+    def edge(self, edge_id: str) -> EdgeShuffle:
+        """The edge of that id, which was opened."""
+        return self._edges[edge_id]
+
+    def find(self, edge_id: str) -> EdgeShuffle | None:
+        """The edge of that id, if its producers have started."""
+        return self._edges.get(edge_id)
+
+    def get_shuffle_metrics(self) -> dict[str, dict[str, int]]:
+        """Edge → rows, bytes, spilled bytes, partitions, and (producer, agent) connections so far."""
+        metrics = {}
+        for edge_id, shuffle in self._edges.items():
+            outputs = shuffle.outputs.values()
+            metrics[edge_id] = {
+                "rows": sum(output.rows for output in outputs),
+                "bytes": sum(output.size_bytes for output in outputs),
+                "spilled_bytes": sum(output.spilled_bytes for output in outputs),
+                "partitions": shuffle.partitions,
+                "producers": shuffle.producers,
+                "agents": len({output.agent_id for output in outputs}),
+            }
+        return metrics
+
+
+def _sums(rows: Iterable[tuple[int, ...]], length: int) -> tuple[int, ...]:
+    totals = [0] * length
+    for values in rows:
+        for index, value in enumerate(values[:length]):
+            totals[index] += value
+    return tuple(totals)

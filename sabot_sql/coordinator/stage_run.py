@@ -1,0 +1,79 @@
+"""A stage that has been started: its tasks, what each reads and writes, and the state of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sabot_planner.job_graph import JobGraph
+from sabot_sql.agent.task_spec import EdgeOutput, TaskReport
+from sabot_sql.coordinator.exchange_rules import Reads
+from sabot_sql.coordinator.stages import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """To be started on ``preferred`` if that agent is free soon; ``avoid`` are agents that failed it."""
+
+    preferred: str | None = None
+    avoid: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Given to ``agent``."""
+
+    attempt: int
+    agent: str
+    started_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Committed."""
+
+    attempt: int
+    started_ms: float
+    report: TaskReport
+
+
+TaskState = Waiting | Running | Finished
+
+
+@dataclass(slots=True)
+class TaskRecord:
+    """One task over all its attempts; ``next_attempt`` also numbers the splits of its outputs."""
+
+    index: int
+    state: TaskState = field(default_factory=Waiting)
+    next_attempt: int = 0
+    failures: int = 0
+    deaths: int = 0
+
+    def is_current(self, attempt: int, agent: str) -> bool:
+        """Whether an answer of this attempt from this agent is the one that is waited for."""
+        state = self.state
+        return isinstance(state, Running) and state.attempt == attempt and state.agent == agent
+
+
+@dataclass(slots=True)
+class StageRun:
+    """A started stage. ``graph`` is the job graph as it was then: later revisions no longer change this stage."""
+
+    stage: Stage
+    graph: JobGraph
+    reads: Reads
+    outputs: tuple[EdgeOutput, ...]
+    tasks: list[TaskRecord]
+    announced: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Every task has committed."""
+        return all(isinstance(task.state, Finished) for task in self.tasks)
+
+    @property
+    def state(self) -> str:
+        """The state as the plan shows it."""
+        if self.finished:
+            return "finished"
+        return "waiting" if all(isinstance(task.state, Waiting) for task in self.tasks) else "running"
