@@ -97,7 +97,7 @@ def _html(plan: PlanModel, detail: _Detail, opened: bool) -> str:
         summary = f"{plural(len(plan.stages), 'stage')} and their edges as a table, with SQL and reasons"
         parts.append(f"<details{' open' if opened else ''}><summary>{summary}</summary>")
         parts.append(f'<div class="scroll" tabindex="0">{_table(plan, detail)}</div></details>')
-    if plan.sql and not plan.stages:
+    if plan.sql and opened and not plan.stages:
         parts.append(f"<details><summary>SQL</summary><pre>{escape(_cut(plan.sql, 4000))}</pre></details>")
     return "".join([*parts, "</div>"])
 

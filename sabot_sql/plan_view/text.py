@@ -43,8 +43,10 @@ def _draw(row: TreeRow, longest_ms: float, width: int) -> list[str]:
     else:
         edge = row.edge
         facts = edge_facts(edge)
-        head = clip(edge_head(edge), max(20, room - len(facts) - 4))
-        lines.append(f"{indents}{branch}{_LINES.get(edge.type, '──')} {head}" + (f" · {facts}" if facts else ""))
+        head = clip(edge_head(edge), max(20, room - 2))
+        beside = f" · {facts}" if facts and len(head) + len(facts) + 4 <= room else ""
+        lines.append(f"{indents}{branch}{_LINES.get(edge.type, '──')} {head}{beside}")
+        lines += [f"{below}{line}" for line in textwrap.wrap(facts, max(20, room)) if not beside]
         why = decision_text(edge)
         lines += [f"{below}{line}" for line in textwrap.wrap(clip(why, 300), max(20, room))]
         if edge.skew:
