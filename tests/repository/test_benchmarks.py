@@ -1,0 +1,39 @@
+"""The benchmarks run, and report what they say they report; figures are read on a quiet machine, not here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(repository: Path, *arguments: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=repository, capture_output=True, text=True, check=False, timeout=110
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_tpch_prints_both_ratios_and_the_memory_of_the_process_tree(repository: Path, tmp_path: Path) -> None:
+    report = tmp_path / "figures.json"
+    small = ("--scale", "0.01", "--data", tmp_path, "--queries", "1,6", "--rounds", "1", "--json", report)
+    out = run(repository, "benchmarks/tpch.py", *small)
+    assert re.findall(r"^ total .* bar (1\.05|2): (?:met|missed)$", out, re.MULTILINE) == ["1.05", "2"]
+    figures = json.loads(report.read_text())
+    for name, processes in (("auto", 1), ("processes", 3)):
+        timing, memory = figures[name], figures["memory"][name]
+        assert set(timing["sabot_sql_ms"]) == set(timing["duckdb_ms"]) == {"1", "6"}
+        assert timing["total_ratio"] == pytest.approx(timing["total_sabot_sql_ms"] / timing["total_duckdb_ms"])
+        assert memory["processes"] >= processes
+        assert 0 < memory["pss_bytes"] <= memory["budget_bytes"] == 2 << 30
+
+
+@pytest.mark.bench
+def test_the_first_row_of_a_small_query_comes_within_the_bar(repository: Path) -> None:
+    out = run(repository, "benchmarks/first_row.py", "--rounds", "5")
+    assert "bar 0.6 s: met" in out, out
