@@ -162,6 +162,10 @@ def html_table(
     for the budget is met by shorter cells first, then by fewer rows.
     """
     shown, gap = _kept_columns(len(columns), MAX_COLUMNS)
+    # A cell has at least ten characters of markup: more rows than this cannot fit, and need not be tried.
+    fitting = max(2, MAX_HTML_BYTES // (10 * max(1, len(shown))))
+    if len(head) + len(tail) > fitting:
+        head, tail = head[: fitting - fitting // 2] if tail else head[:fitting], tail[-(fitting // 2) :]
     limit = MAX_CELL_CHARACTERS
     while True:
         html = _html(columns, types, head, tail, summary, shown, gap, limit)
@@ -260,73 +264,74 @@ def text_table(
 
     Arguments as in ``html_table``. Wide columns give way first, then columns in the middle are left out.
     """
-    limit = min(MAX_COLUMNS, len(columns))
-    while True:
-        shown, gap = _kept_columns(len(columns), limit)
-        lines = _cells(columns, types, head, tail, shown, gap, summary)
-        natural = [max(text_width(line[i]) for line in lines) for i in range(len(lines[0]))]
-        widths = _shrink(natural, _floors(natural, types, shown, gap), max_width - 3 * len(natural) - 1)
-        if widths is not None or limit <= 1:
-            break
-        limit -= 1
+    cells = _cells(columns, types, head, tail, summary)
+    natural = [max(map(text_width, column)) for column in cells]
+    floors = [_floor(width, type_name) for width, type_name in zip(natural, types, strict=True)]
+    shown, gap = _kept_columns(len(columns), MAX_COLUMNS)
+    widths = _fitted(natural, floors, shown, gap, max_width)
+    while widths is None:
+        shown, gap = _kept_columns(len(columns), len(shown) - 1)
+        widths = _fitted(natural, floors, shown, gap, max_width)
+    drawn = [cells[i] for i in shown]
     aligns = ["right" if is_numeric(types[i]) else "left" for i in shown]
     if gap is not None:
+        dots = ["·" if cells[0][row] == "·" else "…" for row in range(len(cells[0]))]
+        drawn.insert(gap, dots)
         aligns.insert(gap, "center")
     footer = summary.text(len(head) + len(tail), len(columns), len(shown))
-    return "\n".join([*_box(lines, widths or natural, aligns), footer])
+    return "\n".join([*_box(drawn, widths, aligns), footer])
 
 
 def _cells(
-    columns: Sequence[str],
-    types: Sequence[str],
-    head: Sequence[Row],
-    tail: Sequence[Row],
-    shown: list[int],
-    gap: int | None,
-    summary: TableSummary,
+    columns: Sequence[str], types: Sequence[str], head: Sequence[Row], tail: Sequence[Row], summary: TableSummary
 ) -> list[list[str]]:
-    """Name line, type line, rows; with the gap column, and a line of dots for the rows left out."""
+    """By column: its name, its type, its values, with a dot where rows are left out."""
+    dots = ["·"] if summary.rows > len(head) + len(tail) else []
+    return [
+        [
+            _clip(value_text(name), MAX_CELL_CHARACTERS),
+            _clip(value_text(type_name), MAX_CELL_CHARACTERS),
+            *(_clip(value_text(row[i]), MAX_CELL_CHARACTERS) for row in head),
+            *dots,
+            *(_clip(value_text(row[i]), MAX_CELL_CHARACTERS) for row in tail),
+        ]
+        for i, (name, type_name) in enumerate(zip(columns, types, strict=True))
+    ]
 
-    def line(values: Sequence[object]) -> list[str]:
-        out = [_clip(value_text(values[i]), MAX_CELL_CHARACTERS) for i in shown]
-        if gap is not None:
-            out.insert(gap, "…")
-        return out
 
-    lines = [line(columns), line(types), *(line(row) for row in head)]
-    if summary.rows > len(head) + len(tail):
-        lines.append(["·"] * len(lines[0]))
-    return lines + [line(row) for row in tail]
+def _floor(natural: int, type_name: str) -> int:
+    """How narrow a column may get: numbers and times stay whole, text is readable from its start."""
+    whole = is_numeric(type_name) or _FIXED_TYPE.fullmatch(type_name) is not None
+    return natural if whole else min(natural, _MIN_TEXT_COLUMN)
 
 
-def _floors(natural: list[int], types: Sequence[str], shown: list[int], gap: int | None) -> list[int]:
-    """How narrow each column may get: numbers and times must stay whole, text is readable from its start."""
-    whole = [is_numeric(types[i]) or _FIXED_TYPE.fullmatch(types[i]) is not None for i in shown]
+def _fitted(
+    natural: list[int], floors: list[int], shown: list[int], gap: int | None, max_width: int
+) -> list[int] | None:
+    """Widths of the shown columns, the widest cut down first, and of the gap; None where ``max_width`` forbids it."""
+    widths, least = [natural[i] for i in shown], [floors[i] for i in shown]
     if gap is not None:
-        whole.insert(gap, True)
-    return [n if w else min(n, _MIN_TEXT_COLUMN) for n, w in zip(natural, whole, strict=True)]
-
-
-def _shrink(natural: list[int], floors: list[int], budget: int) -> list[int] | None:
-    """``natural`` widths cut down to sum to ``budget``, the widest column first; None where the floors forbid it."""
-    widths = list(natural)
-    if sum(floors) > budget:
-        return None
+        widths.insert(gap, 1)
+        least.insert(gap, 1)
+    budget = max_width - 3 * len(widths) - 1
+    if sum(least) > budget:
+        return None if len(shown) > 1 else least
     while sum(widths) > budget:
-        index = max((i for i in range(len(widths)) if widths[i] > floors[i]), key=lambda i: widths[i])
+        index = max((i for i in range(len(widths)) if widths[i] > least[i]), key=lambda i: widths[i])
         widths[index] -= 1
     return widths
 
 
-def _box(lines: list[list[str]], widths: list[int], aligns: list[str]) -> list[str]:
+def _box(cells: list[list[str]], widths: list[int], aligns: list[str]) -> list[str]:
     def rule(left: str, middle: str, right: str) -> str:
         return left + middle.join("─" * (width + 2) for width in widths) + right
 
-    def draw(cells: list[str], how: Sequence[str]) -> str:
-        fitted = (_pad(_fit(cell, w), w, a) for cell, w, a in zip(cells, widths, how, strict=True))
-        return "│ " + " │ ".join(fitted) + " │"
+    def draw(row: int) -> str:
+        centered = row < 2 or all(column[row] == "·" for column in cells)
+        line = zip((column[row] for column in cells), widths, aligns, strict=True)
+        return "│ " + " │ ".join(_pad(_fit(cell, w), w, "center" if centered else a) for cell, w, a in line) + " │"
 
-    centered = ["center"] * len(widths)
-    out = [rule("┌", "┬", "┐"), draw(lines[0], centered), draw(lines[1], centered), rule("├", "┼", "┤")]
-    out += [draw(line, centered if all(cell == "·" for cell in line) else aligns) for line in lines[2:]]
-    return [*out, rule("└", "┴", "┘")]
+    if not cells:
+        return []
+    out = [rule("┌", "┬", "┐"), draw(0), draw(1), rule("├", "┼", "┤")]
+    return [*out, *(draw(row) for row in range(2, len(cells[0]))), rule("└", "┴", "┘")]
