@@ -1,0 +1,50 @@
+"""Run queries on sabot_sql through its public interface, in the form that :mod:`tests.support.compare` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sabot_sql
+from tests.support.compare import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A result with how it was reached; ``plan`` is the plan JSON."""
+
+    rows: Rows
+    plan: dict[str, Any]
+
+    @property
+    def mode(self) -> str:
+        """distributed, partly or single."""
+        return str(self.plan["mode"])
+
+    @property
+    def reason(self) -> str:
+        return str(self.plan["reason"])
+
+
+@contextmanager
+def session(setup: Sequence[str] = (), **options: Any) -> Iterator[sabot_sql.Session]:
+    """A session with ``options`` of ``connect`` on which the statements of ``setup`` have run."""
+    with sabot_sql.connect(**options) as opened:
+        for statement in setup:
+            opened.execute(statement)
+        yield opened
+
+
+def run(sql: str, *, setup: Sequence[str] = (), **options: Any) -> Answer:
+    """One query on a session of its own; ``options`` are those of ``connect``."""
+    with session(setup, **options) as opened:
+        return answer(opened, sql)
+
+
+def answer(opened: sabot_sql.Session, sql: str) -> Answer:
+    """One query on an open session."""
+    result = opened.query(sql)
+    rows = Rows(tuple(result.columns), tuple(map(str, result.types)), tuple(map(tuple, result.fetchall())))
+    return Answer(rows, result.plan.json())

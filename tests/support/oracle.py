@@ -1,0 +1,254 @@
+"""Plain DuckDB as the judge of what a query gives, and of what about it is determined at all.
+
+Some answers depend on the order of the input: a LIMIT among ties, ``first``, an unordered ``list``, running sums of
+doubles. An answer that differs from DuckDB's own is wrong only where DuckDB agrees with itself on permuted copies of
+the input; :meth:`Oracle.judge` gives the verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import duckdb
+from sqlglot import exp
+
+from sabot_planner.dialect import parse_exported, to_sql
+from sabot_planner.errors import PlannerError
+from tests.support.compare import Row, Rows, difference, exact_key, unmatched
+
+PERMUTATIONS = 2
+
+
+class Verdict(StrEnum):
+    """How an answer compares."""
+
+    EQUAL = "equal"
+    ADMISSIBLE = "admissible"
+    """Differs, but only in what DuckDB leaves open."""
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """DuckDB's answer; ``tie_groups`` are the lengths of the runs of rows that a top-level ORDER BY leaves equal."""
+
+    answer: Rows
+    tie_groups: tuple[int, ...] | None = None
+
+
+@dataclass(slots=True)
+class Oracle:
+    """One DuckDB database, made by ``setup``; statements run on it are remembered for the permuted copies."""
+
+    setup: Sequence[str] = ()
+    threads: int = 2
+    _connection: duckdb.DuckDBPyConnection = field(init=False)
+    _history: list[str] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._connection = duckdb.connect(config={"threads": self.threads})
+        for statement in self.setup:
+            self.execute(statement)
+
+    def __enter__(self) -> Oracle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def execute(self, statement: str) -> None:
+        """Run a statement that changes the database."""
+        self._connection.execute(statement)
+        self._history.append(statement)
+
+    def expect(self, sql: str) -> Expectation:
+        """What plain DuckDB answers."""
+        answer = fetch(self._connection, sql)
+        return Expectation(answer, self._tie_groups(sql, answer))
+
+    def judge(self, sql: str, actual: Rows) -> tuple[Verdict, str]:
+        """Whether ``actual`` is an answer that DuckDB might have given, and the difference to the one it gave."""
+        expected = self.expect(sql)
+        found = difference(expected.answer, actual, expected.tie_groups)
+        if found is None:
+            return Verdict.EQUAL, ""
+        if len(expected.answer.rows) != len(actual.rows) or expected.answer.types != actual.types:
+            return Verdict.WRONG, found
+        free = self._free_choice(sql, expected, actual)
+        if free is None:
+            free = self._agrees_where_determined(sql, expected.answer, actual)
+        return Verdict.ADMISSIBLE if free else Verdict.WRONG, found
+
+    # --- order
+
+    def _tie_groups(self, sql: str, answer: Rows) -> tuple[int, ...] | None:
+        """Lengths of the runs of equal sort keys, read off the exported plan with its sort keys added as columns."""
+        tree = _ordered_part(self._exported(sql)) if self._promises_order(sql) else None
+        if tree is None:
+            return None
+        keys = [ordered.args["this"] for ordered in tree.args["order"].args["expressions"]]
+        names = [f"__sort_key_{i}" for i in range(len(keys))]
+        tree.args["expressions"].extend(
+            exp.Alias(this=key.copy(), alias=name) for key, name in zip(keys, names, strict=True)
+        )
+        try:
+            rows = fetch(self._connection, to_sql(tree)).rows
+        except duckdb.Error:
+            return None
+        if len(rows) != len(answer.rows):
+            return None
+        return tuple(_runs([exact_key(row[len(answer.columns) :]) for row in rows]))
+
+    def _promises_order(self, sql: str) -> bool:
+        (text,) = self._connection.execute("SELECT json_serialize_sql($1)", [sql]).fetchone() or ("{}",)
+        node = json.loads(text).get("statements", [{"node": {}}])[0]["node"]
+        return any(modifier["type"] == "ORDER_MODIFIER" for modifier in node.get("modifiers", ()))
+
+    def _free_choice(self, sql: str, expected: Expectation, actual: Rows) -> bool | None:
+        """Whether ``actual`` is a choice that the query's own LIMIT leaves: rows of the unlimited answer, in order.
+
+        None where the query has no LIMIT of its own, or where the unlimited answer is not determined either.
+        """
+        tree = self._exported(sql)
+        if tree is None or (tree.args.get("limit") is None and tree.args.get("offset") is None):
+            return None
+        keys = _visible_keys(tree) if tree.args.get("order") is not None else []
+        tree.set("limit", None)
+        tree.set("offset", None)
+        unlimited = fetch(self._connection, to_sql(tree))
+        if not unmatched(unlimited.rows, actual.rows, actual.types)[1]:
+            if expected.tie_groups is None:
+                return True
+            return [[row[i] for i in keys] for row in expected.answer.rows] == [
+                [row[i] for i in keys] for row in actual.rows
+            ]
+        others = [self._permuted(to_sql(tree), seed) for seed in range(1, PERMUTATIONS + 1)]
+        return False if _agree([unlimited, *(rows for rows in others if rows is not None)]) else None
+
+    def _exported(self, sql: str) -> Any:
+        try:
+            (row,) = self._connection.execute(f"EXPLAIN (SQL) {sql}").fetchall()
+            return parse_exported(row[1])
+        except (duckdb.Error, PlannerError, ValueError):
+            return None
+
+    # --- permuted copies
+
+    def _agrees_where_determined(self, sql: str, answer: Rows, actual: Rows) -> bool:
+        others = [self._permuted(sql, seed) for seed in range(1, PERMUTATIONS + 1)]
+        known = [answer, *(rows for rows in others if rows is not None)]
+        if len(known) == 1:
+            return False
+        if all(difference(known[0], rows) is None for rows in known[1:]):
+            return False  # everything is determined, and actual differs
+        if len({len(rows.rows) for rows in known}) > 1:
+            return True
+        for view in (_sorted_lists, lambda rows: rows):
+            seen = [view(rows) for rows in known]
+            kept = [i for i in range(len(answer.columns)) if _agree([rows.project([i]) for rows in seen])]
+            if _agree([rows.project(kept) for rows in seen]):
+                return difference(seen[0].project(kept), view(actual).project(kept)) is None
+        return True
+
+    def _permuted(self, sql: str, seed: int) -> Rows | None:
+        """The answer on a copy of the database whose tables hold their rows in another order."""
+        if "rowid" in sql.lower():
+            return None
+        with duckdb.connect(config={"threads": 1 + seed % 2}) as copy:
+            for statement in self._history:
+                copy.execute(statement)
+            tables = copy.execute(
+                "SELECT database_name, schema_name, table_name FROM duckdb_tables() WHERE NOT internal"
+            ).fetchall()
+            for database, schema, table in tables:
+                _permute(
+                    copy, ".".join('"' + part.replace('"', '""') + '"' for part in (database, schema, table)), seed
+                )
+            try:
+                return fetch(copy, sql)
+            except duckdb.Error:
+                return None
+
+
+def fetch(connection: duckdb.DuckDBPyConnection, sql: str) -> Rows:
+    """The answer of one query."""
+    relation = connection.execute(sql)
+    description = relation.description or []
+    return Rows(
+        tuple(column[0] for column in description),
+        tuple(str(column[1]) for column in description),
+        tuple(relation.fetchall()),
+    )
+
+
+def _permute(connection: duckdb.DuckDBPyConnection, table: str, seed: int) -> None:
+    try:
+        connection.execute("BEGIN")
+        connection.execute(f"CREATE TEMP TABLE __permuted AS SELECT * FROM {table} ORDER BY hash(rowid + {seed})")
+        connection.execute(f"DELETE FROM {table}")
+        connection.execute(f"INSERT INTO {table} SELECT * FROM __permuted")
+        connection.execute("DROP TABLE __permuted")
+        connection.execute("COMMIT")
+    except duckdb.Error:
+        connection.execute("ROLLBACK")  # a table with keys or generated columns keeps its order
+
+
+def _agree(answers: Sequence[Rows]) -> bool:
+    return all(difference(answers[0], answer) is None for answer in answers[1:])
+
+
+def _sorted_lists(answer: Rows) -> Rows:
+    def canonical(value: Any) -> Any:
+        if isinstance(value, list):
+            return sorted(map(canonical, value), key=repr)
+        return value
+
+    rows: tuple[Row, ...] = tuple(tuple(map(canonical, row)) for row in answer.rows)
+    return Rows(answer.columns, answer.types, rows)
+
+
+def _ordered_part(tree: Any) -> Any:
+    """The select of the exported plan that sorts the rows of the result, below nothing but projections."""
+    while type(tree) is exp.Select and tree.args.get("order") is None:
+        args = tree.args
+        if any(args.get(clause) for clause in ("joins", "where", "group", "distinct", "limit", "offset", "sample")):
+            return None
+        from_ = args.get("from_")
+        if from_ is None or type(from_.args["this"]) is not exp.Subquery:
+            return None
+        tree = from_.args["this"].args["this"]
+    return tree if type(tree) is exp.Select and tree.args.get("distinct") is None else None
+
+
+def _runs(keys: Sequence[Any]) -> list[int]:
+    runs: list[int] = []
+    previous: Any = object()
+    for key in keys:
+        if key == previous:
+            runs[-1] += 1
+        else:
+            runs.append(1)
+        previous = key
+    return runs
+
+
+def _visible_keys(tree: Any) -> list[int]:
+    """Positions of the select list that are sort keys themselves, up to the first sort key that is not selected."""
+    texts = [to_sql(item.args["this"] if type(item) is exp.Alias else item) for item in tree.args["expressions"]]
+    positions = []
+    for ordered in tree.args["order"].args["expressions"]:
+        key = ordered.args["this"]
+        while type(key) is exp.Collate:
+            key = key.args["this"]
+        text = to_sql(key)
+        if text not in texts:
+            break
+        positions.append(texts.index(text))
+    return positions
