@@ -133,11 +133,15 @@ class Oracle:
         return False if _agree([unlimited, *(rows for rows in others if rows is not None)]) else None
 
     def _exported(self, sql: str) -> Any:
+        # Late materialisation hides the LIMIT in a semi-join on row ids.
+        self._connection.execute("SET disabled_optimizers = 'late_materialization'")
         try:
             (row,) = self._connection.execute(f"EXPLAIN (SQL) {sql}").fetchall()
             return parse_exported(row[1])
         except (duckdb.Error, PlannerError, ValueError):
             return None
+        finally:
+            self._connection.execute("RESET disabled_optimizers")
 
     # --- permuted copies
 
