@@ -43,6 +43,12 @@ class Plan:
         """Bytes written to those edges."""
         return self._model.moved_bytes
 
+    def status(self) -> str:
+        """One line about the whole: agents, stages, shuffles, time, bytes; while it runs, what has finished."""
+        from sabot_sql.plan_view.words import status_text
+
+        return status_text(self._model)
+
     def json(self) -> dict[str, Any]:
         """The plan JSON, a copy."""
         return copy.deepcopy(self._document)

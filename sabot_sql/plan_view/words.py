@@ -42,7 +42,12 @@ def agents_text(plan: PlanModel) -> str:
 def status_text(plan: PlanModel) -> str:
     """One line about the whole: ``4 agents (threads) · 3 stages · 2 shuffles · 1.2 s · 84 MB moved``."""
     parts = [agents_text(plan)]
-    if plan.stages:
+    if plan.stages and plan.state == "running":
+        done = sum(stage.state == "finished" for stage in plan.stages)
+        tasks = sum(max(stage.parallelism, 1) for stage in plan.stages)
+        tasks_done = sum(task.state == "finished" for stage in plan.stages for task in stage.tasks)
+        parts += [f"stage {min(done + 1, len(plan.stages))}/{len(plan.stages)}", f"tasks {tasks_done}/{tasks}"]
+    elif plan.stages:
         parts += [plural(len(plan.stages), "stage"), plural(plan.shuffles, "shuffle")]
     if plan.elapsed_ms is not None:
         parts.append(duration_text(plan.elapsed_ms))

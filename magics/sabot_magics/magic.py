@@ -1,0 +1,164 @@
+"""The magics ``%%sabot`` and ``%sabot``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from traitlets import Bool, Enum, Float, Int, Union
+
+import sabot_sql
+from sabot_magics.completion import Query
+from sabot_magics.display import ProgressLine, show_kept, show_plan, show_result
+from sabot_magics.namespace import bind_parameters
+from sabot_magics.options import HELP, CellOptions, parse_options
+from sabot_sql import ConfigError, QueryCancelled, Result, SabotSQLError, Session
+
+
+@magics_class
+class SabotMagic(Magics):
+    """Runs SQL cells on a session of sabot_sql; the notebook's own session is made by the first cell that needs it."""
+
+    agents = Union(
+        [Int(min=1), Enum(["auto"])],
+        default_value=None,
+        allow_none=True,
+        help="Number of agents of a cell without --agents; None: as the session says.",
+    ).tag(config=True)
+    limit = Int(20, min=1, help="Rows displayed of a result.").tag(config=True)
+    max_rows = Int(None, min=1, allow_none=True, help="Rows fetched at most; None: all.").tag(config=True)
+    timeout_seconds = Float(None, allow_none=True, help="Seconds after which a query gives up; None: never.").tag(
+        config=True
+    )
+    progress = Enum(["auto", "text", "off"], "auto", help="How a long query tells how far it is.").tag(config=True)
+    short_errors = Bool(True, help="Show an error of a query without the Python traceback.").tag(config=True)
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self._own_session: Session | None = None
+        # %config finds what it may set here.
+        shell.configurables.append(self)
+
+    @line_magic("sabot")
+    def line(self, line: str) -> None:
+        """Run one line of SQL, or --help, --status, --cancel."""
+        if line.lstrip().startswith("--") and line.split()[0] in ("--help", "--status", "--cancel"):
+            self._guarded(lambda: self._act(parse_options(line)))
+        elif not line.strip():
+            print(HELP)
+        else:
+            self._guarded(lambda: self._run(CellOptions(), line))
+
+    @cell_magic("sabot")
+    def cell(self, line: str, cell: str) -> None:
+        """Run the cell's SQL; ``%sabot --help`` lists the options of the first line."""
+
+        def run() -> None:
+            options = parse_options(line)
+            if options.action != "run":
+                self._act(options)
+            elif not cell.strip():
+                raise ConfigError("the cell has no SQL below its first line")
+            else:
+                self._run(options, cell)
+
+        self._guarded(run)
+
+    def close(self) -> None:
+        """Close the notebook's own session."""
+        if self._own_session is not None:
+            self._own_session.close()
+            self._own_session = None
+        if self in self.shell.configurables:
+            self.shell.configurables.remove(self)
+
+    def catalog_query(self) -> Query | None:
+        """What completion asks the session with; None as long as there is none."""
+        session = self._own_session
+        if session is None or session.closed:
+            return None
+        return lambda sql: session.query(sql, agents="auto").fetchall()
+
+    def _guarded(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except SabotSQLError as error:
+            if not self.short_errors:
+                self._restore_traceback(error)
+            raise
+
+    def _restore_traceback(self, error: SabotSQLError) -> None:
+        shell = self.shell
+
+        def full() -> list[str]:
+            lines: list[str] = shell.InteractiveTB.structured_traceback(type(error), error, error.__traceback__)
+            return lines
+
+        error._render_traceback_ = full  # type: ignore[method-assign]
+
+    def _act(self, options: CellOptions) -> None:
+        match options.action:
+            case "help":
+                print(HELP)
+            case "status":
+                print(self._status())
+            case _:
+                session = self._session(options)
+                session.cancel(options.query_id)
+
+    def _status(self) -> str:
+        session = self._own_session
+        if session is None or session.closed:
+            return "no session yet: the first query starts one"
+        agents = f"{session.config.agents} agents" if session.config.agents != 1 else "1 agent"
+        running = session.running()
+        return f"{agents} ({session.config.isolation}) · running: {', '.join(running) or 'nothing'}"
+
+    def _run(self, options: CellOptions, sql: str) -> None:
+        session = self._session(options)
+        namespace: Mapping[str, Any] = self.shell.user_ns
+        params = bind_parameters(sql, options.params, namespace, self.shell.ev)
+        agents = options.agents if options.agents is not None else self.agents
+        if options.explain is not None:
+            show_plan(session.explain(sql, params, agents=agents), options.explain)
+            return
+        result = self._query(session, options, sql, params, agents)
+        if options.name is not None:
+            self.shell.user_ns[options.name] = result
+        rows_shown = options.display if options.display is not None else options.name is None
+        if rows_shown:
+            show_result(result, options.limit or self.limit, profile=options.profile)
+        elif options.display is None and options.name is not None:
+            show_kept(options.name, result, profile=options.profile)
+
+    def _query(self, session: Session, options: CellOptions, sql: str, params: Any, agents: Any) -> Result:
+        # Kernels have a display for every cell; a terminal has not.
+        progress = ProgressLine(options.progress or self.progress, notebook=hasattr(self.shell, "kernel"))
+        try:
+            return session.query(
+                sql,
+                params,
+                agents=agents,
+                timeout=options.timeout_seconds or self.timeout_seconds,
+                max_rows=options.max_rows or self.max_rows,
+                observer=progress if progress.wanted else None,
+            )
+        except KeyboardInterrupt:
+            raise QueryCancelled("cancelled") from None
+        finally:
+            progress.close()
+
+    def _session(self, options: CellOptions) -> Session:
+        if options.connection is not None:
+            session = self.shell.user_ns.get(options.connection)
+            if not isinstance(session, Session):
+                raise ConfigError(
+                    f"--conn {options.connection}: no Session of that name in the notebook",
+                    hint=f"make one: {options.connection} = sabot_sql.connect(agents=4)",
+                )
+            return session
+        if self._own_session is None or self._own_session.closed:
+            self._own_session = sabot_sql.connect()
+        return self._own_session
