@@ -57,14 +57,24 @@ class Attempt:
 
 
 class Runner:
-    """Runs one task at a time, each on a cursor of its own of ``connection``."""
+    """Runs one task at a time, each on a cursor of its own of ``connection``.
+
+    A cursor is a connection of its own and does not inherit what was SET on another one: where the instance itself was
+    not set up with a query's settings, every cursor is.
+    """
 
     def __init__(
-        self, agent_id: str, connection: duckdb.DuckDBPyConnection, manager: sabot_native.ShuffleManager
+        self,
+        agent_id: str,
+        connection: duckdb.DuckDBPyConnection,
+        manager: sabot_native.ShuffleManager,
+        *,
+        settings_on_cursor: bool = True,
     ) -> None:
         self.agent_id = agent_id
         self.manager = manager
         self._connection = connection
+        self._settings_on_cursor = settings_on_cursor
 
     def run(self, spec: TaskSpec, context: QueryContext, attempt: Attempt) -> TaskReport:
         """Run the fragment and commit all of its outputs, or none of them and raise."""
@@ -73,7 +83,9 @@ class Runner:
         cursor = self._connection.cursor()
         try:
             attempt.uses(cursor)
-            _apply_settings(cursor, context.settings)
+            if self._settings_on_cursor:
+                for name, value in context.settings:
+                    cursor.execute(setting_sql(name, value))
             _register(cursor, spec.fragment.all_scans(), streams)
             relation = cursor.sql(fragment_sql(spec.fragment))
             columns = tuple(Column(n, str(t)) for n, t in zip(relation.columns, relation.types, strict=True))
@@ -87,7 +99,7 @@ class Runner:
             spec.id,
             self.agent_id,
             columns,
-            tuple(output_report(manifest) for manifest in manifests),
+            tuple(output_report(manifest, self.agent_id) for manifest in manifests),
             sum(stream.rows for stream in streams.values()),
             (time.monotonic() - began) * 1e3,
         )
@@ -96,7 +108,7 @@ class Runner:
         """Cut a committed sampled output into ranges; it takes the place of the sampled one."""
         manifest = sabot_native.Manifest.from_bytes(spec.manifest)
         cut = self.manager.split(manifest, list(spec.bounds), spec.id.attempt)
-        return SplitReport(spec.id, self.agent_id, output_report(cut))
+        return SplitReport(spec.id, self.agent_id, output_report(cut, self.agent_id))
 
     def _open(self, edge: EdgeInput, spec: TaskSpec, attempt: Attempt) -> sabot_native.PartitionStream:
         manifests = [sabot_native.Manifest.from_bytes(data) for data in edge.manifests]
@@ -124,11 +136,11 @@ def edge_sql(edge: EdgeInput) -> str:
     return f"SELECT {', '.join(items)} FROM {_private(edge.edge_id)}"
 
 
-def output_report(manifest: sabot_native.Manifest) -> OutputReport:
-    """What a coordinator needs to know of a committed output."""
+def output_report(manifest: sabot_native.Manifest, agent_id: str) -> OutputReport:
+    """What a coordinator needs to know of an output that ``agent_id`` committed; agents may share a manager."""
     return OutputReport(
         edge_id=manifest.edge_id,
-        agent_id=manifest.agent_id,
+        agent_id=agent_id,
         manifest=manifest.to_bytes(),
         rows=manifest.rows,
         size_bytes=manifest.bytes,
@@ -143,12 +155,6 @@ def output_report(manifest: sabot_native.Manifest) -> OutputReport:
 def setting_sql(name: str, value: str) -> str:
     """The statement that gives a setting a value."""
     return f"SET {quote(name)} = '{value.replace(chr(39), chr(39) * 2)}'"
-
-
-def _apply_settings(cursor: duckdb.DuckDBPyConnection, settings: Sequence[tuple[str, str]]) -> None:
-    # A cursor is a connection of its own: it does not inherit what was SET on the session's.
-    for name, value in settings:
-        cursor.execute(setting_sql(name, value))
 
 
 def _register(

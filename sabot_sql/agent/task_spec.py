@@ -70,7 +70,8 @@ class ScanBinding:
 class EdgeInput:
     """Partitions [``first``, ``last``) of the committed outputs ``manifests``, under the relation name ``name``.
 
-    ``producers`` are the tasks that committed them, in the same order. ``columns`` are what the fragment sees, with the types that the producer's DuckDB gave them.
+    ``producers`` are the tasks that committed them, in the same order. ``columns`` are what the fragment sees, with the
+    types that the producer's DuckDB gave them.
     """
 
     edge_id: str

@@ -51,6 +51,6 @@ def _may_run(
     if run.stage.placement is Placement.SESSION or agent == session_agent:
         return run.stage.placement is Placement.SESSION and agent == session_agent
     state = task.state
-    if not isinstance(state, Waiting) or (agent in state.avoid and not set(agents) <= state.avoid):
+    if not isinstance(state, Waiting) or (agent in task.avoid and not set(agents) <= task.avoid):
         return False
     return state.preferred == agent or not own_only

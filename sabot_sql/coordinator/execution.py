@@ -34,14 +34,11 @@ from sabot_sql.coordinator.messages import (
     SplitOutput,
     StartTask,
 )
+from sabot_sql.coordinator.recovery import producer_of, rerun, retry, shown_error
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle, ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import Finished, Running, StageRun, TaskRecord, Waiting
 from sabot_sql.coordinator.stages import Stage, stages_of
 from sabot_sql.errors import AgentError, InternalError, SabotSQLError
-
-MAX_ATTEMPTS = 4
-MAX_AGENT_DEATHS = 2
-"""A task that two agents died of would take down the others as well."""
 
 
 class Execution:
@@ -90,6 +87,17 @@ class Execution:
         """The sink and its committed output, once finished."""
         return self.runs[self.graph.sink], self.shuffles.edge(rules.RESULT_EDGE)
 
+    def measurements(self) -> dict[str, EdgeFacts]:
+        """Edge → what was measured, for all edges whose producers have committed; the result is none of them."""
+        edges = {output.edge_id for run in self.runs.values() for output in run.outputs} - {rules.RESULT_EDGE}
+        found = {edge_id: self.shuffles.edge(edge_id).measured for edge_id in edges}
+        return {edge_id: facts for edge_id, facts in found.items() if facts is not None}
+
+    def abandon(self) -> None:
+        """Command nothing any more; answers are still counted off."""
+        if self.state == "running":
+            self.state = "abandoned"
+
     def start(self, now_ms: float) -> list[Command]:
         """The first commands."""
         return self._advance(now_ms)
@@ -109,7 +117,8 @@ class Execution:
             case TaskFailure():
                 commands += self._failed(event)
             case AgentLost(agent_id):
-                commands += self._lose_agent(agent_id)
+                reason = AgentError(f"agent {agent_id} is gone", agent=agent_id)
+                commands += self._lose_agent(agent_id, reason)
             case AgentJoined(agent_id, replaces):
                 self._replacing.discard(replaces)
                 self._agents.append(agent_id)
@@ -151,6 +160,9 @@ class Execution:
         if run.announced:
             return commands
         run.announced = True
+        for output in run.outputs:
+            shuffle = self.shuffles.edge(output.edge_id)
+            shuffle.measured = shuffle.facts()
         if run.stage.stage_id == self.graph.sink:
             self.state = "finished"
             return [*commands, Finish()]
@@ -160,12 +172,8 @@ class Execution:
     def _revise(self) -> None:
         if not self._adaptive:
             return
-        facts: dict[str, EdgeFacts] = {}
-        for run in self.runs.values():
-            if run.announced:
-                facts |= {o.edge_id: self.shuffles.edge(o.edge_id).facts() for o in run.outputs}
         started = frozenset(operator for run in self.runs.values() for operator in run.stage.operators)
-        revised = self.plan.revise(facts, started)
+        revised = self.plan.revise(self.measurements(), started)
         if revised is not self.plan and revised.job_graph is not None:
             self.plan, self.graph = revised, revised.job_graph
             self.shuffles.initialize(self.graph.to_execution_graph())
@@ -173,30 +181,37 @@ class Execution:
     def _split_done(self, report: SplitReport) -> None:
         edge_id = self._splits.pop(report.id, None)
         if edge_id is not None:
-            self.shuffles.edge(edge_id).outputs[report.id.task] = report.output
+            shuffle = self.shuffles.edge(edge_id)
+            shuffle.outputs[report.id.task] = report.output
+            shuffle.measured = shuffle.facts()
             self._stages_changed = True
 
     def _failed(self, failure: TaskFailure) -> list[Command]:
         died = failure.kind is FailureKind.AGENT_DIED
         edge_id = self._splits.pop(failure.id, None)
         if edge_id is not None:
-            commands = self._lose_agent(failure.agent_id) if died else []
+            commands = self._lose_agent(failure.agent_id, failure.error) if died else []
             if died or failure.kind is FailureKind.LOST_INPUT:
-                return commands + self._rerun(edge_id, failure.id.task)
-            return [self._fail(_placed(failure))]
+                return commands + self._rerun([(edge_id, failure.id.task)])
+            return [self._fail(shown_error(failure))]
         record = self.runs[failure.id.stage].tasks[failure.id.task]
         if not record.is_current(failure.id.attempt, failure.agent_id):
             return []
         if died:
-            return self._lose_agent(failure.agent_id)
+            return self._lose_agent(failure.agent_id, failure.error)
         if failure.kind is not FailureKind.LOST_INPUT:
-            return [self._fail(_placed(failure))]
-        commands = self._retry(record, failure.id.stage, failure.agent_id, failure.error)
-        for lost_edge, producer in failure.lost:
-            commands += self._rerun(lost_edge, producer)
-        return commands
+            return [self._fail(shown_error(failure))]
+        error = retry(record, failure.id.stage, failure.agent_id, failure.error)
+        return [self._fail(error)] if error else self._rerun(failure.lost)
 
-    def _lose_agent(self, agent_id: str) -> list[Command]:
+    def _rerun(self, lost: Iterable[tuple[str, int]]) -> list[Command]:
+        for edge_id, producer in lost:
+            error = rerun(self.runs, self.shuffles, edge_id, producer)
+            if error is not None:
+                return [self._fail(error)]
+        return []
+
+    def _lose_agent(self, agent_id: str, reason: SabotSQLError) -> list[Command]:
         if agent_id not in self._agents:
             return []
         self._agents.remove(agent_id)
@@ -206,62 +221,14 @@ class Execution:
             for record in run.tasks:
                 if isinstance(record.state, Running) and record.state.agent == agent_id:
                     record.deaths += 1
-                    reason = AgentError(f"agent {agent_id} died", agent=agent_id)
-                    commands += self._retry(record, run.stage.stage_id, agent_id, reason)
+                    fatal = retry(record, run.stage.stage_id, agent_id, reason)
+                    if fatal is not None:
+                        return [*commands, self._fail(fatal)]
         return commands
-
-    def _retry(self, record: TaskRecord, stage: str, agent_id: str, reason: SabotSQLError) -> list[Command]:
-        attempt = record.next_attempt - 1
-        record.failures += 1
-        avoid = record.state.avoid if isinstance(record.state, Waiting) else frozenset()
-        record.state = Waiting(avoid=avoid | {agent_id})
-        if record.failures < MAX_ATTEMPTS and record.deaths < MAX_AGENT_DEATHS:
-            return []
-        message = f"task {stage}_{record.index} failed {record.failures} times: {reason.message}"
-        if record.deaths >= MAX_AGENT_DEATHS:
-            message = f"{record.deaths} agents died of task {stage}_{record.index}; it is not given to a third"
-        return [self._fail(AgentError(message, agent=agent_id, stage=stage, task=record.index, attempt=attempt))]
 
     def _fail(self, error: SabotSQLError) -> Fail:
         self.state = "failed"
         return Fail(error)
-
-    # --- lost outputs ---------------------------------------------------------------------------------------------
-
-    def _rerun(self, edge_id: str, producer: int) -> list[Command]:
-        """Let ``producer`` write ``edge_id`` again, and whatever its own inputs need for that."""
-        shuffle = self.shuffles.edge(edge_id)
-        shuffle.outputs.pop(producer, None)
-        run = next(run for run in self.runs.values() if any(o.edge_id == edge_id for o in run.outputs))
-        commands = self._reset(run, run.tasks[producer])
-        if shuffle.scheme.kind is WriteKind.ROUND_ROBIN:
-            # Another attempt may deal its rows otherwise: whoever read a part of the old one must read the new one.
-            for consumer in self.runs.values():
-                if edge_id in consumer.reads.by_edge and not consumer.finished:
-                    for record in consumer.tasks:
-                        if isinstance(record.state, Running):
-                            record.state = Waiting()
-                        commands += self._reset(consumer, record)
-        return commands
-
-    def _reset(self, run: StageRun, record: TaskRecord) -> list[Command]:
-        if not isinstance(record.state, Finished):
-            return []
-        record.state = Waiting()
-        record.failures += 1
-        if record.failures >= MAX_ATTEMPTS:
-            stage, attempt = run.stage.stage_id, record.next_attempt - 1
-            message = f"the output of task {stage}_{record.index} was lost {record.failures} times"
-            return [self._fail(AgentError(message, stage=stage, task=record.index, attempt=attempt))]
-        commands: list[Command] = []
-        for edge_id, reads in run.reads.by_edge.items():
-            shuffle = self.shuffles.edge(edge_id)
-            if shuffle.released:
-                shuffle.released = False
-                shuffle.outputs.clear()
-            for producer in set(reads[record.index].producers) & set(shuffle.missing()):
-                commands += self._rerun(edge_id, producer)
-        return commands
 
     # --- progress -------------------------------------------------------------------------------------------------
 
@@ -323,11 +290,10 @@ class Execution:
         return []
 
     def _forward_reads(self, stage: Stage) -> rules.Reads | None:
-        producers = [self._producer(edge.edge_id) for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.FORWARD]
+        producers = [
+            producer_of(self.runs, edge.edge_id) for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.FORWARD
+        ]
         return producers[0].reads if producers else None
-
-    def _producer(self, edge_id: str) -> StageRun:
-        return next(run for run in self.runs.values() if any(o.edge_id == edge_id for o in run.outputs))
 
     def _split_late(self, run: StageRun) -> list[Command]:
         """Split what a task that ran again wrote as a sample."""
@@ -337,13 +303,13 @@ class Execution:
     def _split(self, shuffle: EdgeShuffle) -> list[Command]:
         commands: list[Command] = []
         pending = {task_id.task for task_id, edge_id in self._splits.items() if edge_id == shuffle.edge_id}
-        run = self._producer(shuffle.edge_id)
+        run = producer_of(self.runs, shuffle.edge_id)
         for task in shuffle.unsplit():
             output = shuffle.outputs[task]
             if task in pending:
                 continue
             if output.agent_id not in self._agents and output.agent_id != self._session_agent:
-                commands += self._rerun(shuffle.edge_id, task)
+                commands += self._rerun([(shuffle.edge_id, task)])
                 continue
             commands.append(self._split_one(run, shuffle, task, output))
         return commands
@@ -398,18 +364,3 @@ class Execution:
             return output
         scheme = WriteScheme(WriteKind.RANGE_COLUMN, len(bounds) + 1, output.scheme.column, bounds=bounds)
         return EdgeOutput(output.edge_id, scheme, output.columns)
-
-
-def _placed(failure: TaskFailure) -> SabotSQLError:
-    """The error of a failed task as the user gets it: with its place where it is not the user's own."""
-    if failure.kind in (FailureKind.USER, FailureKind.RESOURCE, FailureKind.DEADLINE):
-        return failure.error
-    task_id = failure.id
-    return AgentError(
-        f"task {task_id.stage}_{task_id.task} failed on agent {failure.agent_id}",
-        agent=failure.agent_id,
-        stage=task_id.stage,
-        task=task_id.task,
-        attempt=task_id.attempt,
-        remote_message=failure.error.message,
-    )

@@ -13,7 +13,11 @@ from sabot_sql.agent.task_spec import OutputReport, WriteScheme
 
 @dataclass(slots=True)
 class EdgeShuffle:
-    """One edge while its query runs. ``bounds`` is None until the ranges of a sampled edge are decided."""
+    """One edge while its query runs.
+
+    ``bounds`` is None until the ranges of a sampled edge are decided. ``measured`` is set once all producers have
+    committed, and outlives the outputs.
+    """
 
     edge_id: str
     scheme: WriteScheme
@@ -21,6 +25,7 @@ class EdgeShuffle:
     columns: tuple[Column, ...] = ()
     outputs: dict[int, OutputReport] = field(default_factory=dict)
     bounds: tuple[bytes, ...] | None = None
+    measured: EdgeFacts | None = None
     released: bool = False
 
     @property

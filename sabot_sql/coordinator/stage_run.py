@@ -12,10 +12,9 @@ from sabot_sql.coordinator.stages import Stage
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """To be started on ``preferred`` if that agent is free soon; ``avoid`` are agents that failed it."""
+    """To be started, on ``preferred`` if that agent is free soon."""
 
     preferred: str | None = None
-    avoid: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +40,17 @@ TaskState = Waiting | Running | Finished
 
 @dataclass(slots=True)
 class TaskRecord:
-    """One task over all its attempts; ``next_attempt`` also numbers the splits of its outputs."""
+    """One task over all its attempts; ``next_attempt`` also numbers the splits of its outputs.
+
+    ``avoid`` are agents that failed it, ``deaths`` counts those that died of it.
+    """
 
     index: int
     state: TaskState = field(default_factory=Waiting)
     next_attempt: int = 0
     failures: int = 0
     deaths: int = 0
+    avoid: frozenset[str] = frozenset()
 
     def is_current(self, attempt: int, agent: str) -> bool:
         """Whether an answer of this attempt from this agent is the one that is waited for."""

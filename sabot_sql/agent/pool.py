@@ -1,0 +1,186 @@
+"""The agents of a session."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import sabot_native
+from sabot_sql.agent.agent import Agent
+from sabot_sql.agent.process_agent import Peer, ProcessAgent, agent_directories
+from sabot_sql.agent.process_instance import InstanceConfig
+from sabot_sql.agent.runner import Runner
+from sabot_sql.agent.task_spec import QueryContext
+from sabot_sql.agent.thread_agent import ThreadAgent
+from sabot_sql.config import Isolation, SessionConfig
+from sabot_sql.errors import AgentError, SessionClosed
+from sabot_sql.scratch import Scratch
+
+if TYPE_CHECKING:
+    import duckdb
+
+SESSION_AGENT = "session"
+
+
+class AgentPool:
+    """All agents of a session, and the one in its own process that reads what only this process holds.
+
+    Thread agents share the session's DuckDB instance and its shuffle manager. Every process agent has its own of both
+    and maps the memory of all others. Close it, or use it as a context manager.
+    """
+
+    def __init__(self, config: SessionConfig, connection: duckdb.DuckDBPyConnection) -> None:
+        self.config = config
+        self._lock = threading.Lock()
+        self._scratch = Scratch(config.spill_directory)
+        self._connection = connection
+        self._closed = False
+        self._next_number = 1
+        self._lost: list[ProcessAgent] = []
+        spill_directory, _ = agent_directories(self._scratch.path, SESSION_AGENT)
+        shared = config.agent_count if config.isolation is Isolation.THREAD else 1
+        self.manager = sabot_native.ShuffleManager(
+            SESSION_AGENT, budget_bytes=config.shuffle_bytes * shared, spill_directory=spill_directory
+        )
+        self._spill_directory = spill_directory
+        self.session_agent: Agent = self._thread_agent(SESSION_AGENT)
+        self._agents: list[Agent] = []
+        try:
+            self._agents = self._start(config.agent_count)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def agents(self) -> tuple[Agent, ...]:
+        """The agents that can take work; the session's own is not among them."""
+        with self._lock:
+            return tuple(agent for agent in self._agents if agent.alive)
+
+    def agent(self, agent_id: str) -> Agent:
+        """The agent of that id, dead or alive.
+
+        Raises:
+            AgentError: it is not of this pool any more.
+        """
+        if agent_id == SESSION_AGENT:
+            return self.session_agent
+        with self._lock:
+            for agent in (*self._agents, *self._lost):
+                if agent.agent_id == agent_id:
+                    return agent
+        raise AgentError(f"no agent {agent_id}", agent=agent_id)
+
+    def replace(self, agent_id: str) -> Agent:
+        """Start an agent in the place of a dead one; what the dead one committed stays readable.
+
+        Raises:
+            AgentError: it did not start.
+        """
+        if self._closed:
+            raise SessionClosed("the session is closed")
+        (new,) = self._start(1)
+        with self._lock:
+            for old in [agent for agent in self._agents if agent.agent_id == agent_id]:
+                self._agents.remove(old)
+                if isinstance(old, ProcessAgent):
+                    self._lost.append(old)
+            self._agents.append(new)
+        return new
+
+    def heal(self) -> None:
+        """Replace the agents that died since; for the time between queries.
+
+        Raises:
+            AgentError: none could be started.
+        """
+        with self._lock:
+            dead = [agent.agent_id for agent in self._agents if not agent.alive]
+        for agent_id in dead:
+            self.replace(agent_id)
+
+    def close(self) -> None:
+        """End all agents and remove their files. Nothing that they committed can be read afterwards."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            agents: list[Agent] = [*self._agents, *self._lost, self.session_agent]
+        for agent in agents:
+            agent.close()
+        self.manager.close()
+        self._scratch.close()
+
+    def __enter__(self) -> AgentPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self, count: int) -> list[Agent]:
+        with self._lock:
+            numbers = range(self._next_number, self._next_number + count)
+            self._next_number += count
+        names = [f"agent-{number}" for number in numbers]
+        if self.config.isolation is Isolation.THREAD:
+            return [self._thread_agent(name) for name in names]
+        return list(self._process_agents(names))
+
+    def _thread_agent(self, agent_id: str) -> ThreadAgent:
+        runner = Runner(agent_id, self._connection.cursor(), self.manager)
+        source: Callable[[QueryContext], AbstractContextManager[Runner]] = lambda _: nullcontext(runner)  # noqa: E731
+        return ThreadAgent(agent_id, source, self.manager)
+
+    def _process_agents(self, names: Sequence[str]) -> list[ProcessAgent]:
+        started: list[ProcessAgent] = []
+        try:
+            # All of them come up at the same time.
+            started.extend(ProcessAgent(self._instance_config(name)) for name in names)
+            for agent in started:
+                agent.wait_ready()
+            with self._lock:
+                others = [agent for agent in (*self._agents, *self._lost) if isinstance(agent, ProcessAgent)]
+            self._introduce(started, others)
+        except BaseException:
+            for agent in started:
+                agent.close()
+            raise
+        return started
+
+    def _introduce(self, started: Sequence[ProcessAgent], others: Sequence[ProcessAgent]) -> None:
+        session: Peer = (SESSION_AGENT, self._spill_directory, self.manager.arena_fd())
+        for agent in started:
+            self.manager.attach_peer(agent.agent_id, agent.arena_descriptor, agent.spill_directory)
+            agent.attach([session, *(_peer(other) for other in (*started, *others) if other is not agent)])
+        for other in others:
+            if other.alive:
+                other.attach([_peer(agent) for agent in started])
+
+    def _instance_config(self, agent_id: str) -> InstanceConfig:
+        spill_directory, temp_directory = agent_directories(self._scratch.path, agent_id)
+        return InstanceConfig(
+            agent_id=agent_id,
+            shuffle_bytes=self.config.shuffle_bytes,
+            spill_directory=spill_directory,
+            temp_directory=temp_directory,
+            threads=self.config.threads,
+            memory_bytes=self.config.duckdb_memory_bytes,
+            duckdb=tuple(sorted(self.config.duckdb.items())),
+        )
+
+
+def start_agents(config: SessionConfig, connection: duckdb.DuckDBPyConnection) -> AgentPool:
+    """Start the agents that ``config`` asks for; ``connection`` is the session's own DuckDB.
+
+    Raises:
+        AgentError: one of them did not start.
+        ResourceError: no directory for spilled segments can be made.
+    """
+    return AgentPool(config, connection)
+
+
+def _peer(agent: ProcessAgent) -> Peer:
+    # The descriptor is sent by a copy: the kernel keeps the memory for as long as any process has it.
+    return agent.agent_id, agent.spill_directory, agent.arena_descriptor

@@ -1,0 +1,241 @@
+"""An agent that is a spawned process of this host, seen from the session."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from sabot_sql.agent.agent import Done
+from sabot_sql.agent.codec import MalformedMessage, decode, encode
+from sabot_sql.agent.process_instance import InstanceConfig
+from sabot_sql.agent.task_spec import (
+    FailureKind,
+    Outcome,
+    QueryContext,
+    SplitReport,
+    TaskFailure,
+    TaskId,
+    TaskReport,
+    TaskSpec,
+    Work,
+)
+from sabot_sql.agent.wire import PROTOCOL_VERSION, Frame, receive_frame, send_frame
+from sabot_sql.errors import AgentError
+
+START_SECONDS = 20.0
+_ANSWER_SECONDS = 5.0
+_CLOSE_SECONDS = 2.0
+_LAST_WORDS_BYTES = 2000
+
+Peer = tuple[str, str, int]
+"""Agent id, spill directory, descriptor of its arena."""
+
+
+class ProcessAgent:
+    """A child process and the socket to it; see :class:`sabot_sql.agent.agent.Agent`.
+
+    The process is spawned, never forked, and ends when the socket does. :meth:`wait_ready` must return before anything
+    else is called.
+    """
+
+    def __init__(self, config: InstanceConfig) -> None:
+        self.agent_id = config.agent_id
+        self.spill_directory = config.spill_directory
+        self.arena_descriptor = -1
+        self._sending = threading.Lock()
+        self._lock = threading.Lock()
+        self._pending: dict[TaskId, Done] = {}
+        self._alive = True
+        self._metrics: dict[str, int] = {}
+        self._metrics_came = threading.Event()
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        self._connection, remote = socket.socketpair()
+        with remote:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "sabot_sql.agent.process_main", str(remote.fileno())],
+                pass_fds=(remote.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=self._words,
+                stderr=self._words,
+                # Ctrl-C in a terminal reaches the session alone: it decides what is cancelled.
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )
+        blobs: list[bytes] = []
+        send_frame(self._connection, Frame("configure", encode(config, blobs), blobs))
+        self._reader = threading.Thread(target=self._read, name=f"sabot-{self.agent_id}", daemon=True)
+
+    @property
+    def process_id(self) -> int:
+        """The id of the child process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process can take work, as far as is known."""
+        return self._alive
+
+    def wait_ready(self) -> None:
+        """Wait for the process to come up.
+
+        Raises:
+            AgentError: it did not, or is of another version.
+        """
+        self._connection.settimeout(START_SECONDS)
+        try:
+            hello = receive_frame(self._connection)
+        except (OSError, MalformedMessage) as error:
+            raise self._no_start(str(error)) from None
+        if hello is None or hello.kind != "hello":
+            raise self._no_start("it ended at once")
+        (self.arena_descriptor,) = hello.descriptors
+        if hello.body["version"] != PROTOCOL_VERSION:
+            raise self._no_start(f"it speaks version {hello.body['version']}, this session {PROTOCOL_VERSION}")
+        self._connection.settimeout(None)
+        self._reader.start()
+
+    def attach(self, peers: Sequence[Peer]) -> None:
+        """Let the agent read what ``peers`` commit."""
+        names = [[agent_id, directory] for agent_id, directory, _ in peers]
+        self._send(Frame("peers", names, [], tuple(descriptor for _, _, descriptor in peers)))
+
+    def begin(self, context: QueryContext) -> None:
+        """Announce a query."""
+        blobs: list[bytes] = []
+        self._send(Frame("begin", encode(context, blobs), blobs))
+
+    def submit(self, work: Work, done: Done) -> None:
+        """Send ``work`` to the process."""
+        with self._lock:
+            alive = self._alive
+            if alive:
+                self._pending[work.id] = done
+        if not alive:
+            done(self._died(work.id))
+            return
+        blobs: list[bytes] = []
+        kind = "task" if isinstance(work, TaskSpec) else "split"
+        self._send(Frame(kind, encode(work, blobs), blobs))
+
+    def cancel(self, query_id: str) -> None:
+        """Interrupt the query's work."""
+        self._send(Frame("cancel", query_id))
+
+    def release(self, query_id: str, edge_id: str | None = None) -> None:
+        """Free what the query committed."""
+        self._send(Frame("release", [query_id, edge_id]))
+
+    def metrics(self) -> dict[str, int]:
+        """Figures of the process's shuffle manager, or those that came last if it does not answer."""
+        self._metrics_came.clear()
+        self._send(Frame("metrics"))
+        self._metrics_came.wait(_ANSWER_SECONDS)
+        return dict(self._metrics)
+
+    def kill(self) -> None:
+        """End the process at once; its work answers ``AGENT_DIED``."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Ask the process to end, and make it."""
+        self._send(Frame("close"))
+        # Both ends must see it: this session's reader, and the process should the frame not have arrived.
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        try:
+            self._process.wait(_CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(_CLOSE_SECONDS)
+        if self._reader.is_alive():
+            self._reader.join(_CLOSE_SECONDS)
+        self._connection.close()
+        self._words.close()
+        if self.arena_descriptor >= 0:
+            os.close(self.arena_descriptor)
+            self.arena_descriptor = -1
+
+    def _send(self, frame: Frame) -> None:
+        # A broken connection shows at the reader, which answers all pending work.
+        with contextlib.suppress(OSError), self._sending:
+            send_frame(self._connection, frame)
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, MalformedMessage):
+            while (frame := receive_frame(self._connection)) is not None:
+                if frame.kind == "metrics":
+                    self._metrics = dict(frame.body)
+                    self._metrics_came.set()
+                else:
+                    self._answer(_outcome(frame))
+        self._end()
+
+    def _answer(self, outcome: Outcome) -> None:
+        with self._lock:
+            done = self._pending.pop(outcome.id, None)
+        if done is not None:
+            done(outcome)
+
+    def _end(self) -> None:
+        with self._lock:
+            self._alive = False
+            pending, self._pending = self._pending, {}
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Malformed answers end here as well: such a process is of no use.
+            self._process.kill()
+            self._process.wait(_CLOSE_SECONDS)
+        for work_id, done in pending.items():
+            done(self._died(work_id))
+
+    def _died(self, work_id: TaskId) -> TaskFailure:
+        code = self._process.returncode
+        how = "is gone" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        error = AgentError(
+            f"agent {self.agent_id} (process {self._process.pid}) {how}",
+            agent=self.agent_id,
+            stage=work_id.stage,
+            task=work_id.task,
+            attempt=work_id.attempt,
+            remote_message=self._last_words(),
+        )
+        return TaskFailure(work_id, self.agent_id, FailureKind.AGENT_DIED, error)
+
+    def _no_start(self, reason: str) -> AgentError:
+        self._alive = False
+        self._process.kill()
+        self._process.wait(_CLOSE_SECONDS)
+        return AgentError(
+            f"agent {self.agent_id} did not start: {reason}", agent=self.agent_id, remote_message=self._last_words()
+        )
+
+    def _last_words(self) -> str | None:
+        if self._words.closed:
+            return None
+        size = os.fstat(self._words.fileno()).st_size
+        text = os.pread(self._words.fileno(), _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
+        return text.decode(errors="replace").strip() or None
+
+
+def agent_directories(root: Path, agent_id: str) -> tuple[str, str]:
+    """The directories, made if need be, for an agent's spilled segments and for DuckDB's temporary files."""
+    paths = (root / agent_id / "segments", root / agent_id / "duckdb")
+    for path in paths:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return str(paths[0]), str(paths[1])
+
+
+def _outcome(frame: Frame) -> Outcome:
+    kinds: dict[str, type[TaskReport] | type[SplitReport] | type[TaskFailure]] = {
+        kind.__name__: kind for kind in (TaskReport, SplitReport, TaskFailure)
+    }
+    kind = kinds.get(frame.kind)
+    if kind is None:
+        raise MalformedMessage(f"no message {frame.kind!r}")
+    return decode(kind, frame.body, frame.blobs)

@@ -1,0 +1,91 @@
+"""The program of an agent process: ``python -m sabot_sql.agent.process_main DESCRIPTOR``.
+
+It talks frames over the inherited socket and ends when the other end of that socket is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from typing import Any
+
+import sabot_native
+from sabot_sql.agent.codec import MalformedMessage, decode, encode
+from sabot_sql.agent.process_instance import InstanceConfig, ProcessInstance
+from sabot_sql.agent.task_spec import Outcome, QueryContext, SplitSpec, TaskSpec
+from sabot_sql.agent.thread_agent import ThreadAgent
+from sabot_sql.agent.wire import PROTOCOL_VERSION, Frame, receive_frame, send_frame
+
+
+class _Server:
+    def __init__(self, connection: socket.socket, config: InstanceConfig) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self.manager = sabot_native.ShuffleManager(
+            config.agent_id, budget_bytes=config.shuffle_bytes, spill_directory=config.spill_directory
+        )
+        instance = ProcessInstance(config, self.manager)
+        instance.warm_up()
+        self._agent = ThreadAgent(config.agent_id, instance.runner, self.manager)
+
+    def serve(self) -> None:
+        hello = {"version": PROTOCOL_VERSION, "pid": os.getpid()}
+        self._send(Frame("hello", hello, [], (self.manager.arena_fd(),)))
+        while (frame := receive_frame(self._connection)) is not None and frame.kind != "close":
+            self._handle(frame)
+
+    def _handle(self, frame: Frame) -> None:
+        body = frame.body
+        match frame.kind:
+            case "begin":
+                self._agent.begin(decode(QueryContext, body, frame.blobs))
+            case "task":
+                self._agent.submit(decode(TaskSpec, body, frame.blobs), self._done)
+            case "split":
+                self._agent.submit(decode(SplitSpec, body, frame.blobs), self._done)
+            case "cancel":
+                self._agent.cancel(str(body))
+            case "release":
+                query_id, edge_id = body
+                self._agent.release(query_id, edge_id)
+            case "peers":
+                self._attach(body, frame.descriptors)
+            case "metrics":
+                self._send(Frame("metrics", self._agent.metrics()))
+            case _:
+                raise MalformedMessage(f"no message {frame.kind!r}")
+
+    def _attach(self, peers: list[Any], descriptors: tuple[int, ...]) -> None:
+        for (agent_id, spill_directory), descriptor in zip(peers, descriptors, strict=True):
+            self.manager.attach_peer(agent_id, descriptor, spill_directory)
+            os.close(descriptor)
+
+    def _done(self, outcome: Outcome) -> None:
+        blobs: list[bytes] = []
+        self._send(Frame(type(outcome).__name__, encode(outcome, blobs), blobs))
+
+    def _send(self, frame: Frame) -> None:
+        with self._sending:
+            send_frame(self._connection, frame)
+
+
+def main() -> int:
+    """Serve one session until it is gone."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    first = receive_frame(connection)
+    if first is None or first.kind != "configure":
+        return 2
+    server = _Server(connection, decode(InstanceConfig, first.body, first.blobs))
+    try:
+        server.serve()
+    except OSError:
+        return 0  # the session is gone
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    # Threads of DuckDB may be inside a query that nobody waits for; the session removes the directories.
+    os._exit(status)

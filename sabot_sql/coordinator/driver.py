@@ -1,0 +1,306 @@
+"""Runs one query on a pool of agents: does what the state machine commands and tells it what happened."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import sabot_native
+from sabot_planner.job_graph import JobGraph
+from sabot_planner.operators import Column
+from sabot_planner.plan import Mode, QueryPlan
+from sabot_sql.agent.pool import SESSION_AGENT, AgentPool
+from sabot_sql.agent.task_spec import QueryContext
+from sabot_sql.coordinator.controller import DBOSParallelController
+from sabot_sql.coordinator.exchange_rules import stored_columns
+from sabot_sql.coordinator.execution import Execution
+from sabot_sql.coordinator.fragments import task_spec
+from sabot_sql.coordinator.messages import (
+    AgentJoined,
+    AgentNotReplaced,
+    Command,
+    Event,
+    Fail,
+    Finish,
+    ReleaseEdge,
+    ReplaceAgent,
+    SplitOutput,
+    StartTask,
+)
+from sabot_sql.coordinator.snapshot import PlanSnapshot, running_snapshot
+from sabot_sql.coordinator.sources import NoSources, SourceBinder
+from sabot_sql.coordinator.stage_run import Finished
+from sabot_sql.errors import QueryCancelled, QueryTimeout, SabotSQLError
+
+if TYPE_CHECKING:
+    from sabot_native import PartitionStream
+
+_POLL_SECONDS = 0.05
+_SNAPSHOT_SECONDS = 0.2
+_STOP_SECONDS = 1.0
+
+Observer = Callable[[PlanSnapshot], None]
+
+
+class Cancellation(Protocol):
+    """Anything that another thread may set to stop a query."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the query should stop."""
+        ...
+
+
+@dataclass(slots=True)
+class FinishedQuery:
+    """An answered query. ``stream`` holds its rows, in the promised order, until :meth:`release`.
+
+    ``columns`` are the sink's, with the types that DuckDB gave them.
+    """
+
+    stream: PartitionStream
+    columns: tuple[Column, ...]
+    plan: PlanSnapshot
+    stats: dict[str, Any]
+    _release: Callable[[], None] = field(repr=False)
+
+    def release(self) -> None:
+        """Free the rows on every agent; ``stream`` must not be read afterwards."""
+        self._release()
+
+
+def run_query(
+    plan: QueryPlan,
+    pool: AgentPool,
+    sources: SourceBinder,
+    *,
+    query_id: str,
+    sql: str = "",
+    cancel: Cancellation | None = None,
+    deadline_ms: int | None = None,
+    observer: Observer | None = None,
+) -> FinishedQuery:
+    """Run ``plan`` and return when its rows are committed.
+
+    ``observer`` gets the plan JSON at most five times a second and once at the end, in this thread.
+
+    Raises:
+        QueryError: the statement failed on its values.
+        ResourceError: memory or disk ran out.
+        AgentError: a task failed on every agent that tried it.
+        QueryCancelled, QueryTimeout: nothing of the query is left, and the agents are usable.
+    """
+    config = pool.config
+    settings = config.plan_settings()
+    forced = config.partitions is not None
+    controller = DBOSParallelController(0 if forced else settings.coalesce_bytes, 0 if forced else settings.grant_bytes)
+    pool.heal()
+    agents = [agent.agent_id for agent in pool.agents]
+    execution = Execution(query_id, plan, agents, SESSION_AGENT, controller, adaptive=config.adaptive)
+    driver = _Driver(execution, pool, sources, sql, cancel, deadline_ms, observer)
+    return driver.run()
+
+
+def run_job(
+    job_graph: JobGraph,
+    pool: AgentPool,
+    sources: SourceBinder | None = None,
+    *,
+    query_id: str,
+    cancel: Cancellation | None = None,
+    deadline_ms: int | None = None,
+    observer: Observer | None = None,
+) -> FinishedQuery:
+    """Run a job graph that was built by hand, on the same path as a query; its parallelism stands as it is."""
+    plan = QueryPlan(Mode.DISTRIBUTED, "built by hand", len(pool.agents), job_graph)
+    execution = Execution(
+        query_id,
+        plan,
+        [agent.agent_id for agent in pool.agents],
+        SESSION_AGENT,
+        DBOSParallelController(),
+        adaptive=False,
+    )
+    return _Driver(execution, pool, sources or NoSources(), "", cancel, deadline_ms, observer).run()
+
+
+class _Driver:
+    def __init__(
+        self,
+        execution: Execution,
+        pool: AgentPool,
+        sources: SourceBinder,
+        sql: str,
+        cancel: Cancellation | None,
+        deadline_ms: int | None,
+        observer: Observer | None,
+    ) -> None:
+        self._execution = execution
+        self._query_id = execution.query_id
+        self._pool = pool
+        self._sources = sources
+        self._sql = sql
+        self._cancel = cancel
+        self._observer = observer
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._began = time.monotonic()
+        self._deadline_ms = deadline_ms
+        self._observed = self._began
+        self._finished = False
+        self._context = QueryContext(
+            self._query_id,
+            settings=tuple(sources.session_settings().items()),
+            paths=tuple(sources.paths()),
+            attachments=tuple(sources.attachments().items()),
+        )
+
+    def run(self) -> FinishedQuery:
+        state = "failed"
+        try:
+            self._introduce()
+            self._do(self._execution.start(self._now_ms()))
+            while not self._finished:
+                self._check()
+                self._step(_POLL_SECONDS)
+            finished = self._result()
+            state = "finished"
+        except (QueryCancelled, KeyboardInterrupt):
+            state = "cancelled"
+            raise
+        finally:
+            if state != "finished":
+                self._stop()
+                self._observe(state)
+        if self._execution.in_flight:
+            self._interrupt()  # attempts that were overtaken
+        self._observe(state, finished.plan)
+        return finished
+
+    # --- events and commands --------------------------------------------------------------------------------------
+
+    def _step(self, timeout_seconds: float) -> None:
+        try:
+            event = self._events.get(timeout=timeout_seconds)
+        except queue.Empty:
+            return
+        finally:
+            self._observe_sometimes()
+        self._do(self._execution.handle(event, self._now_ms()))
+
+    def _do(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case StartTask():
+                    spec = task_spec(command, self._sources, self._left_ms())
+                    self._pool.agent(command.agent_id).submit(spec, self._events.put)
+                case SplitOutput(spec, agent_id):
+                    self._pool.agent(agent_id).submit(spec, self._events.put)
+                case ReleaseEdge(edge_id):
+                    self._release(edge_id)
+                case ReplaceAgent(agent_id):
+                    threading.Thread(target=self._replace, args=(agent_id,), name="sabot-replace", daemon=True).start()
+                case Fail(error):
+                    raise error
+                case Finish():
+                    self._finished = True
+
+    def _replace(self, agent_id: str) -> None:
+        try:
+            new = self._pool.replace(agent_id)
+            self._begin(new.agent_id)
+            self._events.put(AgentJoined(new.agent_id, agent_id))
+        except SabotSQLError as error:
+            self._events.put(AgentNotReplaced(agent_id, error))
+
+    def _introduce(self) -> None:
+        for agent_id in (*(agent.agent_id for agent in self._pool.agents), SESSION_AGENT):
+            self._begin(agent_id)
+
+    def _begin(self, agent_id: str) -> None:
+        for agent, edges in self._execution.shuffles.register_shuffles_with_agents([agent_id]).items():
+            self._pool.agent(agent).begin(replace(self._context, edges=edges))
+
+    def _release(self, edge_id: str | None = None) -> None:
+        for agent in (*self._pool.agents, self._pool.session_agent):
+            agent.release(self._query_id, edge_id)
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def _now_ms(self) -> float:
+        return (time.monotonic() - self._began) * 1e3
+
+    def _left_ms(self) -> int | None:
+        return None if self._deadline_ms is None else max(1, int(self._deadline_ms - self._now_ms()))
+
+    def _check(self) -> None:
+        if self._cancel is not None and self._cancel.cancelled:
+            raise QueryCancelled("the query was cancelled")
+        if self._deadline_ms is not None and self._now_ms() > self._deadline_ms:
+            raise QueryTimeout(f"the query ran past its deadline of {self._deadline_ms} ms")
+
+    # --- ends -----------------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """Interrupt whatever still runs, wait a second for it, and free everything."""
+        give_up = time.monotonic() + _STOP_SECONDS
+        self._execution.abandon()
+        while self._execution.in_flight and time.monotonic() < give_up:
+            # An interrupt can come too early for DuckDB to see it; it is repeated until the task has answered.
+            self._interrupt()
+            self._step(_POLL_SECONDS)
+        self._release()
+
+    def _interrupt(self) -> None:
+        for agent in (*self._pool.agents, self._pool.session_agent):
+            agent.cancel(self._query_id)
+
+    def _result(self) -> FinishedQuery:
+        sink, shuffle = self._execution.result()
+        outputs = [shuffle.outputs[task] for task in sorted(shuffle.outputs)]
+        manifests = [sabot_native.Manifest.from_bytes(output.manifest) for output in outputs]
+        stream = self._pool.manager.read(manifests, 0, 1)
+        first = sink.tasks[0].state
+        report = first.report if isinstance(first, Finished) else None
+        columns = stored_columns(sink.outputs[-1], report) if report else ()
+        return FinishedQuery(stream, columns, self._snapshot("finished"), self._stats(), self._release)
+
+    def _stats(self) -> dict[str, Any]:
+        tasks = [task for run in self._execution.runs.values() for task in run.tasks]
+        edges = self._execution.measurements()
+        return {
+            "elapsed_ms": round(self._now_ms(), 3),
+            "tasks": len(tasks),
+            "retries": sum(task.failures for task in tasks),
+            "rows_shuffled": sum(facts.rows for facts in edges.values()),
+            "bytes_shuffled": sum(facts.bytes for facts in edges.values()),
+            "spilled_bytes": sum(
+                output.spilled_bytes
+                for task in tasks
+                if isinstance(task.state, Finished)
+                for output in task.state.report.outputs
+            ),
+        }
+
+    # --- progress -------------------------------------------------------------------------------------------------
+
+    def _snapshot(self, state: str) -> PlanSnapshot:
+        return running_snapshot(
+            self._execution,
+            sql=self._sql,
+            isolation=self._pool.config.isolation.value,
+            state=state,
+            now_ms=self._now_ms(),
+        )
+
+    def _observe_sometimes(self) -> None:
+        if self._observer is not None and time.monotonic() - self._observed >= _SNAPSHOT_SECONDS:
+            self._observe("running")
+
+    def _observe(self, state: str, snapshot: PlanSnapshot | None = None) -> None:
+        if self._observer is not None:
+            self._observed = time.monotonic()
+            self._observer(snapshot or self._snapshot(state))

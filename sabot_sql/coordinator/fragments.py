@@ -1,0 +1,31 @@
+"""The fragment of a task: its stage's SQL with the slices and edges that this task reads."""
+
+from __future__ import annotations
+
+from sabot_sql.agent.task_spec import Fragment, ScanBinding, TaskSpec
+from sabot_sql.coordinator.messages import StartTask
+from sabot_sql.coordinator.sources import SourceBinder
+from sabot_sql.coordinator.stages import chained_inputs
+
+
+def task_spec(command: StartTask, sources: SourceBinder, deadline_ms: int | None) -> TaskSpec:
+    """What the agent of ``command`` is asked to do."""
+    fragment = _fragment(command, command.stage.stage_id, sources)
+    return TaskSpec(command.id, fragment, command.outputs, deadline_ms)
+
+
+def _fragment(command: StartTask, operator_id: str, sources: SourceBinder) -> Fragment:
+    node = command.graph.operator(operator_id)
+    chained = chained_inputs(command.graph, operator_id, command.stage.operators)
+    inner = {edge.edge_id for edge in chained}
+    scans = []
+    for scan in node.scans:
+        index, count = (command.id.task, command.parallelism) if scan.sliced else (0, 1)
+        binding = sources.bind_slice(scan.source_id, index, count)
+        scans.append(ScanBinding(scan.name, scan.columns, binding.sql, dict(binding.registrations)))
+    return Fragment(
+        node.sql,
+        tuple(scans),
+        tuple(command.inputs[e.edge_id] for e in command.graph.inputs_of(operator_id) if e.edge_id not in inner),
+        tuple((edge.input_name, _fragment(command, edge.source, sources)) for edge in chained),
+    )

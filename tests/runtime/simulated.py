@@ -1,0 +1,161 @@
+"""Agents that run nothing: they answer an execution's commands with made-up measurements, when a test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from sabot_planner.job_graph import JobGraph
+from sabot_planner.operators import Column
+from sabot_planner.plan import Mode, QueryPlan
+from sabot_sql.agent.task_spec import (
+    EdgeOutput,
+    FailureKind,
+    OutputReport,
+    SplitReport,
+    TaskFailure,
+    TaskReport,
+    WriteKind,
+)
+from sabot_sql.coordinator.controller import DBOSParallelController
+from sabot_sql.coordinator.execution import Execution
+from sabot_sql.coordinator.messages import (
+    Command,
+    Event,
+    Fail,
+    Finish,
+    ReleaseEdge,
+    ReplaceAgent,
+    SplitOutput,
+    StartTask,
+)
+from sabot_sql.errors import AgentError, QueryError, SabotSQLError
+
+Rows = Callable[[str, int], int]
+"""(edge, task) → rows that the task writes to the edge."""
+
+COLUMNS = (Column("k", "BIGINT"), Column("v", "VARCHAR"), Column("h", "UBIGINT"))
+
+
+class Simulation:
+    """An execution and what it commanded; nothing happens but what a test asks for."""
+
+    def __init__(
+        self,
+        graph: JobGraph,
+        agents: int = 2,
+        *,
+        plan: QueryPlan | None = None,
+        controller: DBOSParallelController | None = None,
+        rows: Rows = lambda edge, task: 1000,
+    ) -> None:
+        plan = plan or QueryPlan(Mode.DISTRIBUTED, "test", agents, graph)
+        names = [f"agent-{i + 1}" for i in range(agents)]
+        self.execution = Execution(
+            "q", plan, names, "session", controller or DBOSParallelController(0, 0), adaptive=controller is not None
+        )
+        self.rows = rows
+        self.running: dict[str, StartTask] = {}
+        self.splits: list[SplitOutput] = []
+        self.released: list[str] = []
+        self.replacing: list[str] = []
+        self.started: list[StartTask] = []
+        self.finished = False
+        self.error: SabotSQLError | None = None
+        self._take(self.execution.start(0.0))
+
+    def running_on(self, agent: str) -> StartTask:
+        return next(c for c in self.running.values() if c.agent_id == agent)
+
+    def tell(self, event: Event) -> None:
+        self._take(self.execution.handle(event, float(len(self.started))))
+
+    def finish(self, task: str) -> None:
+        self.tell(self.report(self.running.pop(task)))
+
+    def finish_all(self) -> None:
+        """Answer everything until nothing is left to do."""
+        while self.running or self.splits:
+            if self.splits:
+                self.split(self.splits[0])
+            else:
+                self.finish(next(iter(self.running)))
+
+    def fail(self, task: str, kind: FailureKind, lost: Iterable[tuple[str, int]] = ()) -> None:
+        command = self.running.pop(task)
+        error = AgentError("died") if kind is FailureKind.AGENT_DIED else QueryError("boom")
+        self.tell(TaskFailure(command.id, command.agent_id, kind, error, tuple(lost)))
+
+    def kill(self, agent: str) -> None:
+        """What is heard of an agent that dies: a failure for everything it was given."""
+        for task in [name for name, c in self.running.items() if c.agent_id == agent]:
+            self.fail(task, FailureKind.AGENT_DIED)
+        for split in [s for s in self.splits if s.agent_id == agent]:
+            self.splits.remove(split)
+            self.tell(TaskFailure(split.spec.id, agent, FailureKind.AGENT_DIED, AgentError("died")))
+
+    def split(self, command: SplitOutput) -> None:
+        self.splits.remove(command)
+        self.tell(self.split_report(command))
+
+    def split_report(self, command: SplitOutput) -> SplitReport:
+        spec = command.spec
+        parts = len(spec.bounds) + 1
+        rows = self.rows(spec.edge_id, spec.id.task)
+        output = _output(spec.edge_id, command.agent_id, spec.id.task, spec.id.attempt, rows, parts)
+        return SplitReport(spec.id, command.agent_id, output)
+
+    def report(self, command: StartTask) -> TaskReport:
+        outputs = tuple(self._write(command, output) for output in command.outputs)
+        return TaskReport(command.id, command.agent_id, COLUMNS, outputs, 0, 1.0)
+
+    def _write(self, command: StartTask, output: EdgeOutput) -> OutputReport:
+        rows = self.rows(output.edge_id, command.id.task)
+        sample = ()
+        if output.scheme.kind is WriteKind.SAMPLED:
+            sample = tuple(bytes([i]) for i in range(min(rows, 200)))
+        return _output(
+            output.edge_id,
+            command.agent_id,
+            command.id.task,
+            command.id.attempt,
+            rows,
+            output.scheme.partitions,
+            sample,
+        )
+
+    def _take(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case StartTask():
+                    name = f"{command.id.stage}_{command.id.task}"
+                    assert command.agent_id not in {c.agent_id for c in self.running.values()}, "an agent has one slot"
+                    self.running[name] = command
+                    self.started.append(command)
+                case SplitOutput():
+                    self.splits.append(command)
+                case ReleaseEdge(edge_id):
+                    self.released.append(edge_id)
+                case ReplaceAgent(agent_id):
+                    self.replacing.append(agent_id)
+                case Finish():
+                    self.finished = True
+                case Fail(error):
+                    self.error = error
+
+
+def _output(
+    edge_id: str, agent: str, task: int, attempt: int, rows: int, partitions: int, sample: tuple[bytes, ...] = ()
+) -> OutputReport:
+    share = tuple(rows // partitions + (i < rows % partitions) for i in range(partitions))
+    return OutputReport(
+        edge_id,
+        agent,
+        f"{edge_id}/{task}.{attempt}@{agent}".encode(),
+        rows,
+        rows * 100,
+        0,
+        share,
+        tuple(count * 100 for count in share),
+        ((task, rows, 0),),
+        sample,
+    )

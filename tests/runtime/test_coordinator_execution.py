@@ -1,0 +1,495 @@
+"""The state machine of a query, by the moment at which something happens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from sabot_planner.errors import InvalidJobGraph
+from sabot_planner.job_graph import JobGraph
+from sabot_planner.operators import OperatorType, Placement, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.plan import EdgeFacts, Mode, QueryPlan
+from sabot_sql.agent.task_spec import FailureKind, WriteKind
+from sabot_sql.coordinator.controller import DBOSParallelController
+from sabot_sql.coordinator.messages import AgentJoined, AgentNotReplaced
+from sabot_sql.errors import AgentError, InternalError, QueryError
+from tests.runtime.simulated import Simulation
+
+
+def op(name: str, parallelism: int = 1, sql: str = "", **more: object) -> StreamOperatorNode:
+    return StreamOperatorNode(name, OperatorType.MAP, sql or f"SELECT * FROM {name}", parallelism, **more)  # type: ignore[arg-type]
+
+
+def edge(name: str, source: str, target: str, kind: ShuffleEdgeType, **more: object) -> ShuffleEdge:
+    return ShuffleEdge(name, source, target, kind, **more)  # type: ignore[arg-type]
+
+
+HASH, RANGE = ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE
+BROADCAST, REBALANCE, FORWARD = ShuffleEdgeType.BROADCAST, ShuffleEdgeType.REBALANCE, ShuffleEdgeType.FORWARD
+
+
+def group_by(buckets: int = 8) -> JobGraph:
+    """source ×2 ──HASH──▶ group ×2 ──▶ sink"""
+    return JobGraph(
+        (op("source", 2), op("group", 2), op("sink")),
+        (
+            edge("e1", "source", "group", HASH, partition_by="h", partitions=buckets),
+            edge("e2", "group", "sink", REBALANCE),
+        ),
+    )
+
+
+def sort(ranges: int = 4) -> JobGraph:
+    return JobGraph(
+        (op("source", 2), op("sort", ranges)),
+        (edge("e1", "source", "sort", RANGE, partition_by="h", bounds_partitions=ranges),),
+        ordered=True,
+    )
+
+
+# --- the undisturbed run ----------------------------------------------------------------------------------------------
+
+
+def test_consumers_wait_for_every_producer() -> None:
+    run = Simulation(group_by())
+    assert set(run.running) == {"source_0", "source_1"}
+    run.finish("source_0")
+    assert set(run.running) == {"source_1"}
+    run.finish("source_1")
+    assert set(run.running) == {"group_0", "group_1"}
+    run.finish_all()
+    assert run.finished
+    assert run.error is None
+
+
+def test_an_edge_is_released_as_soon_as_its_consumers_are_finished() -> None:
+    run = Simulation(group_by())
+    for task in ("source_0", "source_1", "group_0"):
+        run.finish(task)
+    assert run.released == []
+    run.finish("group_1")
+    assert run.released == ["e1"]
+    run.finish_all()
+    assert run.released == ["e1", "e2"]
+
+
+def test_every_bucket_is_read_once() -> None:
+    run = Simulation(group_by(buckets=8))
+    run.finish_all()
+    reads = [c.inputs["e1"] for c in run.started if c.id.stage == "group"]
+    assert [(r.first, r.last) for r in reads] == [(0, 4), (4, 8)]
+    assert all(r.producers == (0, 1) for r in reads)
+
+
+def test_the_column_that_places_rows_is_not_seen_by_consumers() -> None:
+    run = Simulation(group_by())
+    run.finish_all()
+    read = next(c.inputs["e1"] for c in run.started if c.id.stage == "group")
+    assert [column.name for column in read.columns] == ["k", "v"]
+
+
+def test_more_tasks_than_agents_take_turns() -> None:
+    run = Simulation(JobGraph((op("source", 5),)), agents=2)
+    assert len(run.running) == 2
+    run.finish_all()
+    assert sorted(c.id.task for c in run.started) == [0, 1, 2, 3, 4]
+
+
+def test_a_hash_edge_writes_at_least_a_bucket_for_each_consumer() -> None:
+    graph = JobGraph((op("source"), op("group", 5)), (edge("e1", "source", "group", HASH, keys=("k",)),))
+    run = Simulation(graph)
+    scheme = run.running["source_0"].outputs[0].scheme
+    assert (scheme.kind, scheme.partitions, scheme.keys) == (WriteKind.HASH_COLUMNS, 5, ("k",))
+
+
+def test_a_hash_edge_without_keys_is_refused() -> None:
+    graph = JobGraph((op("source"), op("group", 2)), (edge("e1", "source", "group", HASH),))
+    with pytest.raises(InvalidJobGraph, match="neither keys nor"):
+        Simulation(graph)
+
+
+def test_hash_inputs_of_different_bucket_counts_never_meet() -> None:
+    graph = JobGraph(
+        (op("a"), op("b"), op("join", 2)),
+        (
+            edge("e1", "a", "join", HASH, keys=("k",), partitions=4),
+            edge("e2", "b", "join", HASH, keys=("k",), partitions=8),
+        ),
+    )
+    run = Simulation(graph, agents=2)
+    run.finish("a_0")
+    with pytest.raises(InvalidJobGraph, match="partitions"):
+        run.finish("b_0")
+
+
+def test_a_broadcast_edge_is_read_whole_by_every_task() -> None:
+    graph = JobGraph(
+        (op("small", 2), op("big", 2), op("join", 2)),
+        (edge("e1", "small", "join", BROADCAST), edge("e2", "big", "join", REBALANCE)),
+    )
+    run = Simulation(graph)
+    run.finish_all()
+    joins = [c for c in run.started if c.id.stage == "join"]
+    assert all(len(c.inputs["e1"].manifests) == 2 and c.inputs["e1"].last == 1 for c in joins)
+    assert [(c.inputs["e2"].first, c.inputs["e2"].last) for c in joins] == [(0, 1), (1, 2)]
+
+
+def test_producers_without_rows_are_not_read_but_one() -> None:
+    graph = JobGraph((op("a", 3), op("b")), (edge("e1", "a", "b", REBALANCE),))
+    run = Simulation(graph, rows=lambda _, task: 10 if task == 1 else 0)
+    run.finish_all()
+    assert run.started[-1].inputs["e1"].producers == (1,)
+    empty = Simulation(graph, rows=lambda *_: 0)
+    empty.finish_all()
+    assert empty.started[-1].inputs["e1"].producers == (0,)
+
+
+def test_session_tasks_run_on_the_session_agent_alone() -> None:
+    graph = JobGraph(
+        (op("frame", placement=Placement.SESSION), op("work", 3)),
+        (edge("e1", "frame", "work", REBALANCE),),
+    )
+    run = Simulation(graph)
+    run.finish_all()
+    agents = {c.id.stage: set() for c in run.started}
+    for command in run.started:
+        agents[command.id.stage].add(command.agent_id)
+    assert agents["frame"] == {"session"}
+    assert "session" not in agents["work"]
+
+
+def test_several_outputs_are_written_by_one_task() -> None:
+    graph = JobGraph(
+        (op("source", 2), op("a", 2), op("b"), op("sink")),
+        (
+            edge("e1", "source", "a", HASH, partition_by="h", columns=("k",)),
+            edge("e2", "source", "b", REBALANCE, columns=("v",)),
+            edge("e3", "a", "sink", REBALANCE),
+            edge("e4", "b", "sink", REBALANCE),
+        ),
+    )
+    run = Simulation(graph)
+    assert [o.edge_id for o in run.running["source_0"].outputs] == ["e1", "e2"]
+    run.finish_all()
+    assert run.finished
+    assert [c.name for c in next(x for x in run.started if x.id.stage == "b").inputs["e2"].columns] == ["v"]
+
+
+# --- FORWARD ----------------------------------------------------------------------------------------------------------
+
+
+def test_forward_edges_are_chained_into_one_task() -> None:
+    graph = JobGraph(
+        (op("source", 3), op("enrich", 3, "SELECT * FROM e1"), op("sink")),
+        (edge("e1", "source", "enrich", FORWARD), edge("e2", "enrich", "sink", REBALANCE)),
+    )
+    run = Simulation(graph)
+    run.finish_all()
+    assert [c.id.stage for c in run.started] == ["enrich"] * 3 + ["sink"]
+    assert run.started[0].stage.operators == ("source", "enrich")
+
+
+@pytest.mark.parametrize("sql", ["SELECT * FROM e1 a JOIN e1 b USING (k)", 'SELECT 1 FROM e1, "e1"'])
+def test_a_forward_input_that_is_read_twice_is_written_once(sql: str) -> None:
+    graph = JobGraph((op("source", 2), op("pair", 2, sql)), (edge("e1", "source", "pair", FORWARD),))
+    run = Simulation(graph)
+    run.finish_all()
+    assert [c.id.stage for c in run.started] == ["source", "source", "pair", "pair"]
+    assert [c.inputs["e1"].producers for c in run.started[2:]] == [(0,), (1,)]
+
+
+def test_a_forward_edge_from_the_session_is_not_chained() -> None:
+    graph = JobGraph(
+        (op("frame", placement=Placement.SESSION), op("work", sql="FROM e1")),
+        (edge("e1", "frame", "work", FORWARD),),
+    )
+    run = Simulation(graph)
+    run.finish_all()
+    assert [(c.id.stage, c.agent_id) for c in run.started] == [("frame", "session"), ("work", "agent-1")]
+
+
+def test_hash_input_beside_a_forward_input_keeps_to_the_buckets_of_its_producer() -> None:
+    graph = JobGraph(
+        (op("a", 2), op("b"), op("group", 2), op("join", 2, "FROM f1 JOIN f1 USING (k)"), op("other")),
+        (
+            edge("e1", "a", "group", HASH, partition_by="h", partitions=8),
+            edge("f1", "group", "join", FORWARD),
+            edge("e2", "b", "join", HASH, partition_by="h", partitions=8),
+            edge("f2", "group", "other", REBALANCE),
+        ),
+        sink="join",
+    )
+    run = Simulation(graph, rows=lambda name, _: 10 if name == "e1" else 1000)
+    run.finish_all()
+    read = {(c.id.stage, c.id.task): c.inputs for c in run.started}
+    for task in (0, 1):
+        group, join = read["group", task]["e1"], read["join", task]["e2"]
+        assert (group.first, group.last) == (join.first, join.last)
+
+
+# --- RANGE ------------------------------------------------------------------------------------------------------------
+
+
+def test_ranges_are_cut_from_the_samples_of_all_producers() -> None:
+    run = Simulation(sort(ranges=4), rows=lambda *_: 10_000)
+    assert run.running["source_0"].outputs[0].scheme.kind is WriteKind.SAMPLED
+    run.finish("source_0")
+    run.finish("source_1")
+    assert {s.agent_id for s in run.splits} == {"agent-1", "agent-2"}
+    assert all(len(s.spec.bounds) == 3 for s in run.splits)
+    assert not run.running
+    run.finish_all()
+    tasks = [c for c in run.started if c.id.stage == "sort"]
+    assert [(c.inputs["e1"].first, c.inputs["e1"].last) for c in tasks] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert all(c.inputs["e1"].producers == (0, 1) for c in tasks)
+
+
+def test_few_rows_are_one_range_and_are_not_moved_again() -> None:
+    run = Simulation(sort(), rows=lambda *_: 10)
+    run.finish("source_0")
+    run.finish("source_1")
+    assert run.splits == []
+    assert set(run.running) == {"sort_0"}
+    assert [c.name for c in run.running["sort_0"].inputs["e1"].columns] == ["k", "v"]
+    assert "few" in run.execution.decisions["e1"]
+
+
+def test_one_planned_range_is_written_without_its_key() -> None:
+    run = Simulation(sort(ranges=1))
+    scheme = run.running["source_0"].outputs[0].scheme
+    assert (scheme.kind, scheme.column) == (WriteKind.SINGLE, "h")
+
+
+def test_an_agent_lost_before_its_split_makes_the_producer_write_ranges_at_once() -> None:
+    run = Simulation(sort(), rows=lambda *_: 10_000)
+    run.finish("source_0")
+    run.finish("source_1")
+    lost = run.splits[0]
+    run.kill(lost.agent_id)
+    run.split(run.splits[0])
+    again = run.running[f"source_{lost.spec.id.task}"]
+    assert again.outputs[0].scheme.kind is WriteKind.RANGE_COLUMN
+    assert again.outputs[0].scheme.bounds == lost.spec.bounds
+    run.finish_all()
+    assert run.finished
+
+
+# --- measurements -----------------------------------------------------------------------------------------------------
+
+
+class Revisions:
+    """A planner that turns e1 into BROADCAST once it was measured."""
+
+    def __init__(self, graph: JobGraph) -> None:
+        self.graph = graph
+        self.asked: list[tuple[Mapping[str, EdgeFacts], frozenset[str]]] = []
+
+    def revise(self, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
+        self.asked.append((dict(facts), started))
+        edges = tuple(
+            replace(e, edge_type=BROADCAST, written_as=HASH) if e.edge_id == "e1" and "e1" in facts else e
+            for e in self.graph.edges
+        )
+        return QueryPlan(Mode.DISTRIBUTED, "revised", 2, replace(self.graph, edges=edges), (), self)
+
+
+def test_the_plan_is_revised_after_each_finished_stage() -> None:
+    graph = JobGraph(
+        (op("small", 2), op("big", 2, start_after=("small",)), op("join", 2)),
+        (
+            edge("e1", "small", "join", HASH, keys=("k",), partitions=4),
+            edge("e2", "big", "join", REBALANCE),
+        ),
+    )
+    planner = Revisions(graph)
+    plan = QueryPlan(Mode.DISTRIBUTED, "", 2, graph, (), planner)
+    run = Simulation(graph, plan=plan, controller=DBOSParallelController(0, 0))
+    assert set(run.running) == {"small_0", "small_1"}, "big waits for what small will measure"
+    run.finish_all()
+    assert [(set(facts), started) for facts, started in planner.asked] == [
+        ({"e1"}, {"small"}),
+        ({"e1", "e2"}, {"small", "big"}),
+    ]
+    facts = planner.asked[0][0]["e1"]
+    assert (facts.rows, facts.bytes, facts.partition_rows) == (2000, 200_000, (500, 500, 500, 500))
+    assert set(facts.heavy) == {(0, 1000, 0), (1, 1000, 0)}
+    join = next(c for c in run.started if c.id.stage == "join")
+    assert (join.inputs["e1"].first, join.inputs["e1"].last) == (0, 4), "a broadcast of hash buckets reads them all"
+
+
+def test_little_input_is_worth_fewer_tasks() -> None:
+    run = Simulation(group_by(), controller=DBOSParallelController(coalesce_bytes=1 << 20), rows=lambda *_: 10)
+    run.finish_all()
+    groups = [c for c in run.started if c.id.stage == "group"]
+    assert [(c.inputs["e1"].first, c.inputs["e1"].last) for c in groups] == [(0, 8)]
+
+
+def test_much_input_gets_tasks_until_each_fits_its_grant() -> None:
+    controller = DBOSParallelController(coalesce_bytes=1, grant_bytes=50_000)
+    run = Simulation(group_by(buckets=8), controller=controller, rows=lambda *_: 1000)
+    run.finish_all()
+    groups = {c.id.task: c.inputs["e1"] for c in run.started if c.id.stage == "group"}
+    assert len(groups) == 4
+    assert [(groups[i].first, groups[i].last) for i in range(4)] == [(0, 2), (2, 4), (4, 6), (6, 8)]
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_user_error_ends_the_query_and_is_not_retried() -> None:
+    run = Simulation(group_by())
+    run.fail("source_0", FailureKind.USER)
+    assert isinstance(run.error, QueryError)
+    assert run.error.message == "boom"
+    assert [c.id.attempt for c in run.started] == [0, 0]
+
+
+def test_an_error_inside_an_agent_names_its_place() -> None:
+    run = Simulation(group_by())
+    run.finish("source_0")
+    run.fail("source_1", FailureKind.INTERNAL)
+    assert isinstance(run.error, AgentError)
+    assert (run.error.stage, run.error.task, run.error.attempt) == ("source", 1, 0)
+    assert run.error.remote_message == "boom"
+
+
+def test_an_agent_dies_while_its_task_runs() -> None:
+    run = Simulation(group_by())
+    victim = run.running["source_1"].agent_id
+    run.kill(victim)
+    assert run.replacing == [victim]
+    run.finish("source_0")
+    again = run.running["source_1"]
+    assert again.agent_id != victim
+    assert again.id.attempt == 1
+    run.finish_all()
+    assert run.finished
+
+
+def test_an_agent_dies_after_it_committed() -> None:
+    run = Simulation(group_by())
+    run.finish("source_0")
+    run.finish("source_1")
+    run.kill(run.running["group_0"].agent_id)
+    run.finish_all()
+    assert run.finished
+    assert sum(c.id.stage == "source" for c in run.started) == 2, "what it committed is read from its memory"
+
+
+def test_the_last_agent_dies_and_another_comes() -> None:
+    run = Simulation(group_by(), agents=1)
+    run.kill("agent-1")
+    assert run.running == {}
+    assert run.error is None
+    run.tell(AgentJoined("agent-2", "agent-1"))
+    run.finish_all()
+    assert run.finished
+
+
+def test_the_last_agent_dies_and_none_comes() -> None:
+    run = Simulation(group_by(), agents=1)
+    run.kill("agent-1")
+    run.tell(AgentNotReplaced("agent-1", AgentError("no memory")))
+    assert isinstance(run.error, AgentError)
+
+
+def test_a_task_that_two_agents_died_of_is_not_given_to_a_third() -> None:
+    run = Simulation(JobGraph((op("source"),)), agents=3)
+    run.kill(run.running["source_0"].agent_id)
+    run.kill(run.running["source_0"].agent_id)
+    assert isinstance(run.error, AgentError)
+    assert "2 agents died" in run.error.message
+    assert run.running == {}
+
+
+def test_an_input_is_lost_while_it_is_read() -> None:
+    run = Simulation(group_by())
+    run.finish("source_0")
+    run.finish("source_1")
+    run.fail("group_0", FailureKind.LOST_INPUT, [("e1", 1)])
+    assert "source_1" in run.running, "only the producer of the lost part runs again"
+    assert run.running["source_1"].id.attempt == 1
+    run.finish("group_1")
+    run.finish("source_1")
+    assert run.running["group_0"].inputs["e1"].manifests[1].startswith(b"e1/1.1@")
+    run.finish_all()
+    assert run.finished
+
+
+def test_a_lost_input_whose_own_inputs_are_released_runs_all_of_them_again() -> None:
+    run = Simulation(group_by(buckets=2))
+    for task in ("source_0", "source_1", "group_0", "group_1"):
+        run.finish(task)
+    assert run.released == ["e1"]
+    run.fail("sink_0", FailureKind.LOST_INPUT, [("e2", 0)])
+    assert set(run.running) == {"source_0", "source_1"}
+    run.finish_all()
+    assert run.finished
+    assert sum(c.id.stage == "group" for c in run.started) == 3
+
+
+def test_an_output_lost_four_times_ends_the_query() -> None:
+    run = Simulation(JobGraph((op("source"), op("sink")), (edge("e1", "source", "sink", REBALANCE),)))
+    for _ in range(3):
+        run.finish("source_0")
+        run.fail("sink_0", FailureKind.LOST_INPUT, [("e1", 0)])
+        assert run.error is None
+    run.finish("source_0")
+    run.fail("sink_0", FailureKind.LOST_INPUT, [("e1", 0)])
+    assert isinstance(run.error, AgentError)
+    assert [c.id.attempt for c in run.started if c.id.stage == "source"] == [0, 1, 2, 3]
+
+
+def test_a_late_answer_of_an_old_attempt_is_ignored() -> None:
+    run = Simulation(group_by())
+    old = run.running["source_1"]
+    run.kill(old.agent_id)
+    run.finish("source_0")
+    before = set(run.running)
+    run.tell(run.report(old))
+    assert set(run.running) == before
+    run.finish_all()
+    read = next(c.inputs["e1"] for c in run.started if c.id.stage == "group")
+    assert read.manifests[1].startswith(b"e1/1.1@")
+
+
+def test_an_answer_that_comes_twice_counts_once() -> None:
+    run = Simulation(group_by())
+    command = run.running.pop("source_0")
+    run.tell(run.report(command))
+    run.tell(run.report(command))
+    assert set(run.running) == {"source_1"}
+    run.finish_all()
+    assert run.finished
+
+
+def test_rows_dealt_round_are_dealt_again_for_all_their_readers() -> None:
+    graph = JobGraph((op("source", 2), op("work", 4)), (edge("e1", "source", "work", REBALANCE),))
+    run = Simulation(graph)
+    run.finish("source_0")
+    run.finish("source_1")
+    run.finish("work_0")
+    run.finish("work_1")
+    run.fail("work_2", FailureKind.LOST_INPUT, [("e1", 0)])
+    run.finish_all()
+    assert run.finished
+    last = {c.id.task: c.inputs["e1"].manifests[0] for c in run.started if c.id.stage == "work"}
+    assert {m.split(b"@")[0] for m in last.values()} == {b"e1/0.1"}, "no two readers of different attempts"
+
+
+def test_nothing_is_commanded_after_the_query_was_abandoned() -> None:
+    run = Simulation(group_by())
+    run.execution.abandon()
+    assert run.execution.in_flight == 2
+    run.finish("source_0")
+    run.finish("source_1")
+    assert run.execution.in_flight == 0
+    assert run.running == {}
+
+
+def test_a_plan_that_can_never_run_fails_instead_of_waiting() -> None:
+    graph = JobGraph((op("a", start_after=("b",)), op("b")), (edge("e1", "a", "b", REBALANCE),))
+    run = Simulation(graph)
+    assert isinstance(run.error, InternalError)

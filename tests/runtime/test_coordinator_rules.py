@@ -1,0 +1,128 @@
+"""The arithmetic of exchanges: runs of partitions, bounds of ranges, numbers and places of tasks."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sabot_planner.job_graph import JobGraph
+from sabot_planner.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_sql.agent.task_spec import OutputReport, WriteKind, WriteScheme
+from sabot_sql.coordinator.controller import DBOSParallelController, TaskDemand
+from sabot_sql.coordinator.partitions import balanced_runs, even_runs, range_bounds
+from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
+
+
+@given(st.integers(0, 50), st.integers(1, 20))
+def test_even_runs_cover_every_partition_once(partitions: int, tasks: int) -> None:
+    runs = even_runs(partitions, tasks)
+    assert [p for first, last in runs for p in range(first, last)] == list(range(partitions))
+    assert max(last - first for first, last in runs) - min(last - first for first, last in runs) <= 1
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=24), st.integers(1, 10))
+def test_balanced_runs_cover_every_partition_once_and_none_is_empty(weights: list[int], tasks: int) -> None:
+    runs = balanced_runs(weights, tasks)
+    assert [p for first, last in runs for p in range(first, last)] == list(range(len(weights)))
+    assert len(runs) == min(tasks, len(weights))
+    assert all(last > first for first, last in runs)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.integers(1, 4))
+def test_no_other_cut_has_a_lighter_heaviest_run(weights: list[int], tasks: int) -> None:
+    def best(first: int, tasks: int) -> int:
+        if tasks == 1 or first == len(weights) - 1:
+            return sum(weights[first:])
+        cuts = range(first + 1, len(weights) - tasks + 2)
+        return min(max(sum(weights[first:cut]), best(cut, tasks - 1)) for cut in cuts)
+
+    runs = balanced_runs(weights, tasks)
+    assert max(sum(weights[first:last]) for first, last in runs) == best(0, min(tasks, len(weights)))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 1000), st.lists(st.binary(max_size=2), max_size=30)), max_size=4),
+    st.integers(1, 6),
+)
+def test_bounds_rise_and_leave_the_first_range_a_key(samples: list[tuple[int, list[bytes]]], ranges: int) -> None:
+    bounds = range_bounds(samples, ranges)
+    assert len(bounds) < ranges
+    assert list(bounds) == sorted(set(bounds))
+    keys = [key for _, part in samples for key in part]
+    counted = [sum(sum(bound <= key for bound in bounds) == index for key in keys) for index in range(len(bounds) + 1)]
+    assert not bounds or all(counted), "every range has a sampled key"
+
+
+def test_a_large_task_weighs_more_than_a_small_one() -> None:
+    small, large = [b"a", b"b"], [b"x", b"y"]
+    assert range_bounds([(1, small), (1000, large)], 2) == (b"y",)
+
+
+def test_one_key_cannot_be_cut() -> None:
+    assert range_bounds([(1000, [b"k"] * 100)], 4) == ()
+
+
+def test_the_controller_says_why() -> None:
+    controller = DBOSParallelController(coalesce_bytes=100, grant_bytes=1000)
+    few = controller.calculate_optimal_worker_count(150, planned=4, most=16)
+    much = controller.calculate_optimal_worker_count(10_000, planned=4, most=16)
+    limit = controller.calculate_optimal_worker_count(10**9, planned=4, most=16)
+    planned = controller.calculate_optimal_worker_count(1000, planned=4, most=16)
+    assert [c.count for c in (few, much, limit, planned)] == [2, 10, 16, 4]
+    assert few.reason == "150 bytes are worth 2 of 4 tasks"
+    assert planned.reason == "4 tasks as planned"
+
+
+def test_no_input_is_one_task() -> None:
+    assert DBOSParallelController().calculate_optimal_worker_count(0, planned=8, most=32).count == 1
+
+
+def test_tasks_go_where_their_bytes_are_unless_that_agent_is_loaded() -> None:
+    controller = DBOSParallelController()
+    tasks = [TaskDemand(0, 100, {"b": 100}), TaskDemand(1, 100, {"b": 100}), TaskDemand(2, 10, {"b": 10})]
+    assignment = controller.assign_tasks_to_agents(tasks, ["a", "b"])
+    assert assignment.agents == {0: "b", 1: "a", 2: "b"} or assignment.agents == {0: "b", 1: "a", 2: "a"}
+    assert "bytes to move" in assignment.reason
+
+
+def test_tasks_of_unknown_size_are_spread_evenly() -> None:
+    assignment = DBOSParallelController().assign_tasks_to_agents([TaskDemand(i) for i in range(6)], ["a", "b", "c"])
+    assert sorted(assignment.agents.values()) == ["a", "a", "b", "b", "c", "c"]
+
+
+def test_pinned_tasks_stay_where_they_must() -> None:
+    tasks = [TaskDemand(i, 10, pinned="b") for i in range(3)]
+    assert set(DBOSParallelController().assign_tasks_to_agents(tasks, ["a", "b"]).agents.values()) == {"b"}
+
+
+def test_no_agents_cannot_be_assigned_to() -> None:
+    with pytest.raises(ValueError, match="no agents"):
+        DBOSParallelController().assign_tasks_to_agents([TaskDemand(0)], [])
+
+
+def test_shuffle_coordinator_tells_each_agent_once_and_sums_what_was_written() -> None:
+    graph = JobGraph(
+        (
+            StreamOperatorNode("a", OperatorType.SOURCE, "SELECT 1", 2),
+            StreamOperatorNode("b", OperatorType.SINK, "FROM e1"),
+        ),
+        (ShuffleEdge("e1", "a", "b", ShuffleEdgeType.REBALANCE),),
+    )
+    shuffles = ShuffleCoordinator("q")
+    shuffles.initialize(graph.to_execution_graph())
+    assert shuffles.register_shuffles_with_agents(["x", "y"]) == {"x": ("e1",), "y": ("e1",)}
+    assert shuffles.register_shuffles_with_agents(["y", "z"]) == {"z": ("e1",)}
+    shuffles.set_task_locations({"a_0": "x", "a_1": "y"})
+    assert shuffles.location("a_1") == "y"
+    shuffle = shuffles.open("e1", WriteScheme(WriteKind.ROUND_ROBIN, 2), 2)
+    assert not shuffle.complete
+    shuffle.outputs[0] = OutputReport("e1", "x", b"", 3, 30, 5, (2, 1), (20, 10), ((9, 2, 0), (7, 1, 0)))
+    shuffle.outputs[1] = OutputReport("e1", "y", b"", 4, 40, 0, (1, 3), (10, 30), ((9, 3, 1),))
+    assert shuffle.complete
+    facts = shuffle.facts()
+    assert (facts.rows, facts.bytes, facts.partition_rows, facts.partition_bytes) == (7, 70, (3, 4), (30, 40))
+    assert facts.heavy == ((9, 5, 1), (7, 1, 0))
+    assert shuffles.get_shuffle_metrics() == {
+        "e1": {"rows": 7, "bytes": 70, "spilled_bytes": 5, "partitions": 2, "producers": 2, "agents": 2}
+    }
