@@ -32,12 +32,13 @@ from sabot_sql.coordinator.messages import (
     StartTask,
 )
 from sabot_sql.coordinator.snapshot import PlanSnapshot, running_snapshot
-from sabot_sql.coordinator.sources import NoSources, SourceBinder
+from sabot_sql.coordinator.sources import NoSources
 from sabot_sql.coordinator.stage_run import Finished
 from sabot_sql.errors import QueryCancelled, QueryTimeout, SabotSQLError
 
 if TYPE_CHECKING:
     from sabot_native import PartitionStream
+    from sabot_sql.catalog.sources import SourceBinder
 
 _POLL_SECONDS = 0.05
 _SNAPSHOT_SECONDS = 0.2
@@ -155,7 +156,7 @@ class _Driver:
             self._query_id,
             settings=tuple(sources.session_settings().items()),
             paths=tuple(sources.paths()),
-            attachments=tuple(sources.attachments().items()),
+            attachments=tuple(sources.attachments()),
         )
 
     def run(self) -> FinishedQuery:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sabot_sql.agent.task_spec import Fragment, ScanBinding, TaskSpec
 from sabot_sql.coordinator.messages import StartTask
-from sabot_sql.coordinator.sources import SourceBinder
 from sabot_sql.coordinator.stages import chained_inputs
+
+if TYPE_CHECKING:
+    from sabot_sql.catalog.sources import SourceBinder
 
 
 def task_spec(command: StartTask, sources: SourceBinder, deadline_ms: int | None) -> TaskSpec:
