@@ -133,9 +133,8 @@ _STYLE = """<style>
 .sabot-table{font-size:var(--jp-ui-font-size1,13px);max-width:100%}
 .sabot-table .scroll{overflow-x:auto;max-width:100%}
 .sabot-table table{border-collapse:collapse;margin:0;border:0;font-variant-numeric:tabular-nums}
-.sabot-table th,.sabot-table td{text-align:left!important;padding:3px 12px!important;border:0!important;\
+.sabot-table th,.sabot-table td{text-align:right;padding:3px 12px!important;border:0!important;\
 white-space:pre;max-width:40em;overflow:hidden;text-overflow:ellipsis;vertical-align:top;line-height:1.45}
-.sabot-table .n{text-align:right!important}
 .sabot-table thead th{font-weight:600;padding-bottom:0!important}
 .sabot-table thead .type th{font-weight:400;font-size:.82em;opacity:.75;padding:0 12px 4px!important;\
 border-bottom:1px solid currentColor!important}
@@ -189,10 +188,11 @@ def _html(
     gap: int | None,
     limit: int,
 ) -> str:
-    classes = [' class="n"' if is_numeric(types[i]) else "" for i in shown]
+    # Notebooks align cells to the right. Unlike the style sheet, this survives where the notebook is not trusted.
+    aligns = ["" if is_numeric(types[i]) else ' style="text-align:left"' for i in shown]
 
     def line(cells: list[str], tag: str = "td", scope: str = "") -> str:
-        out = [f"<{tag}{scope}{cls}>{cell}</{tag}>" for cls, cell in zip(classes, cells, strict=True)]
+        out = [f"<{tag}{scope}{align}>{cell}</{tag}>" for align, cell in zip(aligns, cells, strict=True)]
         if gap is not None:
             out.insert(gap, f"<{tag}>…</{tag}>")
         return "".join(out)

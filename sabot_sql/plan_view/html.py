@@ -1,7 +1,8 @@
 """The plan as static HTML: a picture on top of a table tree that is readable without it.
 
-An untrusted notebook drops the SVG and the style; what is left is a table with meters and details, in the order of
-the tree. Everything is escaped, nothing is loaded from anywhere, no script is needed.
+An untrusted notebook drops the style and the tags of the SVG, but neither the words of the SVG nor ``hidden``: so the
+picture is hidden, and it is the style that shows it. What is then left is a table with meters and details, in the
+order of the tree. Everything is escaped, nothing is loaded from anywhere, no script is needed.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from sabot_sql.plan_view.units import bytes_text, count_text, duration_text, plu
 from sabot_sql.plan_view.words import clip, decision_text, edge_name, findings, rows_text, status_text, tasks_text
 
 MAX_BYTES = 60_000
+# Notebooks align cells to the right. Unlike the style sheet, this survives where the notebook is not trusted.
+_LEFT = ' style="text-align:left"'
 
 _STYLE = (
     "<style>"
     ".sabot-plan{font-size:var(--jp-ui-font-size1,13px);line-height:1.45;margin:6px 0}"
-    ".sabot-plan .pic{overflow-x:auto;margin:8px 0}"
+    ".sabot-plan .pic[hidden]{display:block!important;overflow-x:auto;margin:8px 0}"
     ".sabot-plan .pic svg{max-width:100%;height:auto}"
     ".sabot-plan .mode{font-weight:600;border:1px solid currentColor;border-radius:9px;padding:0 8px;margin-right:8px}"
     ".sabot-plan p{margin:3px 0}"
@@ -29,11 +32,10 @@ _STYLE = (
     ".sabot-plan summary{cursor:pointer}"
     ".sabot-plan .scroll{overflow-x:auto}"
     ".sabot-plan table{border-collapse:collapse;border:0;margin:4px 0;font-variant-numeric:tabular-nums}"
-    ".sabot-plan th,.sabot-plan td{text-align:left!important;vertical-align:top;padding:2px 10px!important;"
+    ".sabot-plan th,.sabot-plan td{vertical-align:top;padding:2px 10px!important;"
     "border:0!important;white-space:nowrap}"
     ".sabot-plan .w{white-space:normal!important;min-width:15em;max-width:34em}"
     ".sabot-plan th{font-weight:600;border-bottom:1px solid currentColor!important}"
-    ".sabot-plan .n{text-align:right!important}"
     ".sabot-plan tr{background:transparent!important}"
     ".sabot-plan .all>td{white-space:normal;padding:0 10px 3px 26px!important}"
     ".sabot-plan .all summary{font-size:.88em;opacity:.8;line-height:1.2}"
@@ -91,9 +93,8 @@ def _html(plan: PlanModel, detail: _Detail, opened: bool) -> str:
     parts += [f'<p class="warn">{escape(clip(text, 200))}</p>' for text in findings(plan)]
     if plan.stages:
         if detail.picture:
-            parts.append(
-                f'<div class="pic" tabindex="0">{svg(plan, standalone=False, tooltips=detail.partitions)}</div>'
-            )
+            picture = svg(plan, standalone=False, tooltips=detail.partitions)
+            parts.append(f'<div class="pic" hidden="hidden" tabindex="0">{picture}</div>')
         summary = f"{plural(len(plan.stages), 'stage')} and their edges as a table, with SQL and reasons"
         parts.append(f"<details{' open' if opened else ''}><summary>{summary}</summary>")
         parts.append(f'<div class="scroll" tabindex="0">{_table(plan, detail)}</div></details>')
@@ -105,7 +106,7 @@ def _html(plan: PlanModel, detail: _Detail, opened: bool) -> str:
 def _status(plan: PlanModel) -> str:
     reason = f'<p class="why">{escape(clip(plan.reason, 400))}</p>' if plan.reason else ""
     mode = escape(clip(plan.mode, 40))
-    return f'<p><span class="mode">{mode}</span> {escape(clip(status_text(plan), 300))}</p>{reason}'
+    return f'<p><b class="mode">{mode}</b> {escape(clip(status_text(plan), 300))}</p>{reason}'
 
 
 def _table(plan: PlanModel, detail: _Detail) -> str:
@@ -114,12 +115,12 @@ def _table(plan: PlanModel, detail: _Detail) -> str:
     head = "".join(
         f'<th scope="col"{cls}>{name}</th>'
         for name, cls in (
-            ("Stage", ""),
-            ("Sends its rows by", ""),
-            ("~estimated → rows", ' class="n"'),
-            ("Bytes", ' class="n"'),
-            ("Tasks", ' class="n"'),
-            ("Time", ""),
+            ("Stage", _LEFT),
+            ("Sends its rows by", _LEFT),
+            ("~estimated → rows", ' style="text-align:right"'),
+            ("Bytes", ' style="text-align:right"'),
+            ("Tasks", ' style="text-align:right"'),
+            ("Time", _LEFT),
         )
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -130,16 +131,19 @@ def _row(row: TreeRow, plan: PlanModel, longest_ms: float, detail: _Detail) -> s
     branch = "\N{NO-BREAK SPACE}" * 3 * (row.depth - 1) + ("└ " if row.depth else "")
     name = f"{escape(branch)}<b>{escape(stage.stage_id)}</b> {escape(clip(stage.title, 64))}"
     if row.repeated:
-        return f'<tr><td>{name} (above)</td><td>{_edge(edge)}</td><td class="n">{_rows(edge, stage)}</td></tr>'
+        return (
+            f"<tr><td{_LEFT}>{name} (above)</td><td{_LEFT}>{_edge(edge)}</td>"
+            f'<td style="text-align:right">{_rows(edge, stage)}</td></tr>'
+        )
     cells = [
-        f'<td class="w">{name}</td><td class="w">{_edge(edge)}</td>',
-        f'<td class="n">{_rows(edge, stage)}</td>',
-        f'<td class="n">{bytes_text(edge.bytes) if edge and edge.bytes is not None else ""}</td>',
-        f'<td class="n">{tasks_text(stage).split(" ")[0]}</td>',
-        f"<td>{_time(stage, longest_ms)}</td>",
+        f'<td class="w"{_LEFT}>{name}</td><td class="w"{_LEFT}>{_edge(edge)}</td>',
+        f'<td style="text-align:right">{_rows(edge, stage)}</td>',
+        f'<td style="text-align:right">{bytes_text(edge.bytes) if edge and edge.bytes is not None else ""}</td>',
+        f'<td style="text-align:right">{tasks_text(stage).split(" ")[0]}</td>',
+        f"<td{_LEFT}>{_time(stage, longest_ms)}</td>",
     ]
     more = _more(plan, row, detail)
-    return f"<tr>{''.join(cells)}</tr>" + (f'<tr class="all"><td colspan="6">{more}</td></tr>' if more else "")
+    return f"<tr>{''.join(cells)}</tr>" + (f'<tr class="all"><td colspan="6"{_LEFT}>{more}</td></tr>' if more else "")
 
 
 def _rows(edge: EdgeView | None, stage: StageView) -> str:
@@ -212,7 +216,7 @@ def _tasks(stage: StageView) -> str:
     for agent, times in agents.items():
         spill = f", {bytes_text(spilled[agent])} spilled" if spilled[agent] else ""
         lines.append(
-            f"<tr><td>{escape(clip(agent, 40))}</td><td>{plural(len(times), 'task')}, "
+            f"<tr><td{_LEFT}>{escape(clip(agent, 40))}</td><td{_LEFT}>{plural(len(times), 'task')}, "
             f"{duration_text(max(times))} at most, {count_text(rows[agent])} rows{spill}</td></tr>"
         )
     return f"<table><tbody>{''.join(lines)}</tbody></table>"

@@ -24,7 +24,7 @@ ROWS: list[tuple[Any, ...]] = [
 
 
 class Cells(HTMLParser):
-    """Cells of a table in order, each with its tag, class and inner text; and all tags."""
+    """Cells of a table in order, each with its tag, style and inner text; and all tags."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Cells(HTMLParser):
         self.tags.append(tag)
         self.attributes += [name for name, _ in attrs]
         if tag in ("td", "th"):
-            self._cell = [tag, dict(attrs).get("class") or "", ""]
+            self._cell = [tag, dict(attrs).get("style") or "", ""]
         elif self._cell:
             self._cell[2] += f"<{tag}>"
 
@@ -79,7 +79,8 @@ def test_html_tells_null_from_empty_and_from_the_word() -> None:
 
 def test_numbers_stand_at_the_right() -> None:
     cells = Cells(html_table(COLUMNS, TYPES, ROWS, summary=TableSummary(3))).cells
-    assert [css for _, css, _ in cells] == ["n", "", "", "n"] * 5
+    left = "text-align:left"
+    assert [style for _, style, _ in cells] == ["", left, left, ""] * 5
     for name in ("UTINYINT", "HUGEINT", "DOUBLE", "DECIMAL(38,10)", "DECIMAL(3, 1)"):
         assert table_view.is_numeric(name)
     for name in ("DECIMAL(3,1)[]", "VARCHAR", "BOOLEAN", "DOUBLE[3]", "STRUCT(a DOUBLE)"):
@@ -91,7 +92,7 @@ def test_hostile_text_stays_text(hostile: str) -> None:
     html = html_table([hostile], [hostile], [[hostile], [{hostile: [hostile]}]], summary=TableSummary(2))
     seen = Cells(html)
     assert set(seen.tags) == {"div", "style", "table", "thead", "tbody", "tr", "th", "td"}
-    assert set(seen.attributes) <= {"class", "scope", "tabindex", "role", "aria-label"}
+    assert set(seen.attributes) <= {"class", "style", "scope", "tabindex", "role", "aria-label"}
     if hostile.isprintable() and len(hostile) < 60:
         assert [text for _, _, text in seen.cells[:3]] == [hostile] * 3
     text = text_table([hostile], [hostile], [[hostile]], summary=TableSummary(1))

@@ -108,6 +108,13 @@ def test_html_without_its_picture_still_tells_everything() -> None:
     assert "4 agents (threads) · 5 stages · 4 shuffles · 1.2 s · 82 MB moved · 48 MB spilled" in text
 
 
+def test_the_picture_is_hidden_where_the_style_is_dropped() -> None:
+    html = Plan(plans.q3()).html()
+    # Its words would otherwise stay there as one long line. A bare attribute does not survive the clean-up.
+    assert re.search(r'<div class="pic" hidden="hidden"[^>]*><svg', html)
+    assert ".pic[hidden]{display:block!important" in html
+
+
 def test_html_has_a_meter_and_details_for_every_stage() -> None:
     tags = [tag for tag, _ in Tree(Plan(plans.q3()).html()).tags]
     assert tags.count("meter") == 5
