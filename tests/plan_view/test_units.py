@@ -6,14 +6,22 @@ import pytest
 
 from sabot_sql.plan_view import units
 
+SPACE = "\N{NO-BREAK SPACE}"
+
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1234, "1.2 kB"), (9949, "9.9 kB"), (9950, "10 kB"),
-        (84_000_000, "84 MB"), (999_499, "999 kB"), (999_500, "1 MB"), (1_234_567_890, "1.2 GB"), (10**18, "1000 PB"),
+        *[(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1234, "1.2 kB"), (9949, "9.9 kB"), (9950, "10 kB")],
+        *[
+            (84_000_000, "84 MB"),
+            (999_499, "999 kB"),
+            (999_500, "1 MB"),
+            (1_234_567_890, "1.2 GB"),
+            (10**18, "1000 PB"),
+        ],
     ],
-)  # fmt: skip
+)
 def test_bytes(value: int, text: str) -> None:
     assert units.bytes_text(value) == text
 
@@ -21,20 +29,19 @@ def test_bytes(value: int, text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0, "<1 ms"), (0.99, "<1 ms"), (1, "1 ms"), (340.4, "340 ms"), (999.4, "999 ms"), (999.5, "1 s"), 
-        (1234, "1.2 s"),         (59_400, "59 s"), (59_600, "1 min 00 s"), (125_000, "2 min 05 s"), (3_599_600, "1 h 00 min"),
-        (11_220_000, "3 h 07 min"),
+        *[(0, "<1 ms"), (0.99, "<1 ms"), (1, "1 ms"), (340.4, "340 ms"), (999.4, "999 ms"), (999.5, "1 s")],
+        *[(1234, "1.2 s"), (59_400, "59 s"), (59_600, "1 min 00 s"), (125_000, "2 min 05 s")],
+        *[(3_599_600, "1 h 00 min"), (11_220_000, "3 h 07 min")],
     ],
-)  # fmt: skip
+)
 def test_durations(value: float, text: str) -> None:
     assert units.duration_text(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (999, "999"), (1000, "1\N{NO-BREAK SPACE}K"), (3_241_776, "3.2\N{NO-BREAK SPACE}M"),
-     (10**13, "10\N{NO-BREAK SPACE}T")],
-)  # fmt: skip
+    [(0, "0"), (999, "999"), (1000, f"1{SPACE}K"), (3_241_776, f"3.2{SPACE}M"), (10**13, f"10{SPACE}T")],
+)
 def test_short_counts(value: int, text: str) -> None:
     assert units.short_count_text(value) == text
 
