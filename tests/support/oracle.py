@@ -48,6 +48,7 @@ class Oracle:
     threads: int = 2
     _connection: duckdb.DuckDBPyConnection = field(init=False)
     _history: list[str] = field(init=False, default_factory=list)
+    _expected: dict[str, Expectation] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._connection = duckdb.connect(config={"threads": self.threads})
@@ -67,11 +68,14 @@ class Oracle:
         """Run a statement that changes the database."""
         self._connection.execute(statement)
         self._history.append(statement)
+        self._expected.clear()
 
     def expect(self, sql: str) -> Expectation:
         """What plain DuckDB answers."""
-        answer = fetch(self._connection, sql)
-        return Expectation(answer, self._tie_groups(sql, answer))
+        if sql not in self._expected:
+            answer = fetch(self._connection, sql)
+            self._expected[sql] = Expectation(answer, self._tie_groups(sql, answer))
+        return self._expected[sql]
 
     def judge(self, sql: str, actual: Rows) -> tuple[Verdict, str]:
         """Whether ``actual`` is an answer that DuckDB might have given, and the difference to the one it gave."""

@@ -1,0 +1,189 @@
+"""Run suites of SELECTs on sabot_sql and on plain DuckDB, and say what is right and how much of it is distributed.
+
+``python -m tests.differential.coverage --suite tests/differential/statements`` runs the repository's own statements;
+a suite is a ``.sql`` file, a ``.jsonl`` file (see ``tests.support.statements``), or a directory of ``.sql`` files whose
+``tables.sql`` comes first. The exit code is 1 where an answer was wrong or a statement failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from tests.support.engine import answer, session
+from tests.support.oracle import Oracle, Verdict
+from tests.support.statements import Script, Step, scripts
+
+# What each setting of a run forces: tiny inputs would otherwise all be broadcast or run in one task.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "late": {"adaptive": True},
+    "early": {"adaptive": False},
+    "hash": {"adaptive": True, "broadcast_limit": 0},
+    "hash-early": {"adaptive": False, "broadcast_limit": 0},
+    "spill": {"adaptive": False, "broadcast_limit": 0, "memory_limit": "64MiB"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One statement under one configuration."""
+
+    file: str
+    step: int
+    configuration: str
+    sql: str
+    outcome: str
+    mode: str = ""
+    reason: str = ""
+    detail: str = ""
+    elapsed_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Outcomes and modes by configuration."""
+
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    modes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, case: Case) -> None:
+        self.outcomes[case.configuration, case.outcome] += 1
+        if case.outcome in (Verdict.EQUAL, Verdict.ADMISSIBLE):
+            self.modes[case.configuration, case.mode] += 1
+            if case.mode != "distributed":
+                self.reasons[f"{case.mode}: {generalised(case.reason)}"] += 1
+        else:
+            self.causes[f"{case.outcome}: {generalised(case.detail.splitlines()[0] if case.detail else '')}"] += 1
+
+    def table(self) -> str:
+        """One line a configuration, then the reasons and causes by frequency."""
+        lines = []
+        for configuration in dict.fromkeys(key for key, _ in self.outcomes):
+            counts = [f"{name} {n}" for (key, name), n in sorted(self.outcomes.items()) if key == configuration]
+            modes = [f"{name} {n}" for (key, name), n in sorted(self.modes.items()) if key == configuration]
+            lines.append(f"{configuration:24} {', '.join(counts)}; of the right ones {', '.join(modes)}")
+        lines += ["", "not (fully) distributed because:"]
+        lines += [f"{n:6}  {reason}" for reason, n in self.reasons.most_common(40)]
+        if self.causes:
+            lines += ["", "wrong or failed:"]
+            lines += [f"{n:6}  {cause}" for cause, n in self.causes.most_common(40)]
+        return "\n".join(lines)
+
+
+def configurations(agents: Sequence[int], settings: Sequence[str], isolation: str) -> dict[str, dict[str, Any]]:
+    """Options of ``connect`` by name, one for each number of agents and each setting."""
+    return {
+        f"{isolation} {count} {name}": {
+            "agents": count,
+            "isolation": isolation,
+            "partitions": count + 1,
+            **SETTINGS[name],
+        }
+        for count in agents
+        for name in settings
+    }
+
+
+def suite(path: Path) -> Iterator[Script]:
+    """The scripts of a suite at ``path``."""
+    if not path.is_dir():
+        yield from scripts(path)
+        return
+    (tables,) = scripts(path / "tables.sql")
+    for file in sorted(path.glob("*.sql")):
+        if file.name != "tables.sql":
+            for script in scripts(file):
+                yield Script(script.name, tables.steps + script.steps)
+
+
+def run_script(script: Script, chosen: dict[str, dict[str, Any]]) -> Iterator[Case]:
+    """Every SELECT of ``script`` under every configuration, on sessions that stay open for the script."""
+    with ExitStack() as stack:
+        oracle = stack.enter_context(Oracle())
+        sessions = {name: stack.enter_context(session(**options)) for name, options in chosen.items()}
+        for number, step in enumerate(script.steps):
+            if not step.compared:
+                yield from _change(script.name, number, step, oracle, sessions)
+                continue
+            try:
+                oracle.expect(step.sql)
+            except duckdb.Error:
+                continue  # the suite's own DuckDB was another one
+            for name, opened in sessions.items():
+                yield _compare(script.name, number, step, name, opened, oracle)
+
+
+def _change(file: str, number: int, step: Step, oracle: Oracle, sessions: dict[str, Any]) -> Iterator[Case]:
+    try:
+        oracle.execute(step.sql)
+    except duckdb.Error:
+        return
+    for name, opened in sessions.items():
+        try:
+            opened.execute(step.sql)
+        except Exception as error:  # noqa: BLE001 (whatever it raises is what is reported)
+            yield Case(file, number, name, step.sql, "set-up failed", detail=_message(error))
+
+
+def _compare(file: str, number: int, step: Step, name: str, opened: Any, oracle: Oracle) -> Case:
+    started = time.perf_counter()
+    try:
+        given = answer(opened, step.sql)
+    except Exception as error:  # noqa: BLE001 (whatever it raises is what is reported)
+        return Case(file, number, name, step.sql, "failed", detail=_message(error))
+    elapsed_ms = (time.perf_counter() - started) * 1e3
+    verdict, detail = oracle.judge(step.sql, given.rows)
+    return Case(file, number, name, step.sql, verdict, given.mode, given.reason, detail, round(elapsed_ms, 2))
+
+
+def _message(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def generalised(text: str) -> str:
+    """``text`` without names and numbers, so that equal causes count together."""
+    return re.sub(r"\b\d+(\.\d+)?\b", "N", re.sub(r"'[^']*'|\"[^\"]*\"", "…", text))[:160]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code is the process's."""
+    parser = argparse.ArgumentParser(prog="coverage", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--suite", type=Path, action="append", required=True, help="file or directory; repeatable")
+    parser.add_argument("--agents", default="1,2,3", help="numbers of agents (1,2,3)")
+    parser.add_argument("--settings", default="late,hash-early", help=f"some of {','.join(SETTINGS)}")
+    parser.add_argument("--isolation", default="thread", choices=["thread", "process"])
+    parser.add_argument("--match", default="", help="only scripts whose name matches this regular expression")
+    parser.add_argument("--every", type=int, default=1, help="only every n-th script")
+    parser.add_argument("--report", type=Path, help="write wrong and failed cases here, one JSON object a line")
+    options = parser.parse_args(arguments)
+    counts = [int(count) for count in options.agents.split(",")]
+    chosen = configurations(counts, options.settings.split(","), options.isolation)
+
+    tally, reported = Tally(), []
+    selected = [s for path in options.suite for s in suite(path) if re.search(options.match, s.name)]
+    for script in selected[:: options.every]:
+        for case in run_script(script, chosen):
+            tally.add(case)
+            if case.outcome not in (Verdict.EQUAL, Verdict.ADMISSIBLE):
+                reported.append(case)
+    if options.report:
+        options.report.write_text("".join(json.dumps(asdict(case), default=str) + "\n" for case in reported))
+    print(tally.table())
+    return 1 if reported else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

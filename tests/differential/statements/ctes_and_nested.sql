@@ -1,0 +1,26 @@
+WITH big AS (SELECT * FROM sales WHERE amount > 50) SELECT a.id, b.id FROM big AS a JOIN big AS b ON a.id + 1 = b.id;
+WITH t AS MATERIALIZED (SELECT product, sum(amount) AS s FROM sales GROUP BY product) SELECT a.product FROM t AS a, t AS b WHERE a.s > b.s * 10;
+WITH t AS (SELECT region, count(*) AS n FROM sales GROUP BY region), u AS (SELECT max(n) AS m FROM t) SELECT region FROM t, u WHERE n = m;
+WITH RECURSIVE chain(id, depth) AS (SELECT id, 0 FROM staff WHERE boss IS NULL UNION ALL SELECT s.id, depth + 1 FROM staff AS s JOIN chain AS c ON s.boss = c.id)
+    SELECT depth, count(*), sum(pay) FROM chain JOIN staff USING (id) GROUP BY depth ORDER BY depth;
+WITH RECURSIVE f(n, a, b) AS (SELECT 1, 0, 1 UNION ALL SELECT n + 1, b, a + b FROM f WHERE n < 20) SELECT max(a) FROM f;
+WITH RECURSIVE up(id, boss) AS (SELECT id, boss FROM staff WHERE id > 30 UNION SELECT s.id, s.boss FROM staff AS s JOIN up ON s.id = up.boss) SELECT count(*) FROM up;
+PIVOT (SELECT region, product, amount FROM sales WHERE product < 4) ON product IN (1, 2, 3) USING sum(amount) GROUP BY region;
+PIVOT (SELECT flag, region, id FROM sales) ON flag USING count(*), max(id) GROUP BY region;
+UNPIVOT (SELECT id, amount::DOUBLE AS amount, score FROM sales WHERE id < 30) ON amount, score INTO NAME what VALUE number;
+SELECT region, list(struct_pack(i := id, a := amount) ORDER BY id) FROM sales GROUP BY region;
+SELECT map_from_entries(list((product, id) ORDER BY id)) IS NULL FROM (SELECT * FROM sales WHERE product > 1 LIMIT 0);
+SELECT id, list_filter(tags, lambda x: x > 0), list_sum(tags), len(tags), array_to_string(tags, '-') FROM sales;
+SELECT tag, count(*), sum(id) FROM (SELECT id, unnest(tags) AS tag FROM sales) GROUP BY tag;
+SELECT unnest(extra), id FROM sales WHERE id < 30;
+SELECT id, {'x': id, 'y': [amount, NULL]} AS s, MAP {'k': region} AS m FROM sales;
+SELECT x.i, y.j FROM (SELECT unnest(range(5)) AS i) AS x JOIN (SELECT unnest([1, 3, 3, NULL]) AS j) AS y ON x.i = y.j;
+SELECT sum(a.n * b.n) FROM (SELECT product, count(*) AS n FROM sales GROUP BY product) AS a JOIN (SELECT product, count(*) AS n FROM products GROUP BY product) AS b USING (product);
+SELECT category, name, rn FROM (SELECT *, row_number() OVER (PARTITION BY category ORDER BY price, name) AS rn FROM products) WHERE rn < 3 ORDER BY ALL;
+SELECT s.region, avg(t.n) FROM sales AS s JOIN (SELECT product, count(*) AS n FROM sales GROUP BY product HAVING count(*) > 5) AS t USING (product) GROUP BY s.region ORDER BY 2 DESC, 1;
+SELECT * FROM typed;
+SELECT tiny, huge, unsigned, real, wide, shade, raw, ident, bits FROM typed WHERE tiny % 3 = 0 ORDER BY tiny;
+SELECT shade, list(ident ORDER BY tiny), max(instant), min(clock), sum(huge), max(bits) FROM typed GROUP BY shade;
+SELECT a.shade, b.ident, count(*) FROM typed AS a JOIN typed AS b ON a.shade = b.shade AND a.ident = b.ident GROUP BY ALL;
+SELECT CAST('{"a": [1, 2]}' AS JSON) AS j, id FROM sales WHERE id < 3;
+SELECT instant AT TIME ZONE 'UTC' AS utc, count(*) FROM typed GROUP BY utc;

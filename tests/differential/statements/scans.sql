@@ -1,0 +1,31 @@
+-- filters
+SELECT * FROM sales WHERE amount > 50 AND region IS NOT NULL;
+SELECT id, amount * 2 AS twice, upper(region) FROM sales WHERE region LIKE 'n%' OR region ILIKE 'NORTH';
+SELECT id FROM sales WHERE region IS NULL OR score IS NULL;
+SELECT id FROM sales WHERE score = 0;
+SELECT id, score FROM sales WHERE score = 'nan'::DOUBLE OR score > 1e9;
+SELECT id FROM sales WHERE sold BETWEEN DATE '2024-02-01' AND DATE '2024-02-10' AND NOT flag;
+SELECT id FROM sales WHERE product IN (2, 3, NULL);
+SELECT id FROM sales WHERE product NOT IN (1, 2);
+SELECT id FROM sales WHERE false;
+SELECT * FROM nothing;
+SELECT count(*) FROM nothing;
+-- expressions
+SELECT id, CASE WHEN amount > 90 THEN 'high' WHEN amount > 10 THEN 'mid' ELSE NULL END AS class, coalesce(region, '?') FROM sales;
+SELECT id, sold + INTERVAL 1 MONTH, date_trunc('month', sold), extract('dow' FROM sold), strftime(moment, '%Y-%m') FROM sales;
+SELECT id, tags[1], tags[2:3], list_transform(tags, lambda x: coalesce(x, 0) + 1), extra.a, extra['b'] FROM sales;
+SELECT taxed(amount), taxed(amount, rate := 0.1) FROM sales;
+SELECT id FROM recent(390);
+SELECT try_cast(region AS INTEGER), amount::INTEGER, amount::VARCHAR, hash(id) % 7 FROM sales;
+SELECT DISTINCT region, flag FROM sales;
+SELECT DISTINCT score FROM sales WHERE id % 17 < 4;
+SELECT DISTINCT ON (region) region, id FROM sales ORDER BY region, id DESC;
+SELECT 1 AS one, 'x' AS two, NULL AS three;
+SELECT * FROM range(5) AS r(i), (VALUES ('a'), ('b')) AS v(s);
+FROM sales SELECT id WHERE id < 3;
+SELECT id AS "a b", amount AS "Amount", id AS id FROM sales WHERE id < 20;
+SELECT * EXCLUDE (tags, extra) REPLACE (amount * 2 AS amount) FROM sales WHERE id < 20;
+SELECT COLUMNS('^s') FROM sales WHERE id < 20;
+SELECT unnest(tags) AS tag, id FROM sales;
+SELECT id, tag FROM sales, unnest(tags) AS u(tag) WHERE tag > 1;
+SELECT generate_series AS g FROM generate_series(1, 20, 3);

@@ -1,0 +1,37 @@
+-- set operations
+SELECT product FROM sales UNION SELECT product FROM products;
+SELECT product, region FROM sales UNION ALL SELECT product, name FROM products;
+SELECT product FROM sales INTERSECT SELECT product FROM products;
+SELECT product FROM sales INTERSECT ALL SELECT product FROM products;
+SELECT product FROM products EXCEPT SELECT product FROM sales;
+SELECT product FROM sales EXCEPT ALL SELECT product FROM products;
+SELECT id, region FROM sales WHERE id < 5 UNION BY NAME SELECT name AS region, price FROM products;
+SELECT k FROM measures UNION SELECT score FROM sales;
+SELECT product FROM sales UNION SELECT id FROM nothing UNION ALL SELECT 1;
+(SELECT id FROM sales ORDER BY amount DESC, id LIMIT 3) UNION ALL (SELECT id FROM sales ORDER BY amount, id LIMIT 3);
+SELECT region, count(*) FROM (SELECT region FROM sales UNION ALL SELECT region FROM rates) GROUP BY region;
+SELECT tiny FROM typed UNION SELECT unsigned FROM typed UNION SELECT wide FROM typed;
+-- order and limit
+SELECT id, amount FROM sales ORDER BY amount DESC, id;
+SELECT id, region FROM sales ORDER BY region NULLS FIRST, id DESC;
+SELECT region, score, id FROM sales ORDER BY score DESC NULLS LAST, region, id;
+SELECT id FROM sales ORDER BY amount * -1, id LIMIT 7 OFFSET 3;
+SELECT region FROM sales ORDER BY region LIMIT 20;
+SELECT id FROM sales ORDER BY id LIMIT 10 OFFSET 395;
+SELECT id FROM sales ORDER BY id LIMIT 0;
+SELECT id FROM sales LIMIT 12;
+SELECT id FROM sales WHERE flag LIMIT 5 OFFSET 2;
+SELECT id FROM sales ORDER BY sold, id LIMIT 10%;
+SELECT id, amount FROM sales ORDER BY ALL;
+SELECT k, v FROM measures ORDER BY k, v;
+SELECT k, v FROM measures ORDER BY k DESC NULLS FIRST, v DESC NULLS FIRST LIMIT 4;
+SELECT region FROM sales ORDER BY region COLLATE NOCASE, id;
+SELECT shade, tiny FROM typed ORDER BY shade DESC, tiny;
+SELECT extra, id FROM sales ORDER BY extra, id DESC;
+SELECT span, instant, raw FROM typed ORDER BY span, instant, raw;
+SELECT product, sum(amount) AS s FROM sales GROUP BY product ORDER BY s DESC LIMIT 3;
+SELECT * FROM (SELECT id FROM sales ORDER BY amount, id LIMIT 50) WHERE id % 2 = 0 ORDER BY id;
+SELECT count(*) FROM (SELECT id FROM sales LIMIT 30);
+SELECT * FROM nothing ORDER BY v LIMIT 3;
+SELECT id FROM sales ORDER BY (SELECT max(price) FROM products AS p WHERE p.product = sales.product) NULLS FIRST, id;
+SELECT DISTINCT region FROM sales ORDER BY region DESC;

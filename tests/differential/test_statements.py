@@ -1,0 +1,49 @@
+"""Every statement of the repository's own suite gives on agents what it gives on plain DuckDB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.differential.coverage import SETTINGS
+from tests.support.engine import answer, session
+from tests.support.oracle import Oracle, Verdict
+from tests.support.statements import own_statements, own_tables
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "one agent": {"agents": 1},
+    "two agents, decided late": {"agents": 2, "partitions": 3, **SETTINGS["late"]},
+    "two agents, all hashed": {"agents": 2, "partitions": 5, **SETTINGS["hash-early"]},
+    "three agents, hashed late": {"agents": 3, "partitions": 4, **SETTINGS["hash"]},
+    "three agents, little memory": {"agents": 3, "partitions": 7, **SETTINGS["spill"]},
+    "two processes": {"agents": 2, "partitions": 3, "isolation": "process", **SETTINGS["hash-early"]},
+}
+STATEMENTS = dict(own_statements())
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[Oracle]:
+    with Oracle(own_tables()) as judge:
+        yield judge
+
+
+@pytest.fixture(scope="module")
+def sessions() -> Iterator[dict[str, Any]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(session(own_tables(), **options)) for name, options in CONFIGURATIONS.items()}
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_statement(name: str, configuration: str, oracle: Oracle, sessions: dict[str, Any]) -> None:
+    given = answer(sessions[configuration], STATEMENTS[name])
+    verdict, found = oracle.judge(STATEMENTS[name], given.rows)
+    assert verdict is not Verdict.WRONG, f"{STATEMENTS[name]}\n{given.mode}: {given.reason}\n{found}"
+
+
+def test_most_statements_are_distributed(sessions: dict[str, Any]) -> None:
+    modes = [answer(sessions["two agents, all hashed"], sql).mode for sql in STATEMENTS.values()]
+    assert modes.count("distributed") > 0.7 * len(modes)
