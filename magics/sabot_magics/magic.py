@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope
 from traitlets import Bool, Enum, Float, Int, Union
 
 import sabot_sql
@@ -41,15 +42,17 @@ class SabotMagic(Magics):
         # %config finds what it may set here.
         shell.configurables.append(self)
 
+    @needs_local_scope
     @line_magic("sabot")
-    def line(self, line: str) -> None:
+    def line(self, line: str, local_ns: dict[str, Any] | None = None) -> None:
         """Run one line of SQL, or --help, --status, --cancel."""
         if line.lstrip().startswith("--") and line.split()[0] in ("--help", "--status", "--cancel"):
             self._guarded(lambda: self._act(parse_options(line)))
         elif not line.strip():
             print(HELP)
         else:
-            self._guarded(lambda: self._run(CellOptions(), line))
+            namespace = ChainMap(local_ns or {}, self.shell.user_ns)
+            self._guarded(lambda: self._run(CellOptions(), line, namespace))
 
     @cell_magic("sabot")
     def cell(self, line: str, cell: str) -> None:
@@ -62,7 +65,7 @@ class SabotMagic(Magics):
             elif not cell.strip():
                 raise ConfigError("the cell has no SQL below its first line")
             else:
-                self._run(options, cell)
+                self._run(options, cell, self.shell.user_ns)
 
         self._guarded(run)
 
@@ -105,20 +108,26 @@ class SabotMagic(Magics):
             case "status":
                 print(self._status())
             case _:
-                session = self._session(options)
-                session.cancel(options.query_id)
+                self._cancel(options.query_id)
+
+    def _cancel(self, query_id: str | None) -> None:
+        running = self._own_session.running() if self._own_session is not None else ()
+        chosen = [known for known in running if query_id in (None, known)]
+        if query_id is not None and not chosen:
+            raise ConfigError(f"no query {query_id} is running", candidates=running)
+        if self._own_session is not None:
+            self._own_session.cancel(query_id)
+        print(f"cancelled: {', '.join(chosen) or 'nothing, no query is running'}")
 
     def _status(self) -> str:
         session = self._own_session
         if session is None or session.closed:
             return "no session yet: the first query starts one"
-        agents = f"{session.config.agents} agents" if session.config.agents != 1 else "1 agent"
-        running = session.running()
-        return f"{agents} ({session.config.isolation}) · running: {', '.join(running) or 'nothing'}"
+        running = ", ".join(session.running()) or "nothing"
+        return f"agents: {session.agents} · isolation: {session.isolation} · running: {running}"
 
-    def _run(self, options: CellOptions, sql: str) -> None:
+    def _run(self, options: CellOptions, sql: str, namespace: Mapping[str, Any]) -> None:
         session = self._session(options)
-        namespace: Mapping[str, Any] = self.shell.user_ns
         params = bind_parameters(sql, options.params, namespace, self.shell.ev)
         agents = options.agents if options.agents is not None else self.agents
         if options.explain is not None:
@@ -146,7 +155,7 @@ class SabotMagic(Magics):
                 observer=progress if progress.wanted else None,
             )
         except KeyboardInterrupt:
-            raise QueryCancelled("cancelled") from None
+            raise QueryCancelled("interrupted; nothing of the query is left running") from None
         finally:
             progress.close()
 

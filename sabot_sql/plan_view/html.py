@@ -91,15 +91,14 @@ def html(plan: PlanModel, *, opened: bool = False) -> str:
 def _html(plan: PlanModel, detail: _Detail, opened: bool) -> str:
     parts = [f'<div class="sabot-plan">{_STYLE}', _status(plan)]
     parts += [f'<p class="warn">{escape(clip(text, 200))}</p>' for text in findings(plan)]
-    if plan.stages:
-        if detail.picture:
+    # One statement on one agent is no picture; the cell that it stands under shows its SQL already.
+    if plan.stages and (opened or plan.mode != "single"):
+        if detail.picture and plan.mode != "single":
             picture = svg(plan, standalone=False, tooltips=detail.partitions)
             parts.append(f'<div class="pic" hidden="hidden" tabindex="0">{picture}</div>')
         summary = f"{plural(len(plan.stages), 'stage')} and their edges as a table, with SQL and reasons"
         parts.append(f"<details{' open' if opened else ''}><summary>{summary}</summary>")
         parts.append(f'<div class="scroll" tabindex="0">{_table(plan, detail)}</div></details>')
-    if plan.sql and opened and not plan.stages:
-        parts.append(f"<details><summary>SQL</summary><pre>{escape(_cut(plan.sql, 4000))}</pre></details>")
     return "".join([*parts, "</div>"])
 
 

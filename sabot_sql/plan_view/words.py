@@ -47,7 +47,7 @@ def status_text(plan: PlanModel) -> str:
         tasks = sum(max(stage.parallelism, 1) for stage in plan.stages)
         tasks_done = sum(task.state == "finished" for stage in plan.stages for task in stage.tasks)
         parts += [f"stage {min(done + 1, len(plan.stages))}/{len(plan.stages)}", f"tasks {tasks_done}/{tasks}"]
-    elif plan.stages:
+    elif plan.stages and plan.mode != "single":
         parts += [plural(len(plan.stages), "stage"), plural(plan.shuffles, "shuffle")]
     if plan.elapsed_ms is not None:
         parts.append(duration_text(plan.elapsed_ms))

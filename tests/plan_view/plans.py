@@ -158,7 +158,13 @@ def planned() -> dict[str, Any]:
 
 
 def single() -> dict[str, Any]:
-    return plan([], [], mode="single", reason="12 kB are read: one agent is fastest", agents=1, elapsed_ms=3.2)
+    item = stage("statement", "the statement as written", "source", 7, parallelism=1, sql=SQL)
+    item["tasks"] = tasks("statement", 1, 7, 3.2, agent="session")
+    return plan([item], [], mode="single", reason="one agent: as it was written", agents=1, elapsed_ms=3.2)
+
+
+def empty() -> dict[str, Any]:
+    return plan([], [], mode="single", reason="nothing to run", agents=1)
 
 
 def shared_stage() -> dict[str, Any]:

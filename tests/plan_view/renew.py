@@ -14,8 +14,8 @@ _NAMES = [
 
 
 def snapshots() -> list[Path]:
-    """All stored views; the picture of a plan without stages is empty and not stored."""
-    return [FOLDER / name for name in _NAMES if name != "single.svg"]
+    """All stored views."""
+    return [FOLDER / name for name in _NAMES]
 
 
 def render(name: str) -> str:

@@ -20,6 +20,7 @@ DOCUMENTS = {
     "q3": plans.q3,
     "planned": plans.planned,
     "single": plans.single,
+    "empty": plans.empty,
     "shared_stage": plans.shared_stage,
     "wide": plans.wide,
 }
@@ -113,6 +114,13 @@ def test_the_picture_is_hidden_where_the_style_is_dropped() -> None:
     # Its words would otherwise stay there as one long line. A bare attribute does not survive the clean-up.
     assert re.search(r'<div class="pic" hidden="hidden"[^>]*><svg', html)
     assert ".pic[hidden]{display:block!important" in html
+
+
+def test_one_statement_on_one_agent_is_one_line() -> None:
+    html = Plan(plans.single()).html()
+    assert Tree(html).text == "single 1 agent (threads) · 3 ms one agent: as it was written"
+    assert plans.SQL in Tree(Plan(plans.single()).html(opened=True)).text
+    assert Plan(plans.empty()).text().splitlines() == ["single · 1 agent (threads) · 1.2 s", "nothing to run"]
 
 
 def test_html_has_a_meter_and_details_for_every_stage() -> None:
