@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sabot_native
+from sabot_sql.agent.runner import InputLost
 from sabot_sql.agent.task_spec import FailureKind
 from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.errors import (
@@ -29,7 +30,7 @@ def reason_of(error: BaseException, *, cancelled: bool) -> Reason:
             return FailureKind.DEADLINE, QueryTimeout("the query ran past its deadline")
         case sabot_native.SpillQuotaExceeded():
             return FailureKind.RESOURCE, ResourceError(str(error), code="DISK_FULL")
-        case sabot_native.CorruptSegment():
+        case InputLost() | sabot_native.CorruptSegment():
             return FailureKind.LOST_INPUT, InternalError(str(error), code="INPUT_LOST")
         case sabot_native.NativeError() if not isinstance(error, sabot_native.StreamError):
             return FailureKind.INTERNAL, InternalError(str(error))

@@ -39,6 +39,7 @@ class AgentPool:
         self._closed = False
         self._next_number = 1
         self._lost: list[ProcessAgent] = []
+        self._cursors: list[duckdb.DuckDBPyConnection] = []
         spill_directory, _ = agent_directories(self._scratch.path, SESSION_AGENT)
         shared = config.agent_count if config.isolation is Isolation.THREAD else 1
         self.manager = sabot_native.ShuffleManager(
@@ -110,6 +111,8 @@ class AgentPool:
             agents: list[Agent] = [*self._agents, *self._lost, self.session_agent]
         for agent in agents:
             agent.close()
+        for cursor in self._cursors:
+            cursor.close()
         self.manager.close()
         self._scratch.close()
 
@@ -129,7 +132,9 @@ class AgentPool:
         return list(self._process_agents(names))
 
     def _thread_agent(self, agent_id: str) -> ThreadAgent:
-        runner = Runner(agent_id, self._connection.cursor(), self.manager)
+        cursor = self._connection.cursor()
+        self._cursors.append(cursor)
+        runner = Runner(agent_id, cursor, self.manager)
         source: Callable[[QueryContext], AbstractContextManager[Runner]] = lambda _: nullcontext(runner)  # noqa: E731
         return ThreadAgent(agent_id, source, self.manager)
 

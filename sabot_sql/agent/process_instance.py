@@ -41,6 +41,7 @@ class ProcessInstance:
         self._config = config
         self._manager = manager
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._runner: Runner | None = None
         self._settings: tuple[tuple[str, str], ...] = ()
         self._paths: frozenset[str] = frozenset()
         self._attachments: frozenset[tuple[str, str]] = frozenset()
@@ -48,7 +49,7 @@ class ProcessInstance:
     @contextmanager
     def runner(self, context: QueryContext) -> Iterator[Runner]:
         """A runner on an instance that fits ``context``."""
-        yield Runner(self._config.agent_id, self._fitting(context), self._manager, settings_on_cursor=False)
+        yield self._fitting(context)
 
     def warm_up(self) -> None:
         """Open an instance before the first query asks for one."""
@@ -56,20 +57,24 @@ class ProcessInstance:
 
     def close(self) -> None:
         """Close the instance."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _fitting(self, context: QueryContext) -> duckdb.DuckDBPyConnection:
+    def _fitting(self, context: QueryContext) -> Runner:
         paths, attachments = frozenset(context.paths), frozenset(context.attachments)
         fits = context.settings == self._settings and paths <= self._paths and attachments <= self._attachments
-        if self._connection is None or not fits:
+        if self._runner is None or not fits:
             self.close()
             self._settings = context.settings
             self._paths |= paths
             self._attachments |= attachments
             self._connection = self._open()
-        return self._connection
+            self._runner = Runner(self._config.agent_id, self._connection, self._manager, settings_on_cursor=False)
+        return self._runner
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         config = self._config

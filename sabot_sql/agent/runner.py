@@ -16,7 +16,6 @@ from sabot_sql.agent.task_spec import (
     Fragment,
     OutputReport,
     QueryContext,
-    ScanBinding,
     SplitReport,
     SplitSpec,
     TaskReport,
@@ -25,10 +24,22 @@ from sabot_sql.agent.task_spec import (
     WriteScheme,
 )
 
+from sabot_sql.errors import InternalError
+
 if TYPE_CHECKING:
     import duckdb
 
 _PRIVATE = "__sabot_"
+_EDGE_SETTINGS = (("arrow_lossless_conversion", "true"), ("errors_as_json", "true"))
+"""HUGEINT, UUID, TIMETZ and others lose their value or type on an edge without the first."""
+
+
+class InputLost(Exception):
+    """A committed input cannot be read any more; ``lost`` are the (edge, producer task) it came from."""
+
+    def __init__(self, message: str, lost: tuple[tuple[str, int], ...]) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 class Attempt:
@@ -57,10 +68,10 @@ class Attempt:
 
 
 class Runner:
-    """Runs one task at a time, each on a cursor of its own of ``connection``.
+    """Runs one task at a time on a cursor of ``connection``, which must serve nobody else meanwhile.
 
     A cursor is a connection of its own and does not inherit what was SET on another one: where the instance itself was
-    not set up with a query's settings, every cursor is.
+    not set up with a query's settings, the cursor is. It is kept for the next task, as long as none failed on it.
     """
 
     def __init__(
@@ -75,26 +86,38 @@ class Runner:
         self.manager = manager
         self._connection = connection
         self._settings_on_cursor = settings_on_cursor
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+        self._cursor_settings: tuple[tuple[str, str], ...] = ()
 
     def run(self, spec: TaskSpec, context: QueryContext, attempt: Attempt) -> TaskReport:
         """Run the fragment and commit all of its outputs, or none of them and raise."""
         began = time.monotonic()
         streams = {edge.edge_id: self._open(edge, spec, attempt) for edge in spec.fragment.all_edges()}
-        cursor = self._connection.cursor()
+        registrations = {
+            name: value for scan in spec.fragment.all_scans() for name, value in scan.registrations.items()
+        }
+        registrations |= {_PRIVATE + edge_id: stream for edge_id, stream in streams.items()}
+        cursor = self._fitting_cursor(context)
+        attempt.uses(cursor)
         try:
-            attempt.uses(cursor)
-            if self._settings_on_cursor:
-                for name, value in context.settings:
-                    cursor.execute(setting_sql(name, value))
-            _register(cursor, spec.fragment.all_scans(), streams)
+            for name, value in registrations.items():
+                cursor.register(name, value)
             relation = cursor.sql(fragment_sql(spec.fragment))
             columns = tuple(Column(n, str(t)) for n, t in zip(relation.columns, relation.types, strict=True))
+            if len(set(relation.columns)) != len(columns):
+                raise InternalError(f"the columns of a fragment repeat names: {', '.join(relation.columns)}")
             outputs = [_native_output(spec, output, columns) for output in spec.outputs]
             manifests = self.manager.write(relation, outputs, cancel=attempt.token, deadline_ms=spec.deadline_ms)
             del relation
-        finally:
+            for name in registrations:
+                cursor.unregister(name)
+        except BaseException:
             attempt.uses(None)
-            cursor.close()
+            self.close()
+            # DuckDB has made text of what its inputs failed with; they still know it by type.
+            _raise_input_error(spec.fragment.all_edges(), streams)
+            raise
+        attempt.uses(None)
         return TaskReport(
             spec.id,
             self.agent_id,
@@ -109,6 +132,23 @@ class Runner:
         manifest = sabot_native.Manifest.from_bytes(spec.manifest)
         cut = self.manager.split(manifest, list(spec.bounds), spec.id.attempt)
         return SplitReport(spec.id, self.agent_id, output_report(cut, self.agent_id))
+
+    def close(self) -> None:
+        """Close the cursor; the next task gets a new one."""
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None
+
+    def _fitting_cursor(self, context: QueryContext) -> duckdb.DuckDBPyConnection:
+        if self._cursor is not None and self._cursor_settings == context.settings:
+            return self._cursor
+        self.close()
+        self._cursor = self._connection.cursor()
+        self._cursor_settings = context.settings
+        if self._settings_on_cursor:
+            for name, value in (*_EDGE_SETTINGS, *context.settings):
+                self._cursor.execute(f"SET SESSION {quote(name)} = {_text(value)}")
+        return self._cursor
 
     def _open(self, edge: EdgeInput, spec: TaskSpec, attempt: Attempt) -> sabot_native.PartitionStream:
         manifests = [sabot_native.Manifest.from_bytes(data) for data in edge.manifests]
@@ -152,20 +192,12 @@ def output_report(manifest: sabot_native.Manifest, agent_id: str) -> OutputRepor
     )
 
 
-def setting_sql(name: str, value: str) -> str:
-    """The statement that gives a setting a value."""
-    return f"SET {quote(name)} = '{value.replace(chr(39), chr(39) * 2)}'"
-
-
-def _register(
-    cursor: duckdb.DuckDBPyConnection,
-    scans: Sequence[ScanBinding],
-    streams: Mapping[str, sabot_native.PartitionStream],
-) -> None:
-    for name, value in {name: value for scan in scans for name, value in scan.registrations.items()}.items():
-        cursor.register(name, value)
-    for edge_id, stream in streams.items():
-        cursor.register(_PRIVATE + edge_id, stream)
+def _raise_input_error(edges: Sequence[EdgeInput], streams: Mapping[str, sabot_native.PartitionStream]) -> None:
+    for edge in edges:
+        try:
+            streams[edge.edge_id].raise_error()
+        except sabot_native.CorruptSegment as error:
+            raise InputLost(str(error), tuple((edge.edge_id, producer) for producer in edge.producers)) from error
 
 
 def _private(edge_id: str) -> str:
@@ -201,3 +233,7 @@ def _native_scheme(scheme: WriteScheme) -> sabot_native.Scheme:
             return sabot_native.Scheme.round_robin(partitions)
         case _:
             return sabot_native.Scheme.single()
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

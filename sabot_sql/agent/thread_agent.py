@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from sabot_sql.agent.agent import Done
 from sabot_sql.agent.failures import reason_of
-from sabot_sql.agent.runner import Attempt, Runner
+from sabot_sql.agent.runner import Attempt, InputLost, Runner
 from sabot_sql.agent.task_spec import (
     FailureKind,
     Outcome,
     QueryContext,
     SplitSpec,
     TaskFailure,
-    TaskSpec,
     Work,
 )
 from sabot_sql.errors import InternalError, QueryCancelled
@@ -144,7 +143,8 @@ class ThreadAgent:
                 outcome: Outcome = self._run_on(runner, work, query.context, attempt)
         except Exception as error:  # noqa: BLE001 - whatever a task raises is an outcome; the agent goes on
             kind, reason = reason_of(error, cancelled=attempt.token.cancelled)
-            outcome = TaskFailure(work.id, self.agent_id, kind, reason, _inputs(work, kind))
+            lost = error.lost if isinstance(error, InputLost) else ()
+            outcome = TaskFailure(work.id, self.agent_id, kind, reason, lost)
         with self._lock:
             query.running = None
             forgotten = work.id.query_id not in self._queries
@@ -161,10 +161,3 @@ class ThreadAgent:
 
     def _failure(self, work: Work, kind: FailureKind, message: str) -> TaskFailure:
         return TaskFailure(work.id, self.agent_id, kind, InternalError(message))
-
-
-def _inputs(work: Work, kind: FailureKind) -> tuple[tuple[str, int], ...]:
-    """All inputs of a task that could not read one of them."""
-    if kind is not FailureKind.LOST_INPUT or not isinstance(work, TaskSpec):
-        return ()
-    return tuple((edge.edge_id, producer) for edge in work.fragment.all_edges() for producer in edge.producers)

@@ -1,0 +1,460 @@
+"""Job graphs built by hand, run on threads and on processes: every edge type, every way to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from sabot_planner.job_graph import JobGraph
+from sabot_planner.operators import OperatorType, Placement, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_sql.agent.pool import AgentPool, start_agents
+from sabot_sql.agent.process_agent import ProcessAgent
+from sabot_sql.catalog.connection import Connection
+from sabot_sql.catalog.sources import SliceBinding
+from sabot_sql.config import parse_config
+from sabot_sql.coordinator.driver import FinishedQuery, run_job
+from sabot_sql.coordinator.sources import NoSources
+from sabot_sql.errors import AgentError, QueryCancelled, QueryTimeout, SabotSQLError, ValueFailure
+
+HASH, RANGE = ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE
+BROADCAST, REBALANCE, FORWARD = ShuffleEdgeType.BROADCAST, ShuffleEdgeType.REBALANCE, ShuffleEdgeType.FORWARD
+ISOLATIONS = ("thread", "process")
+FOREVER = "SELECT count(*) AS n FROM range(10_000_000) a, range(10_000_000) b WHERE a.range + b.range = -1"
+
+
+def op(name: str, sql: str, parallelism: int = 1, **more: Any) -> StreamOperatorNode:
+    return StreamOperatorNode(name, OperatorType.MAP, sql, parallelism, **more)
+
+
+class Numbers(NoSources):
+    """Numbers 0 … rows - 1 as source ``n``, and the same as a table of this process as ``frame``."""
+
+    def __init__(self, rows: int = 10_000) -> None:
+        self.rows = rows
+
+    def bind_slice(self, source_id: str, index: int, count: int) -> SliceBinding:
+        first, last = self.rows * index // count, self.rows * (index + 1) // count
+        if source_id == "frame":
+            table = pa.table({"i": pa.array(range(first, last), pa.int64())})
+            return SliceBinding("SELECT i FROM numbers_frame", {"numbers_frame": table})
+        return SliceBinding(f"SELECT range AS i FROM range({first}, {last})")
+
+
+SCAN = (ScanInput("t", "n", ("i",)),)
+
+
+@pytest.fixture(scope="module", params=ISOLATIONS)
+def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentPool]:
+    yield from _pool(request.param, tmp_path_factory.mktemp("spill"))
+
+
+@pytest.fixture(params=ISOLATIONS)
+def fresh_pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentPool]:
+    yield from _pool(request.param, tmp_path)
+
+
+@pytest.fixture
+def process_pool(tmp_path: Path) -> Iterator[AgentPool]:
+    yield from _pool("process", tmp_path)
+
+
+def _pool(isolation: str, directory: Path, memory: str = "256MiB") -> Iterator[AgentPool]:
+    config = parse_config(agents=2, isolation=isolation, memory_limit=memory, threads=1, spill_directory=directory)
+    connection = Connection(config)
+    with start_agents(config, connection.main) as pool:
+        yield pool
+    connection.close()
+    assert not list(directory.iterdir()), "a closed pool leaves no files"
+
+
+_numbers = iter(range(1_000_000))
+
+
+def rows(finished: FinishedQuery) -> list[tuple[Any, ...]]:
+    table = pa.RecordBatchReader.from_stream(finished.stream).read_all()
+    finished.release()
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def run(pool: AgentPool, graph: JobGraph, source_rows: int = 10_000, **more: Any) -> FinishedQuery:
+    return run_job(graph, pool, Numbers(source_rows), query_id=f"q{next(_numbers)}", deadline_ms=60_000, **more)
+
+
+def hash_group(parallelism: int = 3, buckets: int = 8) -> JobGraph:
+    return JobGraph(
+        (
+            op("source", "SELECT i % 10 AS k, i AS v FROM t", 4, scans=SCAN),
+            op("sums", "SELECT k, count(*) AS n, sum(v)::BIGINT AS s FROM e1 GROUP BY k", parallelism),
+        ),
+        (ShuffleEdge("e1", "source", "sums", HASH, keys=("k",), partitions=buckets),),
+    )
+
+
+EXPECTED_SUMS = [(k, 1000, sum(range(k, 10_000, 10))) for k in range(10)]
+
+
+def test_hash_group_by(pool: AgentPool) -> None:
+    finished = run(pool, hash_group())
+    assert [(c.name, c.type) for c in finished.columns] == [("k", "BIGINT"), ("n", "BIGINT"), ("s", "BIGINT")]
+    assert finished.plan["state"] == "finished"
+    assert sorted(rows(finished)) == EXPECTED_SUMS
+
+
+def test_hash_by_a_projected_column(pool: AgentPool) -> None:
+    graph = JobGraph(
+        (
+            op("source", "SELECT i % 10 AS k, hash(i % 10) AS h FROM t", 4, scans=SCAN),
+            op("counts", "SELECT * FROM (SELECT k, count(*) AS n FROM e1 GROUP BY k)", 3),
+        ),
+        (ShuffleEdge("e1", "source", "counts", HASH, keys=("k",), partition_by="h", partitions=6),),
+    )
+    assert sorted(rows(run(pool, graph))) == [(k, 1000) for k in range(10)]
+
+
+def test_broadcast_join(pool: AgentPool) -> None:
+    graph = JobGraph(
+        (
+            op("small", "SELECT i AS k, 'name ' || i AS name FROM range(3) r(i)"),
+            op("big", "SELECT i, i % 5 AS k FROM t", 2, scans=SCAN),
+            op("join", "SELECT name, count(*) AS n FROM big JOIN small USING (k) GROUP BY name", 2),
+            op("total", "SELECT name, sum(n)::BIGINT AS n FROM e GROUP BY name"),
+        ),
+        (
+            ShuffleEdge("small", "small", "join", BROADCAST),
+            ShuffleEdge("big", "big", "join", REBALANCE, partitions=4),
+            ShuffleEdge("e", "join", "total", REBALANCE),
+        ),
+    )
+    assert sorted(rows(run(pool, graph))) == [(f"name {k}", 2000) for k in range(3)]
+
+
+def sort_graph(ranges: int) -> JobGraph:
+    key = "create_sort_key(v, 'DESC NULLS FIRST')"
+    return JobGraph(
+        (
+            op("source", f"SELECT *, {key} AS key FROM (SELECT (i * 7919) % 1000003 AS v FROM t)", 3, scans=SCAN),
+            op("sort", "SELECT v FROM e1 ORDER BY v DESC", ranges),
+        ),
+        (ShuffleEdge("e1", "source", "sort", RANGE, partition_by="key", bounds_partitions=ranges),),
+        ordered=True,
+    )
+
+
+@pytest.mark.parametrize(("source_rows", "tasks"), [(100_000, 4), (100, 1), (0, 1)])
+def test_range_sort_gives_the_rows_in_order(pool: AgentPool, source_rows: int, tasks: int) -> None:
+    finished = run(pool, sort_graph(4), source_rows)
+    (stage,) = [s for s in finished.plan["stages"] if s["id"] == "sort"]
+    assert len(stage["tasks"]) == tasks
+    expected = sorted(((i * 7919) % 1000003 for i in range(source_rows)), reverse=True)
+    assert [v for (v,) in rows(finished)] == expected
+
+
+def test_one_planned_range(pool: AgentPool) -> None:
+    finished = run(pool, sort_graph(1), 1000)
+    assert [v for (v,) in rows(finished)] == sorted(((i * 7919) % 1000003 for i in range(1000)), reverse=True)
+
+
+def test_rebalance_evens_out_and_loses_nothing(pool: AgentPool) -> None:
+    graph = JobGraph(
+        (op("source", "SELECT i FROM t", scans=SCAN), op("work", "SELECT i FROM e1", 4)),
+        (ShuffleEdge("e1", "source", "work", REBALANCE),),
+    )
+    finished = run(pool, graph, 50_000)
+    (edge,) = [e for e in finished.plan["edges"] if e["id"] == "e1"]
+    assert max(edge["partition_rows"]) - min(edge["partition_rows"]) <= 20_000
+    assert sorted(i for (i,) in rows(finished)) == list(range(50_000))
+
+
+def test_forward_chain_runs_as_one_task(pool: AgentPool) -> None:
+    graph = JobGraph(
+        (
+            op("source", "SELECT i FROM t", 3, scans=SCAN),
+            op("twice", "SELECT 2 * i AS i FROM e1 WHERE i < 5", 3),
+            op("sink", "SELECT i FROM e2"),
+        ),
+        (ShuffleEdge("e1", "source", "twice", FORWARD), ShuffleEdge("e2", "twice", "sink", REBALANCE)),
+    )
+    finished = run(pool, graph)
+    by_id = {stage["id"]: stage for stage in finished.plan["stages"]}
+    assert {t["id"] for t in by_id["source"]["tasks"]} == {"twice_0", "twice_1", "twice_2"}
+    assert sorted(rows(finished)) == [(0,), (2,), (4,), (6,), (8,)]
+
+
+def test_a_frame_of_the_session_is_scanned_there(pool: AgentPool) -> None:
+    frame = (ScanInput("t", "frame", ("number",)),)
+    graph = JobGraph(
+        (
+            op("frame", "SELECT number FROM t", placement=Placement.SESSION, scans=frame),
+            op("sums", "SELECT sum(number)::BIGINT AS s FROM e1", 2),
+        ),
+        (ShuffleEdge("e1", "frame", "sums", REBALANCE, partitions=2),),
+    )
+    finished = run(pool, graph, 10_000)
+    by_id = {stage["id"]: stage for stage in finished.plan["stages"]}
+    assert {t["agent"] for t in by_id["frame"]["tasks"]} == {"session"}
+    assert sum(s or 0 for (s,) in rows(finished)) == sum(range(10_000))
+
+
+def test_empty_inputs_keep_their_schema(pool: AgentPool) -> None:
+    finished = run(pool, hash_group(), 0)
+    assert [(c.name, c.type) for c in finished.columns] == [("k", "BIGINT"), ("n", "BIGINT"), ("s", "BIGINT")]
+    table = pa.RecordBatchReader.from_stream(finished.stream).read_all()
+    assert (table.num_rows, table.column_names) == (0, ["k", "n", "s"])
+    finished.release()
+
+
+def test_more_tasks_than_rows(pool: AgentPool) -> None:
+    assert sorted(rows(run(pool, hash_group(parallelism=8), 3))) == [(0, 1, 0), (1, 1, 1), (2, 1, 2)]
+
+
+TYPED = """
+    SELECT 1::HUGEINT AS a, 340282366920938463463374607431768211455::UHUGEINT AS b, '10101'::BIT AS c,
+        '12:00:00+02'::TIMETZ AS d, '6b4f4a6e-6a4f-4a6e-8a4f-4a6e6a4f4a6e'::UUID AS e, 'b'::ENUM('b', 'a') AS f,
+        {'x': 'a'::ENUM('b', 'a'), 'y': [1.5::DECIMAL(5, 2)]} AS g, '{"q": 1}'::JSON AS h, MAP {1: 'x'} AS i,
+        INTERVAL '1 month 2 days' AS j, TIMESTAMP_S '2020-01-01' AS k, TIMESTAMP_NS '2020-01-01' AS l, NULL::INT AS m,
+        'blob'::BLOB AS n, [1, NULL]::INT[2] AS o, TIMESTAMPTZ '2020-01-01 00:00:00+00' AS p
+    FROM range(1)
+"""
+
+
+def test_every_type_crosses_an_edge(pool: AgentPool) -> None:
+    described = "SELECT typeof(COLUMNS('(.*)')) AS 'type_\\1', COLUMNS('(.*)')::VARCHAR AS 'text_\\1' FROM {}"
+    graph = JobGraph(
+        (
+            op("source", TYPED, 2),
+            op("types", described.format("(FROM e1 ORDER BY f LIMIT 1)")),
+        ),
+        (ShuffleEdge("e1", "source", "types", REBALANCE),),
+    )
+    with duckdb.connect() as plain:
+        expected = plain.execute(described.format(f"({TYPED})")).fetchone()
+    assert rows(run(pool, graph)) == [expected]
+
+
+def test_aggregate_states_cross_an_edge(pool: AgentPool) -> None:
+    state = "to_aggregate_state(st, 'avg', ['BIGINT'], [NULL])"
+    graph = JobGraph(
+        (
+            op("partial", "SELECT i % 3 AS k, avg(i) EXPORT_STATE AS st FROM t GROUP BY k", 2, scans=SCAN),
+            op("final", f"SELECT k, finalize(combine_aggr({state})) AS a FROM e1 GROUP BY k", 2),
+        ),
+        (ShuffleEdge("e1", "partial", "final", HASH, keys=("k",)),),
+    )
+    assert sorted(rows(run(pool, graph, 9))) == [(0, 3.0), (1, 4.0), (2, 5.0)]
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_a_budget_far_too_small_spills_and_answers_the_same(isolation: str, tmp_path: Path) -> None:
+    config = parse_config(agents=2, isolation=isolation, memory_limit="64MiB", threads=1, spill_directory=tmp_path)
+    connection = Connection(config)
+    graph = JobGraph(
+        (
+            op("source", "SELECT i % 10 AS k, i AS v, repeat('x', 200) AS pad FROM t", 4, scans=SCAN),
+            op("sums", "SELECT k, count(*) AS n, sum(v)::BIGINT AS s FROM e1 GROUP BY k", 2),
+        ),
+        (ShuffleEdge("e1", "source", "sums", HASH, keys=("k",), partitions=8),),
+    )
+    with start_agents(config, connection.main) as pool:
+        finished = run(pool, graph, 400_000)
+        assert finished.stats["spilled_bytes"] > 0
+        assert sum(n for _, n, _ in rows(finished)) == 400_000
+    connection.close()
+
+
+def test_the_session_s_settings_hold_in_every_fragment(pool: AgentPool) -> None:
+    class Tokyo(Numbers):
+        def session_settings(self) -> dict[str, str]:
+            return {"TimeZone": "Asia/Tokyo", "default_null_order": "nulls_first"}
+
+    zone = "SELECT current_setting('TimeZone') AS z, x FROM (VALUES (1), (NULL)) v(x) ORDER BY x"
+    graph = JobGraph((op("zone", zone),))
+    finished = run_job(graph, pool, Tokyo(), query_id=f"q{next(_numbers)}")
+    assert rows(finished) == [("Asia/Tokyo", None), ("Asia/Tokyo", 1)]
+    finished = run(pool, JobGraph((op("zone", "SELECT current_setting('TimeZone') AS z"),)))
+    assert rows(finished) != [("Asia/Tokyo",)]
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_in_a_fragment_is_the_user_s_and_the_pool_goes_on(pool: AgentPool) -> None:
+    graph = JobGraph(
+        (
+            op("source", "SELECT CASE WHEN i = 77 THEN 'x' ELSE '1' END AS v FROM t", 2, scans=SCAN),
+            op("cast", "SELECT v::INT AS v FROM e1", 2),
+        ),
+        (ShuffleEdge("e1", "source", "cast", REBALANCE),),
+    )
+    with pytest.raises(ValueFailure, match="Could not convert string 'x'") as caught:
+        run(pool, graph)
+    assert caught.value.code == "CONVERSION_FAILED"
+    assert sorted(rows(run(pool, hash_group()))) == EXPECTED_SUMS
+    _assert_memory_is_free(pool)
+
+
+def test_columns_that_repeat_a_name_are_refused(pool: AgentPool) -> None:
+    with pytest.raises(AgentError) as caught:
+        run(pool, JobGraph((op("bad", "SELECT 1 AS a, 2 AS a"),)))
+    assert "repeat" in (caught.value.remote_message or "")
+
+
+def test_a_fragment_that_does_not_bind_is_no_user_error(pool: AgentPool) -> None:
+    with pytest.raises(AgentError) as caught:
+        run(pool, JobGraph((op("bad", "SELECT nothing FROM nowhere"),)))
+    assert (caught.value.stage, caught.value.task) == ("bad", 0)
+    assert "nowhere" in (caught.value.remote_message or "")
+
+
+def test_agents_may_read_declared_files_only(process_pool: AgentPool, tmp_path: Path) -> None:
+    (tmp_path / "declared.csv").write_text("a\n1\n")
+    (tmp_path / "secret.csv").write_text("a\n2\n")
+
+    class Files(Numbers):
+        def paths(self) -> tuple[str, ...]:
+            return (str(tmp_path / "declared.csv"),)
+
+    def read(name: str) -> list[tuple[Any, ...]]:
+        graph = JobGraph((op("read", f"SELECT a FROM read_csv('{tmp_path / name}')"),))
+        return rows(run_job(graph, process_pool, Files(), query_id=f"q{next(_numbers)}"))
+
+    assert read("declared.csv") == [(1,)]
+    with pytest.raises(SabotSQLError, match="disabled by configuration"):
+        read("secret.csv")
+    for file in ("declared.csv", "secret.csv"):
+        (tmp_path / file).unlink()
+
+
+@pytest.mark.parametrize("statement", ["SET threads = 3", "ATTACH 'x.db' AS x", "SET enable_external_access = true"])
+def test_fragments_cannot_change_an_agent(process_pool: AgentPool, statement: str) -> None:
+    with pytest.raises(SabotSQLError):
+        run(process_pool, JobGraph((op("bad", statement),)))
+
+
+# --- cancelling -------------------------------------------------------------------------------------------------------
+
+
+class Switch:
+    cancelled = False
+
+
+def test_cancel_ends_within_a_second_and_frees_everything(fresh_pool: AgentPool) -> None:
+    switch = Switch()
+    graph = JobGraph(
+        (op("source", "SELECT i FROM t", 2, scans=SCAN), op("forever", FOREVER + " AND a.range IN (FROM e1)", 2)),
+        (ShuffleEdge("e1", "source", "forever", BROADCAST),),
+    )
+    timer = threading.Timer(0.5, lambda: setattr(switch, "cancelled", True))
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(QueryCancelled):
+        run(fresh_pool, graph, cancel=switch)
+    assert time.monotonic() - began < 1.5
+    _assert_memory_is_free(fresh_pool)
+    assert sorted(rows(run(fresh_pool, hash_group()))) == EXPECTED_SUMS
+
+
+def test_a_deadline_ends_the_query(fresh_pool: AgentPool) -> None:
+    began = time.monotonic()
+    with pytest.raises(QueryTimeout):
+        run_job(JobGraph((op("forever", FOREVER, 2),)), fresh_pool, query_id="late", deadline_ms=300)
+    assert time.monotonic() - began < 1.5
+    assert sorted(rows(run(fresh_pool, hash_group()))) == EXPECTED_SUMS
+
+
+def test_an_interrupt_of_the_main_thread_ends_the_query(fresh_pool: AgentPool) -> None:
+    timer = threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT))
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(fresh_pool, JobGraph((op("forever", FOREVER, 2),)))
+    assert time.monotonic() - began < 1.5
+    assert sorted(rows(run(fresh_pool, hash_group()))) == EXPECTED_SUMS
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_agent_s_task_runs_on_another(process_pool: AgentPool) -> None:
+    victim = process_pool.agents[0]
+    assert isinstance(victim, ProcessAgent)
+    slow = "SELECT k, count(*) AS n FROM e1, range(30_000_000) r WHERE r.range % 30_000_000 = k GROUP BY k"
+    graph = JobGraph(
+        (
+            op("source", "SELECT i % 10 AS k, i AS v FROM t", 4, scans=SCAN),
+            op("slow", slow, 2),
+        ),
+        (ShuffleEdge("e1", "source", "slow", HASH, keys=("k",), partitions=4),),
+    )
+    undisturbed = run(process_pool, graph)
+    expected = sorted(rows(undisturbed))
+    killed_at: list[float] = []
+
+    def kill(snapshot: dict[str, Any]) -> None:
+        running = [t for s in snapshot["stages"] if s["id"] == "slow" for t in s["tasks"] if t["state"] == "running"]
+        if running and not killed_at and victim.alive:
+            killed_at.append(time.monotonic())
+            os.kill(victim.process_id, signal.SIGKILL)
+
+    finished = run(process_pool, graph, observer=kill)
+    assert killed_at
+    assert finished.stats["retries"] >= 1
+    tasks = [t for s in finished.plan["stages"] if s["id"] == "source" for t in s["tasks"]]
+    assert all(t["attempt"] == 0 for t in tasks), "what was committed is not computed again"
+    assert sorted(rows(finished)) == expected
+    assert victim.agent_id not in {agent.agent_id for agent in process_pool.agents}
+    assert sorted(rows(run(process_pool, hash_group()))) == EXPECTED_SUMS
+
+
+def test_an_agent_killed_between_queries_is_replaced(process_pool: AgentPool) -> None:
+    for agent in process_pool.agents:
+        assert isinstance(agent, ProcessAgent)
+        os.kill(agent.process_id, signal.SIGKILL)
+    deadline = time.monotonic() + 1
+    while process_pool.agents and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert process_pool.agents == (), "a dead agent is noticed within a second"
+    process_pool.heal()
+    assert sorted(rows(run(process_pool, hash_group()))) == EXPECTED_SUMS
+
+
+def test_closing_a_pool_ends_its_processes(tmp_path: Path) -> None:
+    config = parse_config(agents=2, isolation="process", memory_limit="256MiB", threads=1, spill_directory=tmp_path)
+    connection = Connection(config)
+    with start_agents(config, connection.main) as pool:
+        process_ids = [agent.process_id for agent in pool.agents if isinstance(agent, ProcessAgent)]
+        assert all(Path(f"/proc/{process_id}").exists() for process_id in process_ids)
+    assert not any(Path(f"/proc/{process_id}").exists() for process_id in process_ids)
+    connection.close()
+
+
+def test_progress_is_observed_and_ends_finished(pool: AgentPool) -> None:
+    seen: list[dict[str, Any]] = []
+    finished = run(pool, hash_group(), observer=seen.append)
+    assert seen[-1]["state"] == "finished"
+    assert [(s["id"], s["state"], len(s["tasks"])) for s in seen[-1]["stages"]] == [
+        ("source", "finished", 4),
+        ("sums", "finished", 3),
+    ]
+    edge, result = seen[-1]["edges"]
+    assert (edge["type"], edge["rows"], sum(edge["partition_rows"])) == ("HASH", 10_000, 10_000)
+    assert (result["target"], result["rows"]) == ("result", 10)
+    assert finished.stats["rows_shuffled"] == 10_000
+    finished.release()
+
+
+def _assert_memory_is_free(pool: AgentPool) -> None:
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        if all(a.metrics()["segments"] == 0 for a in (*pool.agents, pool.session_agent)):
+            return
+        time.sleep(0.02)
+    raise AssertionError({a.agent_id: a.metrics() for a in (*pool.agents, pool.session_agent)})
