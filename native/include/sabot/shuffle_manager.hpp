@@ -1,0 +1,84 @@
+// An agent's shuffle: writes outputs, commits them, reads committed outputs of any manager of this host.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <unordered_map>
+#include <vector>
+
+#include "sabot/arrow_abi.hpp"
+#include "sabot/partition_stream.hpp"
+#include "sabot/shuffle_buffer.hpp"
+
+namespace sabot {
+
+using ManifestPtr = std::shared_ptr<const Manifest>;
+
+struct ManagerMetrics {
+  StoreMetrics store;
+  uint64_t rows, bytes, batches, outputs, writers, write_ms;
+};
+
+// Thread-safe: tasks write and read through one manager at the same time.
+class ShuffleManager {
+ public:
+  ShuffleManager(std::string agent_id, const StoreConfig& config);
+  ~ShuffleManager();
+  ShuffleManager(const ShuffleManager&) = delete;
+  ShuffleManager& operator=(const ShuffleManager&) = delete;
+
+  // Drains the stream into every output, then commits them all; on any error none of them.
+  std::vector<ManifestPtr> write(OwnedStream stream, const std::vector<OutputSpec>& outputs, const Watch& watch);
+  // Partitions [first, last) of the manifests, manifest by manifest, in the order written.
+  std::shared_ptr<ReadPlan> read(const std::vector<ManifestPtr>& manifests, uint32_t first, uint32_t last, Watch watch);
+  // Partitions a committed output that kept its sort key by `bounds`; the new output takes the old one's place.
+  ManifestPtr split(const ManifestPtr& manifest, std::vector<std::string> bounds, uint32_t attempt);
+  // Frees the outputs of an edge, or with an empty edge of a query, and ends writes to them that are under way.
+  void release(const std::string& query_id, const std::string& edge_id);
+  [[nodiscard]] ManagerMetrics metrics() const;
+
+  [[nodiscard]] int arena_fd() const { return store_->arena_fd(); }
+  void attach_peer(int arena_fd, const std::string& spill_directory);
+  // Frees everything. Arrays that consumers hold stay valid.
+  void close();
+
+ private:
+  using Key = std::tuple<std::string, std::string, uint32_t, uint32_t>;   // query, edge, task, attempt
+
+  static Key key_of(const OutputName& name) { return {name.query_id, name.edge_id, name.task, name.attempt}; }
+
+  // A write under way, for release() to end.
+  struct ActiveWrite {
+    std::vector<OutputName> names;
+    std::atomic<bool> released{false};
+  };
+
+  std::vector<ManifestPtr> write_outputs(OwnedStream stream, const std::vector<OutputSpec>& outputs, const Watch& watch,
+                                         const ManifestPtr& replaced);
+  void drain(ArrowArrayStream& stream, std::vector<std::unique_ptr<OutputWriter>>& writers, const ActiveWrite& active, const Watch& watch);
+  std::vector<ManifestPtr> commit(std::vector<std::unique_ptr<OutputWriter>>& writers, const ActiveWrite& active,
+                                  const ManifestPtr& replaced);
+  std::shared_ptr<SegmentSource> source_of(const Manifest& manifest) const;
+  [[nodiscard]] BatchLimits limits_for(uint32_t partitions) const;
+  void check_open() const;
+  void drop(const Manifest& manifest) noexcept { store_->drop(manifest.segments()); }
+
+  const std::string agent_id_;
+  const std::shared_ptr<SegmentStore> store_;
+  mutable std::mutex mutex_;
+  bool closed_ = false;
+  std::map<Key, ManifestPtr> outputs_;
+  std::vector<ActiveWrite*> active_;
+  std::vector<std::shared_ptr<SegmentSource>> peers_;
+  std::atomic<uint64_t> next_output_{1};
+  std::atomic<uint64_t> rows_{0};
+  std::atomic<uint64_t> bytes_{0};
+  std::atomic<uint64_t> batches_{0};
+  std::atomic<uint64_t> write_ns_{0};
+};
+
+}  // namespace sabot

@@ -1,0 +1,35 @@
+"""The native shuffle: Arrow streams in, partitions out, without Python or the GIL per batch."""
+
+from __future__ import annotations
+
+from sabot_native._native import CancelToken, Manifest, PartitionStream, Scheme, ShuffleManager
+from sabot_native.errors import (
+    Cancelled,
+    CorruptSegment,
+    DeadlineExceeded,
+    InvalidTicket,
+    NativeError,
+    SegmentLost,
+    SpillQuotaExceeded,
+    StreamError,
+    UnsupportedType,
+)
+from sabot_native.output import Output
+
+__all__ = [
+    "CancelToken",
+    "Cancelled",
+    "CorruptSegment",
+    "DeadlineExceeded",
+    "InvalidTicket",
+    "Manifest",
+    "NativeError",
+    "Output",
+    "PartitionStream",
+    "Scheme",
+    "SegmentLost",
+    "ShuffleManager",
+    "SpillQuotaExceeded",
+    "StreamError",
+    "UnsupportedType",
+]

@@ -1,0 +1,150 @@
+from builtins import bytes as Bytes
+from collections.abc import Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Protocol, Self, final
+
+from sabot_native.output import Output
+
+class ArrowStreamable(Protocol):
+    """Anything that exports an Arrow C stream: a DuckDB relation, a pyarrow table or reader, a PartitionStream."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+@final
+class CancelToken:
+    """Ends the operations it was given to, from any thread."""
+
+    def __init__(self) -> None: ...
+    def cancel(self) -> None:
+        """Make every operation that has this token raise Cancelled at its next batch."""
+    @property
+    def cancelled(self) -> bool:
+        """Whether cancel() was called."""
+
+@final
+class Scheme:
+    """How a writer splits rows into partitions."""
+
+    @staticmethod
+    def single() -> Scheme:
+        """One partition."""
+    @staticmethod
+    def hash_column(column: str, partitions: int) -> Scheme:
+        """By a UBIGINT column that already holds the hash: partition ((h >> 32) * n) >> 32. It is not stored."""
+    @staticmethod
+    def hash_columns(columns: Sequence[str], partitions: int) -> Scheme:
+        """By the native hash of the columns, which agrees with SQL equality within a type."""
+    @staticmethod
+    def range_column(column: str, bounds: Sequence[bytes]) -> Scheme:
+        """By a BLOB sort key in memcmp order: partition = number of bounds <= key. It is not stored."""
+    @staticmethod
+    def sampled(column: str, sample_rows: int = 1024) -> Scheme:
+        """One partition that keeps the BLOB column and samples it uniformly into the manifest, to be split later."""
+    @staticmethod
+    def round_robin(partitions: int) -> Scheme:
+        """The same number of rows to every partition, give or take one."""
+    @property
+    def partitions(self) -> int:
+        """How many there are."""
+
+@final
+class Manifest:
+    """What a task committed for one output."""
+
+    @property
+    def query_id(self) -> str: ...
+    @property
+    def edge_id(self) -> str: ...
+    @property
+    def task(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def agent_id(self) -> str:
+        """Whose manager holds the segments."""
+    @property
+    def rows(self) -> int: ...
+    @property
+    def bytes(self) -> int:
+        """Size of the rows as stored."""
+    @property
+    def batches(self) -> int: ...
+    @property
+    def spilled_bytes(self) -> int:
+        """How much of it was on disk when it was committed."""
+    @property
+    def partition_rows(self) -> list[int]: ...
+    @property
+    def partition_bytes(self) -> list[int]: ...
+    @property
+    def heavy(self) -> list[tuple[int, int, int]]:
+        """(hash, count, error bound) of the heavy hitters of a hash scheme, heaviest first."""
+    @property
+    def sample(self) -> list[Bytes]:
+        """Keys drawn by ``Scheme.sampled``."""
+    def to_bytes(self) -> Bytes:
+        """For another process of this host."""
+    @staticmethod
+    def from_bytes(data: Bytes) -> Manifest:
+        """Raises CorruptSegment for anything that to_bytes() did not write."""
+
+@final
+class PartitionStream:
+    """Committed partitions as an Arrow stream, read anew by every consumer and without copying where possible."""
+
+    @property
+    def rows(self) -> int: ...
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+    def __arrow_c_schema__(self) -> object: ...
+    def raise_error(self) -> None:
+        """Raise the error that ended a stream, if one did: consumers report it as an error of their own."""
+
+@final
+class ShuffleManager:
+    """An agent's shuffle memory: writes and commits outputs, reads committed outputs of any agent of this host."""
+
+    def __init__(
+        self,
+        agent_id: str,
+        *,
+        budget_bytes: int,
+        spill_directory: str | PathLike[str],
+        spill_quota_bytes: int = ...,
+        segment_bytes: int = ...,
+    ) -> None: ...
+    def write(
+        self,
+        stream: ArrowStreamable,
+        outputs: Sequence[Output],
+        *,
+        cancel: CancelToken | None = None,
+        deadline_ms: int | None = None,
+    ) -> list[Manifest]:
+        """Drain the stream into every output without the GIL; commit all of them at its end, or none."""
+    def read(
+        self,
+        manifests: Sequence[Manifest],
+        first: int,
+        last: int,
+        *,
+        cancel: CancelToken | None = None,
+        deadline_ms: int | None = None,
+    ) -> PartitionStream:
+        """Partitions [first, last) of the manifests, manifest by manifest, in the order written."""
+    def split(self, manifest: Manifest, bounds: Sequence[bytes], attempt: int) -> Manifest:
+        """Partition a ``sampled`` output by bounds; the new output takes its place, without the key column."""
+    def release(self, query_id: str, edge_id: str | None = None) -> None:
+        """Free a query's outputs, or one edge's, and end writes to them. Arrays already read stay valid."""
+    def metrics(self) -> dict[str, int]:
+        """Counters and gauges: pool_bytes, peak_pool_bytes, spilled_bytes, rows, bytes, batches, wait_ms, ..."""
+    def arena_fd(self) -> int:
+        """The memfd of the pool, owned by the manager; a peer process passes a duplicate to attach_peer()."""
+    def attach_peer(self, agent_id: str, arena_fd: int, spill_directory: str | PathLike[str]) -> None:
+        """Make the committed outputs of another process of this host readable here. The descriptor is duplicated."""
+    def close(self) -> None:
+        """Free everything; arrays that consumers hold stay valid."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,342 @@
+# distutils: language = c++
+# cython: language_level=3, binding=True, freethreading_compatible=False
+"""The boundary to the C++ core: convert, drop the GIL, call, wrap."""
+
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libcpp cimport bool
+from libcpp.memory cimport make_shared, shared_ptr, unique_ptr
+from libcpp.string cimport string
+from libcpp.utility cimport move
+from libcpp.vector cimport vector
+
+from sabot_native.core cimport (
+    ArrowArrayStream,
+    ArrowSchema,
+    CppCancelToken,
+    CppManifest,
+    CppScheme,
+    CppShuffleManager,
+    ManagerMetrics,
+    ManifestPtr,
+    OutputSpec,
+    OwnedStream,
+    ReadPlan,
+    StoreConfig,
+    Watch,
+    add_output,
+    export_field,
+    manifest_from_bytes,
+    open_stream,
+    rethrow_stream_error,
+    set_exception_types,
+)
+
+import os
+
+from sabot_native.errors import (
+    Cancelled,
+    CorruptSegment,
+    DeadlineExceeded,
+    InvalidTicket,
+    NativeError,
+    SegmentLost,
+    SpillQuotaExceeded,
+    StreamError,
+    UnsupportedType,
+)
+
+set_exception_types({
+    error.__name__: error
+    for error in (Cancelled, CorruptSegment, DeadlineExceeded, InvalidTicket, NativeError, SegmentLost,
+                  SpillQuotaExceeded, StreamError, UnsupportedType)
+})
+
+
+cdef void release_schema_capsule(object capsule) noexcept:
+    cdef ArrowSchema* schema = <ArrowSchema*>PyCapsule_GetPointer(capsule, "arrow_schema")
+    if schema.release != NULL:
+        schema.release(schema)
+    free(schema)
+
+
+cdef void release_stream_capsule(object capsule) noexcept:
+    cdef ArrowArrayStream* stream = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream")
+    if stream.release != NULL:
+        stream.release(stream)
+    free(stream)
+
+
+cdef string text(value):
+    return (<str?>value).encode()
+
+
+cdef vector[string] texts(values):
+    cdef vector[string] result
+    for value in values:
+        result.push_back(text(value))
+    return result
+
+
+cdef bytes blob(string value):
+    return value
+
+
+cdef vector[string] blobs(values):
+    cdef vector[string] result
+    for value in values:
+        result.push_back(bytes(value))
+    return result
+
+
+cdef class CancelToken:
+    cdef shared_ptr[CppCancelToken] token
+
+    def __cinit__(self):
+        self.token = make_shared[CppCancelToken]()
+
+    def cancel(self):
+        self.token.get().cancel()
+
+    @property
+    def cancelled(self):
+        return self.token.get().cancelled()
+
+
+cdef Watch watch_of(CancelToken cancel, deadline_ms):
+    cdef shared_ptr[CppCancelToken] token
+    if cancel is not None:
+        token = cancel.token
+    return Watch.after(token, -1 if deadline_ms is None else max(0, int(deadline_ms)))
+
+
+cdef class Scheme:
+    cdef CppScheme scheme
+    cdef str description
+
+    @staticmethod
+    cdef Scheme wrap(CppScheme scheme, str description):
+        cdef Scheme result = Scheme.__new__(Scheme)
+        result.scheme = scheme
+        result.description = description
+        return result
+
+    @staticmethod
+    def single():
+        return Scheme.wrap(CppScheme.single(), "single()")
+
+    @staticmethod
+    def hash_column(column, partitions):
+        return Scheme.wrap(CppScheme.hash_column(text(column), partitions), f"hash_column({column!r}, {partitions})")
+
+    @staticmethod
+    def hash_columns(columns, partitions):
+        return Scheme.wrap(CppScheme.hash_columns(texts(columns), partitions), f"hash_columns({list(columns)!r}, {partitions})")
+
+    @staticmethod
+    def range_column(column, bounds):
+        return Scheme.wrap(CppScheme.range(text(column), blobs(bounds)), f"range_column({column!r}, {len(bounds)} bounds)")
+
+    @staticmethod
+    def sampled(column, sample_rows=1024):
+        return Scheme.wrap(CppScheme.sampled(text(column), sample_rows), f"sampled({column!r}, {sample_rows})")
+
+    @staticmethod
+    def round_robin(partitions):
+        return Scheme.wrap(CppScheme.round_robin(partitions), f"round_robin({partitions})")
+
+    @property
+    def partitions(self):
+        return self.scheme.partitions
+
+    def __repr__(self):
+        return f"Scheme.{self.description}"
+
+
+cdef class Manifest:
+    cdef ManifestPtr manifest
+
+    @staticmethod
+    cdef Manifest wrap(ManifestPtr manifest):
+        cdef Manifest result = Manifest.__new__(Manifest)
+        result.manifest = manifest
+        return result
+
+    @property
+    def query_id(self):
+        return self.manifest.get().name.query_id.decode()
+
+    @property
+    def edge_id(self):
+        return self.manifest.get().name.edge_id.decode()
+
+    @property
+    def task(self):
+        return self.manifest.get().name.task
+
+    @property
+    def attempt(self):
+        return self.manifest.get().name.attempt
+
+    @property
+    def agent_id(self):
+        return self.manifest.get().agent_id.decode()
+
+    @property
+    def rows(self):
+        return self.manifest.get().rows()
+
+    @property
+    def bytes(self):
+        return self.manifest.get().bytes()
+
+    @property
+    def batches(self):
+        return self.manifest.get().batches()
+
+    @property
+    def spilled_bytes(self):
+        return self.manifest.get().spilled_bytes
+
+    @property
+    def partition_rows(self):
+        cdef const CppManifest* manifest = self.manifest.get()
+        return [manifest.partitions[i].rows for i in range(manifest.partitions.size())]
+
+    @property
+    def partition_bytes(self):
+        cdef const CppManifest* manifest = self.manifest.get()
+        return [manifest.partitions[i].bytes for i in range(manifest.partitions.size())]
+
+    @property
+    def heavy(self):
+        cdef const CppManifest* manifest = self.manifest.get()
+        return [(manifest.heavy[i].hash, manifest.heavy[i].count, manifest.heavy[i].error) for i in range(manifest.heavy.size())]
+
+    @property
+    def sample(self):
+        cdef const CppManifest* manifest = self.manifest.get()
+        return [blob(manifest.sample[i]) for i in range(manifest.sample.size())]
+
+    def to_bytes(self):
+        return blob(self.manifest.get().to_bytes())
+
+    @staticmethod
+    def from_bytes(bytes data not None):
+        return Manifest.wrap(manifest_from_bytes(data, len(data)))
+
+    def __repr__(self):
+        return (f"<Manifest {self.query_id}/{self.edge_id} task {self.task} attempt {self.attempt}: {self.rows} rows, "
+                f"{self.bytes} bytes in {len(self.partition_rows)} partitions>")
+
+
+cdef class PartitionStream:
+    cdef shared_ptr[ReadPlan] plan
+
+    @staticmethod
+    cdef PartitionStream wrap(shared_ptr[ReadPlan] plan):
+        cdef PartitionStream result = PartitionStream.__new__(PartitionStream)
+        result.plan = plan
+        return result
+
+    @property
+    def rows(self):
+        return self.plan.get().rows()
+
+    def __arrow_c_schema__(self):
+        cdef ArrowSchema* schema = <ArrowSchema*>malloc(sizeof(ArrowSchema))
+        schema.release = NULL
+        capsule = PyCapsule_New(schema, "arrow_schema", release_schema_capsule)
+        export_field(self.plan.get().schema(), schema)
+        return capsule
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        cdef ArrowArrayStream* stream = <ArrowArrayStream*>malloc(sizeof(ArrowArrayStream))
+        stream.release = NULL
+        capsule = PyCapsule_New(stream, "arrow_array_stream", release_stream_capsule)
+        open_stream(self.plan, stream)
+        return capsule
+
+    def raise_error(self):
+        rethrow_stream_error(self.plan.get()[0])
+
+
+cdef class ShuffleManager:
+    cdef unique_ptr[CppShuffleManager] manager
+
+    def __cinit__(self, agent_id, *, budget_bytes, spill_directory, spill_quota_bytes=1 << 40, segment_bytes=1 << 20):
+        cdef StoreConfig config
+        config.budget_bytes = budget_bytes
+        config.segment_bytes = segment_bytes
+        config.spill_quota_bytes = spill_quota_bytes
+        config.spill_directory = os.fsencode(spill_directory)
+        self.manager.reset(new CppShuffleManager(text(agent_id), config))
+
+    def write(self, stream, outputs, *, CancelToken cancel=None, deadline_ms=None):
+        cdef vector[OutputSpec] specs
+        for output in outputs:
+            add_output(specs, text(output.query_id), text(output.edge_id), output.task, output.attempt,
+                       (<Scheme?>output.scheme).scheme, output.columns is None, texts(output.columns or ()))
+        cdef Watch watch = watch_of(cancel, deadline_ms)
+        capsule = stream.__arrow_c_stream__()
+        cdef OwnedStream owned = OwnedStream(<ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream"))
+        cdef vector[ManifestPtr] manifests
+        with nogil:
+            manifests = self.manager.get().write(move(owned), specs, watch)
+        return [Manifest.wrap(manifests[i]) for i in range(manifests.size())]
+
+    def read(self, manifests, first, last, *, CancelToken cancel=None, deadline_ms=None):
+        cdef vector[ManifestPtr] pointers
+        for manifest in manifests:
+            pointers.push_back((<Manifest?>manifest).manifest)
+        return PartitionStream.wrap(self.manager.get().read(pointers, first, last, watch_of(cancel, deadline_ms)))
+
+    def split(self, Manifest manifest not None, bounds, attempt):
+        cdef vector[string] values = blobs(bounds)
+        cdef uint32_t number = attempt
+        cdef ManifestPtr result
+        with nogil:
+            result = self.manager.get().split(manifest.manifest, values, number)
+        return Manifest.wrap(result)
+
+    def release(self, query_id, edge_id=None):
+        cdef string query = text(query_id)
+        cdef string edge = text(edge_id or "")
+        with nogil:
+            self.manager.get().release(query, edge)
+
+    def metrics(self):
+        cdef ManagerMetrics metrics = self.manager.get().metrics()
+        return {
+            "budget_bytes": metrics.store.budget_bytes,
+            "pool_bytes": metrics.store.pool_bytes,
+            "peak_pool_bytes": metrics.store.peak_pool_bytes,
+            "segments": metrics.store.segments,
+            "spilled_bytes": metrics.store.spilled_bytes,
+            "spill_events": metrics.store.spill_events,
+            "disk_bytes": metrics.store.disk_bytes,
+            "wait_ms": metrics.store.spill_ms,
+            "rows": metrics.rows,
+            "bytes": metrics.bytes,
+            "batches": metrics.batches,
+            "outputs": metrics.outputs,
+            "writers": metrics.writers,
+            "write_ms": metrics.write_ms,
+        }
+
+    def arena_fd(self):
+        return self.manager.get().arena_fd()
+
+    def attach_peer(self, agent_id, arena_fd, spill_directory):
+        self.manager.get().attach_peer(arena_fd, os.fsencode(spill_directory))
+
+    def close(self):
+        with nogil:
+            self.manager.get().close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

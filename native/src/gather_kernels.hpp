@@ -1,0 +1,148 @@
+// The inner loops of ColumnGather, and access to the values of Arrow arrays. Rows include the array's offset.
+#pragma once
+
+#include <bit>
+#include <cstring>
+
+#include "sabot/batch_builder.hpp"
+#include "sabot/bits.hpp"
+#include "sabot/row_index.hpp"
+
+namespace sabot {
+
+inline const uint8_t* validity_of(const ArrowArray& array) noexcept {
+  return array.null_count == 0 ? nullptr : static_cast<const uint8_t*>(array.buffers[0]);
+}
+
+struct BytesView {
+  const uint8_t* data;
+  uint64_t bytes;
+};
+
+// An element of a string_view or binary_view array.
+inline BytesView view_at(const ArrowArray& array, int64_t row) noexcept {
+  constexpr int32_t kInlineBytes = 12;
+  const uint8_t* view = static_cast<const uint8_t*>(array.buffers[1]) + row * 16;
+  int32_t words[4];
+  std::memcpy(words, view, sizeof words);
+  const auto bytes = static_cast<uint64_t>(words[0]);
+  if (words[0] <= kInlineBytes) return {view + 4, bytes};
+  return {static_cast<const uint8_t*>(array.buffers[2 + words[2]]) + words[3], bytes};
+}
+
+inline int64_t dictionary_index(const void* indices, uint32_t width, int64_t row) noexcept {
+  switch (width) {
+    case 1: return static_cast<const uint8_t*>(indices)[row];
+    case 2: return static_cast<const uint16_t*>(indices)[row];
+    case 4: return static_cast<const uint32_t*>(indices)[row];
+    default: return static_cast<const int64_t*>(indices)[row];
+  }
+}
+
+// Copies a short string in 16-byte steps where both sides have the room for it.
+inline void copy_bytes(uint8_t* to, uint64_t room, const uint8_t* from, uint64_t readable, uint64_t bytes) noexcept {
+  constexpr uint64_t kStep = 16;
+  constexpr uint64_t kShort = 64;
+  const uint64_t rounded = (bytes + kStep - 1) & ~(kStep - 1);
+  if (bytes > kShort || rounded > room || rounded > readable) {
+    if (bytes != 0) std::memcpy(to, from, bytes);
+    return;
+  }
+  for (uint64_t i = 0; i < bytes; i += kStep) std::memcpy(to + i, from + i, kStep);
+}
+
+template <typename Rows>
+uint64_t gather_bits(const uint8_t* bits, Rows rows, size_t at, unsigned count) noexcept {
+  if constexpr (Rows::kContiguous) return read_bits(bits, static_cast<uint64_t>(rows[at]), count);
+  uint64_t word = 0;
+  for (unsigned b = 0; b < count; ++b) {
+    const int64_t row = rows[at + b];
+    if (Rows::kNullable && row < 0) continue;
+    word |= uint64_t{get_bit(bits, row)} << b;
+  }
+  return word;
+}
+
+template <typename Rows>
+uint64_t gather_presence(Rows rows, size_t at, unsigned count) noexcept {
+  uint64_t word = 0;
+  for (unsigned b = 0; b < count; ++b) word |= uint64_t{rows[at + b] >= 0} << b;
+  return word;
+}
+
+// Appends validity bits. The bitmap comes into being with the first NULL.
+template <typename Rows>
+void append_validity(const ArrowArray& array, Rows rows, size_t count, NodeBuffer& out) noexcept {
+  const uint8_t* bits = validity_of(array);
+  if (bits == nullptr && !Rows::kNullable) {
+    if (out.has_validity) write_ones(out.validity, out.rows, count);
+    return;
+  }
+  for (size_t at = 0; at < count; at += 64) {
+    const auto step = static_cast<unsigned>(std::min<size_t>(64, count - at));
+    const uint64_t word = bits != nullptr ? gather_bits(bits, rows, at, step) : gather_presence(rows, at, step);
+    if (!out.has_validity) {
+      if (word == low_mask(step)) continue;
+      write_ones(out.validity, 0, out.rows + at);
+      out.has_validity = true;
+    }
+    out.nulls += step - static_cast<unsigned>(std::popcount(word));
+    write_bits(out.validity, out.rows + at, word, step);
+  }
+}
+
+template <typename Rows>
+void append_bools(const uint8_t* bits, Rows rows, size_t count, NodeBuffer& out) noexcept {
+  for (size_t at = 0; at < count; at += 64) {
+    const auto step = static_cast<unsigned>(std::min<size_t>(64, count - at));
+    write_bits(out.first, out.rows + at, gather_bits(bits, rows, at, step), step);
+  }
+}
+
+template <size_t Width, typename Rows>
+void copy_fixed(const uint8_t* values, Rows rows, size_t count, uint8_t* to) noexcept {
+  for (size_t j = 0; j < count; ++j) {
+    const int64_t row = rows[j];
+    if (Rows::kNullable && row < 0) {
+      std::memset(to + j * Width, 0, Width);
+    } else {
+      std::memcpy(to + j * Width, values + row * static_cast<int64_t>(Width), Width);
+    }
+  }
+}
+
+template <typename Rows>
+void append_fixed(const uint8_t* values, uint32_t width, Rows rows, size_t count, NodeBuffer& out) noexcept {
+  uint8_t* to = out.first + out.rows * width;
+  if constexpr (Rows::kContiguous) {
+    if (width != 0) std::memcpy(to, values + rows[0] * static_cast<int64_t>(width), count * width);
+    return;
+  }
+  switch (width) {
+    case 1: return copy_fixed<1>(values, rows, count, to);
+    case 2: return copy_fixed<2>(values, rows, count, to);
+    case 4: return copy_fixed<4>(values, rows, count, to);
+    case 8: return copy_fixed<8>(values, rows, count, to);
+    case 16: return copy_fixed<16>(values, rows, count, to);
+    default: break;
+  }
+  for (size_t j = 0; j < count; ++j, to += width) {
+    const int64_t row = rows[j];
+    if (row < 0) {
+      std::memset(to, 0, width);
+    } else if (width != 0) {
+      std::memcpy(to, values + row * static_cast<int64_t>(width), width);
+    }
+  }
+}
+
+template <typename Rows>
+void append_type_ids(const Field& field, const int8_t* type_ids, Rows rows, size_t count, NodeBuffer& out) noexcept {
+  auto* to = reinterpret_cast<int8_t*>(out.first) + out.rows;
+  for (size_t j = 0; j < count; ++j) {
+    const int64_t row = rows[j];
+    to[j] = row < 0 ? field.type_ids[0] : type_ids[row];
+  }
+}
+
+}  // namespace sabot
