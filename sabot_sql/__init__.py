@@ -1,1 +1,151 @@
 """Distributed DuckDB SQL: one query over several agents, with DuckDB's own answers."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from sabot_sql.errors import (
+    AgentError,
+    BindError,
+    ConfigError,
+    InternalError,
+    QueryCancelled,
+    QueryError,
+    QueryTimeout,
+    ResourceError,
+    SabotSQLError,
+    SessionClosed,
+    SourceError,
+    SQLSyntaxError,
+    ValueFailure,
+)
+
+if TYPE_CHECKING:
+    from sabot_sql.plan_view import Plan
+    from sabot_sql.result import Result
+    from sabot_sql.session import Agents, Session
+
+__all__ = [
+    "AgentError",
+    "BindError",
+    "ConfigError",
+    "InternalError",
+    "Plan",
+    "QueryCancelled",
+    "QueryError",
+    "QueryTimeout",
+    "ResourceError",
+    "Result",
+    "SQLSyntaxError",
+    "SabotSQLError",
+    "Session",
+    "SessionClosed",
+    "SourceError",
+    "ValueFailure",
+    "connect",
+    "query",
+]
+
+__version__ = "0.1.0"
+
+# DuckDB and pyarrow take a third of a second: they come with the first session, not with the import.
+_LATE = {"Plan": "sabot_sql.plan_view", "Result": "sabot_sql.result", "Session": "sabot_sql.session"}
+
+_default_lock = threading.Lock()
+_default: Session | None = None
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})
+
+
+def connect(
+    database: str | os.PathLike[str] = ":memory:",
+    *,
+    agents: Agents = "auto",
+    isolation: Literal["thread", "process"] = "thread",
+    read_only: bool = False,
+    memory_limit: int | str | None = None,
+    threads: int | None = None,
+    partitions: int | None = None,
+    adaptive: bool = True,
+    spill_directory: str | os.PathLike[str] | None = None,
+    broadcast_limit: int | str | None = None,
+    config: Mapping[str, object] | None = None,
+) -> Session:
+    """Open a session on a DuckDB database, in memory unless a file is named.
+
+    ``agents`` is how many agents run each query; ``"auto"`` lets DuckDB alone run what one machine can. Agents are
+    threads on this session's DuckDB or processes with one of their own. ``memory_limit`` bounds the whole of it, by
+    default 70 % of the machine; ``threads`` are per agent. ``partitions`` forces how many partitions a keyed exchange
+    has, ``adaptive=False`` keeps decisions of the plan whatever is measured. A join side up to ``broadcast_limit`` may
+    be copied to every agent. ``config`` holds DuckDB's own settings.
+
+    Raises:
+        ConfigError: an option is wrong.
+        SourceError: the database cannot be opened.
+    """
+    from sabot_sql.config import parse_config
+    from sabot_sql.session import Session
+
+    return Session(
+        parse_config(
+            database,
+            read_only=read_only,
+            agents=agents,
+            isolation=isolation,
+            memory_limit=memory_limit,
+            threads=threads,
+            partitions=partitions,
+            adaptive=adaptive,
+            spill_directory=spill_directory,
+            broadcast_limit=broadcast_limit,
+            config=config,
+        )
+    )
+
+
+def query(sql: str, params: Any = None, **options: Any) -> Result:
+    """Run ``sql`` on a session that all calls share; ``options`` are those of :meth:`Session.query`.
+
+    Raises:
+        SabotSQLError: see :meth:`Session.query`.
+    """
+    return _default_session().query(sql, params, **options)
+
+
+def _default_session() -> Session:
+    global _default
+    with _default_lock:
+        if _default is None or _default.closed:
+            _default = connect()
+        return _default
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext sabot_sql``: load the notebook layer, which is found by its entry point."""
+    _notebook_layer().load_ipython_extension(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """``%unload_ext sabot_sql``."""
+    _notebook_layer().unload_ipython_extension(shell)
+
+
+def _notebook_layer() -> Any:
+    from importlib.metadata import entry_points
+
+    found = list(entry_points(group="sabot_sql.ipython"))
+    if not found:
+        raise ConfigError("the notebook layer is not installed", code="NO_MAGICS")
+    return found[0].load()

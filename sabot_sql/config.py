@@ -67,6 +67,11 @@ class SessionConfig:
         return 1 if self.agents == "auto" else self.agents
 
     @property
+    def instance_threads(self) -> int:
+        """Threads of the session's own DuckDB, which thread agents share."""
+        return self.threads * (self.agent_count if self.isolation is Isolation.THREAD else 1)
+
+    @property
     def duckdb_memory_bytes(self) -> int:
         """DuckDB's memory limit in each agent; process agents leave one share to the session's own instance."""
         shares = self.agent_count + (self.isolation is Isolation.PROCESS)

@@ -125,6 +125,8 @@ def translate(error: BaseException, statement: StatementText | None = None) -> S
     if translated is None:
         error_type, code = _ERROR_TYPES.get(fields["exception_type"], (QueryError, "QUERY_ERROR"))
         code = _catalog_code(fields, code)
+        if code == "PARAMETER_MISSING":
+            error_type = BindError
         text, hint = _split_message(message)
         translated = error_type(text, code=code, hint=hint, candidates=_candidates(fields))
     if statement is not None:
@@ -175,7 +177,8 @@ def _source_error(kind: str, message: str) -> SourceError | None:
             groups = match.groupdict()
             text, hint = _split_message(message)
             if code.startswith("CSV"):
-                text = " ".join(message.splitlines()[:3])
+                lines = message.splitlines()
+                text, hint = f"{lines[0]}: {' '.join(lines[2:3])}", "\n  ".join(line for line in lines[4:8] if line)
             file = groups.get("file")
             return SourceError(
                 text,
@@ -218,6 +221,8 @@ def _candidates(fields: dict[str, Any]) -> list[str]:
         if line.startswith(("Did you mean", "Candidate bindings")):
             found += [name.replace('""', '"') for name in re.findall(r'"((?:[^"]|"")+)"', line)]
     name = str(fields.get("name", ""))
+    # DuckDB proposes tables of the system where it knows no others.
+    found = [candidate for candidate in found if not candidate.startswith(("pg_", "duckdb_", "sqlite_"))]
     if len(found) > 1 and name:
         # DuckDB lists all columns in sight; the likeliest ones are worth reading.
         found = difflib.get_close_matches(name, found, n=_MAX_CANDIDATES, cutoff=0.5) or found

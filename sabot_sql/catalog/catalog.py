@@ -1,0 +1,192 @@
+"""The catalog of a session: statements in, rows or a bound query out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from sabot_sql.catalog.connection import UNEXPORTABLE_OPTIMIZERS, Connection, Parameters, Statement, quote_text
+from sabot_sql.catalog.conversion import Converter
+from sabot_sql.catalog.diagnosis import located
+from sabot_sql.catalog.duckdb_errors import translate
+from sabot_sql.catalog.frames import Scope
+from sabot_sql.catalog.memory_tables import MemoryTables, ShadowedTable
+from sabot_sql.config import Isolation, SessionConfig
+from sabot_sql.errors import SabotSQLError
+from sabot_sql.scratch import Scratch
+
+if TYPE_CHECKING:
+    from sabot_sql.catalog.catalog_facts import CatalogFacts
+    from sabot_sql.catalog.query_sources import QuerySources
+
+# What DuckDB returns, without a row, for a statement that has nothing to say.
+_SILENT_COLUMNS = (["Count"], ["Success"])
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The running result of a statement; ``reader`` is None where it has none."""
+
+    columns: tuple[tuple[str, str], ...]
+    reader: pa.RecordBatchReader | None
+
+
+@dataclass(frozen=True, slots=True)
+class BoundQuery:
+    """A query that DuckDB bound, optimised and printed, and what it reads."""
+
+    exported_sql: str
+    sources: QuerySources
+
+
+class Catalog:
+    """Everything that is asked of the session's own DuckDB."""
+
+    def __init__(self, config: SessionConfig, scratch: Scratch) -> None:
+        self.connection = Connection(config)
+        self._tables = MemoryTables(self.connection, scratch)
+        self._facts: CatalogFacts | None = None
+
+    def split(self, sql: str, parameters: Parameters) -> list[Statement]:
+        """See :meth:`Connection.split`."""
+        return self.connection.split(sql, parameters)
+
+    def register(self, name: str, value: object) -> None:
+        """See :meth:`MemoryTables.register`."""
+        with self.connection.lock:
+            self._tables.register(name, value)
+
+    def unregister(self, name: str) -> None:
+        """See :meth:`MemoryTables.unregister`."""
+        with self.connection.lock:
+            self._tables.unregister(name)
+
+    def converter(self) -> Converter:
+        """A converter under the settings that hold now."""
+        return Converter(self.connection)
+
+    @contextmanager
+    def run(self, statement: Statement, scopes: Sequence[Scope]) -> Iterator[Rows]:
+        """Run a statement as it is on the session's DuckDB; its rows must be read while this is open.
+
+        Raises:
+            SabotSQLError: what DuckDB says, also while the rows are read.
+        """
+        with self.connection.lock, self._tables.objects(statement, scopes):
+            relation = self.connection.relation(statement)
+            if not statement.is_query:
+                self.connection.after(statement)
+                if self._facts is not None:
+                    self._facts.forget()
+            try:
+                yield _rows(statement, relation)
+            except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
+                raise located(translate(error, statement.place), statement, self.connection) from None
+
+    def explain_failure(self, error: SabotSQLError, statement: Statement) -> SabotSQLError:
+        """``error`` of an agent, with what can still be found out about an unreadable file."""
+        with self.connection.lock:
+            return located(error, statement, self.connection)
+
+    @contextmanager
+    def bind(self, statement: Statement, scopes: Sequence[Scope], config: SessionConfig) -> Iterator[BoundQuery | str]:
+        """Bind a query for distribution; gives the reason instead where DuckDB cannot print its plan.
+
+        The query must be planned while this is open.
+
+        Raises:
+            SabotSQLError: the query is wrong.
+        """
+        with self.connection.lock, ExitStack() as stack:
+            shadows = stack.enter_context(self._tables.shadows(statement, scopes))
+            yield self._export(statement, shadows, config)
+
+    @contextmanager
+    def checked(self, statement: Statement, scopes: Sequence[Scope]) -> Iterator[None]:
+        """Bind a query as it is, without running it.
+
+        Raises:
+            SabotSQLError: the query is wrong.
+        """
+        with self.connection.lock, self._tables.objects(statement, scopes):
+            self.connection.relation(statement)
+            yield
+
+    def agents_connection(self) -> duckdb.DuckDBPyConnection:
+        """A connection of their own for agents in this process, so that none of them waits for a statement."""
+        return self.connection.plain_cursor()
+
+    def share_memory(self, config: SessionConfig) -> None:
+        """Leave process agents their share of the memory."""
+        if "memory_limit" not in config.duckdb:
+            thread = config.isolation is Isolation.THREAD
+            limit = config.duckdb_total_bytes if thread else config.duckdb_memory_bytes
+            self.connection.plain_cursor().execute(f"SET GLOBAL memory_limit = '{limit}B'")
+
+    def close(self) -> None:
+        """Close the session's DuckDB."""
+        self.connection.close()
+
+    def _export(
+        self, statement: Statement, shadows: dict[str, ShadowedTable], config: SessionConfig
+    ) -> BoundQuery | str:
+        # The planner, and sqlglot with it, is loaded by the first query that is distributed.
+        from sabot_sql.catalog.catalog_facts import CatalogFacts
+        from sabot_sql.catalog.estimates import Estimates
+        from sabot_sql.catalog.query_sources import QuerySources
+
+        if self._facts is None:
+            self._facts = CatalogFacts(self.connection)
+        with self._exportable_plans():
+            try:
+                exported = self._explain("EXPLAIN (SQL)", statement)
+            except (duckdb.Error, RuntimeError) as error:
+                return self._reason(error, statement)
+            try:
+                explained = self._explain("EXPLAIN (FORMAT json)", statement)
+            except (duckdb.Error, RuntimeError):
+                explained = None
+        estimates = Estimates(exported, explained)
+        return BoundQuery(exported, QuerySources(self.connection, self._facts, config, shadows, estimates))
+
+    def _explain(self, prefix: str, statement: Statement) -> str:
+        text = f"{prefix} {statement.text}"
+        rows = self.connection.main.execute(text, statement.parameters).fetchall()
+        return str(rows[0][1])
+
+    def _reason(self, error: BaseException, statement: Statement) -> str:
+        """Why DuckDB cannot print the plan, if the query itself is right."""
+        translated: SabotSQLError = translate(error)
+        self.connection.relation(statement)  # raises what is wrong with the query, at its place in the user's text
+        return f"DuckDB cannot export its plan: {translated.message}"
+
+    @contextmanager
+    def _exportable_plans(self) -> Iterator[None]:
+        """Plans that SQL can say; the setting belongs to the whole instance and is put back."""
+        main = self.connection.main
+        (before,) = main.execute("SELECT current_setting('disabled_optimizers')").fetchone() or ("",)
+        names = [name for name in str(before).split(",") if name.strip()]
+        wanted = ",".join(dict.fromkeys([*names, *UNEXPORTABLE_OPTIMIZERS]))
+        main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(wanted)}")
+        try:
+            yield
+        finally:
+            main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(str(before))}")
+
+
+def _rows(statement: Statement, relation: duckdb.DuckDBPyRelation | None) -> Rows:
+    if relation is None or not statement.has_rows:
+        return Rows((), None)
+    columns = tuple(zip(relation.columns, map(str, relation.types), strict=True))
+    reader = pa.RecordBatchReader.from_stream(relation)
+    if not statement.is_query and relation.columns in _SILENT_COLUMNS:
+        table = reader.read_all()
+        if table.num_rows == 0:
+            return Rows((), None)
+        reader = table.to_reader()
+    return Rows(columns, reader)

@@ -1,0 +1,68 @@
+"""What is asked of DuckDB's catalog again and again, remembered for as long as it stays true."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+from sabot_planner import Column
+from sabot_sql.catalog.connection import Connection
+
+_MAX_DESCRIBED = 512
+
+
+class CatalogFacts:
+    """Facts of one session; use it under the connection's lock. ``forget`` after a statement that may change them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._aggregates: frozenset[str] | None = None
+        self._volatile: frozenset[str] | None = None
+        self._files: dict[str, str] | None = None
+        self._described: OrderedDict[Hashable, tuple[Column, ...]] = OrderedDict()
+
+    def forget(self) -> None:
+        """Ask again for everything that a statement may have changed: settings, attached files, extensions."""
+        self._aggregates = self._volatile = None
+        self._files = None
+        self._described.clear()
+
+    def aggregates(self) -> frozenset[str]:
+        """Lower-case names of all aggregate functions."""
+        if self._aggregates is None:
+            self._aggregates = self._functions("function_type = 'aggregate'")
+        return self._aggregates
+
+    def volatile_functions(self) -> frozenset[str]:
+        """Lower-case names of all functions that DuckDB does not fold."""
+        if self._volatile is None:
+            self._volatile = self._functions("stability = 'VOLATILE'")
+        return self._volatile
+
+    def read_only_file(self, database: str) -> str | None:
+        """The file of a database that is attached read-only, so that other processes may read it too."""
+        if self._files is None:
+            rows = self._connection.main.execute(
+                "SELECT database_name, path FROM duckdb_databases()"
+                " WHERE readonly AND NOT internal AND path IS NOT NULL AND type = 'duckdb'"
+            ).fetchall()
+            self._files = dict(rows)
+        return self._files.get(database)
+
+    def described(
+        self, key: Hashable, cacheable: bool, describe: Callable[[], tuple[Column, ...]]
+    ) -> tuple[Column, ...]:
+        """The columns under ``key``; the key holds the versions of the files, so that a changed file is read again."""
+        if not cacheable:
+            return describe()
+        if key not in self._described:
+            self._described[key] = describe()
+            while len(self._described) > _MAX_DESCRIBED:
+                self._described.popitem(last=False)
+        return self._described[key]
+
+    def _functions(self, condition: str) -> frozenset[str]:
+        rows = self._connection.main.execute(
+            f"SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE {condition}"
+        ).fetchall()
+        return frozenset(row[0] for row in rows)

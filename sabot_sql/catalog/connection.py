@@ -1,0 +1,237 @@
+"""The session's own DuckDB: one instance, one connection that holds the session's state, cursors for agents."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import duckdb
+
+from sabot_sql.catalog.duckdb_errors import StatementText, translate
+from sabot_sql.config import SessionConfig
+from sabot_sql.errors import BindError, ConfigError, SabotSQLError, SessionClosed
+
+Parameters = Sequence[Any] | Mapping[str, Any] | None
+
+# Export needs plans that SQL can say; none of these changes a result.
+UNEXPORTABLE_OPTIMIZERS = (
+    "late_materialization",
+    "compressed_materialization",
+    "grouping_sets",
+    "window_self_join",
+    "partial_aggregate_pushdown",
+)
+
+# Settings that may change an answer. Whatever of them the user changed travels with every fragment.
+ANSWER_SETTINGS = (
+    "TimeZone",
+    "Calendar",
+    "default_collation",
+    "default_null_order",
+    "default_order",
+    "integer_division",
+    "error_on_division_by_zero",
+    "ieee_floating_point_ops",
+    "scalar_subquery_error_on_multiple_rows",
+    "preserve_insertion_order",
+    "order_by_non_integer_literal",
+    "disable_timestamptz_casts",
+    "legacy_disable_null_type",
+    "regex_match_operator_semantics",
+    "binary_as_string",
+    "enable_geoparquet_conversion",
+    "json_geometry_format",
+    "file_search_path",
+    "home_directory",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of the user's text, with the parameters that belong to it."""
+
+    text: str
+    place: StatementText
+    kind: str
+    parameters: Parameters
+    handle: duckdb.Statement
+
+    @property
+    def is_query(self) -> bool:
+        """Whether it only reads: a SELECT in any of DuckDB's spellings."""
+        return self.kind == "SELECT"
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether running it gives rows to show."""
+        return self.handle.expected_result_type != [duckdb.ExpectedResultType.NOTHING]
+
+
+class Connection:
+    """The connection on which the user's statements run.
+
+    Temporary tables, variables, ``USE``, local settings and transactions belong to one DuckDB connection, so all
+    statements run on this one, under ``lock``. ``instance_settings`` are the settings it was opened with.
+    """
+
+    def __init__(self, config: SessionConfig) -> None:
+        self.lock = threading.RLock()
+        self.instance_settings = {
+            "python_enable_replacements": "false",  # names are looked up in the caller's scope, not in ours
+            "errors_as_json": "true",
+            "arrow_lossless_conversion": "true",
+            "memory_limit": f"{config.duckdb_total_bytes}B",
+            "threads": str(config.instance_threads),
+            **config.duckdb,
+        }
+        try:
+            self._main: duckdb.DuckDBPyConnection | None = duckdb.connect(
+                config.database, read_only=config.read_only, config=dict(self.instance_settings)
+            )
+        except duckdb.Error as error:
+            raise _open_error(error) from None
+        self._defaults = self._answer_settings()
+        self._settings: dict[str, str] | None = {}
+        self.in_transaction = False
+
+    @property
+    def main(self) -> duckdb.DuckDBPyConnection:
+        """The DuckDB connection; hold ``lock`` while using it.
+
+        Raises:
+            SessionClosed: it was closed.
+        """
+        if self._main is None:
+            raise SessionClosed("the session is closed", hint="make a new one with sabot_sql.connect()")
+        return self._main
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._main is None
+
+    def split(self, sql: str, parameters: Parameters) -> list[Statement]:
+        """The statements of ``sql`` as DuckDB's parser sees them.
+
+        Raises:
+            SQLSyntaxError: it cannot be parsed.
+            BindError: positional parameters and more than one statement that takes parameters.
+        """
+        with self.lock:
+            try:
+                handles = self.main.extract_statements(sql)
+            except duckdb.Error as error:
+                raise translate(error, StatementText(sql)) from None
+        takers = sum(bool(handle.named_parameters) for handle in handles)
+        if takers > 1 and parameters and not isinstance(parameters, Mapping):
+            raise BindError(
+                "positional parameters with more than one statement that takes parameters",
+                code="PARAMETERS_AMBIGUOUS",
+                hint="name them ($name) and give a dict",
+            )
+        statements, start = [], 0
+        for handle in handles:
+            found = sql.find(handle.query, start)
+            start = found if found >= 0 else start
+            # A lone statement is handed on as the user wrote it.
+            text = sql if len(handles) == 1 else handle.query
+            place = StatementText(sql, 0 if len(handles) == 1 else len(sql[:start].encode()))
+            chosen = _choose(parameters, handle.named_parameters, takers)
+            statements.append(Statement(text, place, handle.type.name, chosen, handle))
+            start += len(handle.query)
+        return statements
+
+    def relation(self, statement: Statement) -> duckdb.DuckDBPyRelation | None:
+        """Bind a query, or run any other statement; None where that has no rows to show.
+
+        Raises:
+            SabotSQLError: what DuckDB says about it.
+        """
+        try:
+            if statement.parameters:
+                return self.main.sql(statement.text, params=statement.parameters)
+            return self.main.sql(statement.text)
+        except (duckdb.Error, RuntimeError) as error:
+            translated = translate(error, statement.place)
+            if isinstance(translated, BindError) and translated.location is None:
+                translated = self._explain_error(statement) or translated
+            raise translated from None
+
+    def after(self, statement: Statement) -> None:
+        """Note what a statement other than a query may have changed."""
+        self._settings = None
+        if statement.kind == "TRANSACTION":
+            self.in_transaction = statement.text.split(None, 1)[0].upper().startswith(("BEGIN", "START"))
+
+    def interrupt(self) -> None:
+        """Stop what is running on the connection; callable from any thread, without the lock."""
+        if self._main is not None:
+            self._main.interrupt()
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Another connection to the same instance, with this one's settings."""
+        cursor = self.plain_cursor()
+        for name, value in self.session_settings().items():
+            cursor.execute(f"SET SESSION {name} = {quote_text(value)}")
+        return cursor
+
+    def plain_cursor(self) -> duckdb.DuckDBPyConnection:
+        """Another connection to the same instance, with the instance's settings only; needs no lock."""
+        return self.main.cursor()
+
+    def session_settings(self) -> Mapping[str, str]:
+        """The settings that change answers and differ from DuckDB's defaults, by name."""
+        with self.lock:
+            if self._settings is None:
+                current = self._answer_settings()
+                self._settings = {n: v for n, v in current.items() if v != self._defaults.get(n)}
+            return self._settings
+
+    def close(self) -> None:
+        """Interrupt what runs and close the instance."""
+        self.interrupt()
+        with self.lock:
+            if self._main is not None:
+                self._main.close()
+                self._main = None
+
+    def _explain_error(self, statement: Statement) -> SabotSQLError | None:
+        """The error of a query bound as a plain statement: a relation loses some of the places DuckDB knows."""
+        if not statement.is_query or self.in_transaction:
+            return None
+        place = replace(statement.place, prefix_bytes=len("EXPLAIN "))
+        try:
+            self.main.execute(f"EXPLAIN {statement.text}", statement.parameters)
+        except duckdb.Error as error:
+            return translate(error, place)
+        return None
+
+    def _answer_settings(self) -> dict[str, str]:
+        names = ", ".join(quote_text(name) for name in ANSWER_SETTINGS)
+        rows = self.main.execute(f"SELECT name, value FROM duckdb_settings() WHERE name IN ({names})").fetchall()
+        return {name: value for name, value in rows if value is not None}
+
+
+def quote_text(text: str) -> str:
+    """``text`` as a SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _choose(parameters: Parameters, wanted: set[str], takers: int) -> Parameters:
+    if not parameters:
+        return None
+    if isinstance(parameters, Mapping):
+        given = {name.lower(): value for name, value in parameters.items()}
+        if takers > 1 or set(given) >= {name.lower() for name in wanted}:
+            return {name: given[name.lower()] for name in wanted if name.lower() in given} or None
+        return dict(parameters)
+    return list(parameters) if wanted or takers == 0 else None
+
+
+def _open_error(error: duckdb.Error) -> Exception:
+    translated = translate(error)
+    if translated.code == "SETTING_NOT_FOUND" or "options were not recognized" in translated.message:
+        return ConfigError(translated.message, candidates=translated.candidates)
+    return translated

@@ -1,0 +1,81 @@
+"""Rows of a result through DuckDB once more: for Python values, frames and files exactly as DuckDB gives them."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from sabot_sql.catalog.connection import Connection, quote_text
+from sabot_sql.catalog.duckdb_errors import translate
+
+# Types whose default Arrow form is not the one that keeps every value.
+_LOSSY_TYPES = re.compile(r"\b(U?HUGEINT|UUID|BIT|JSON|TIME WITH TIME ZONE|ENUM)\b")
+
+# Rows keep their order, and leave in the form that people who call DuckDB themselves get.
+_CONVERSION_SETTINGS = {"preserve_insertion_order": "true", "arrow_lossless_conversion": "false"}
+
+_spare_lock = threading.Lock()
+_spare: list[duckdb.DuckDBPyConnection] = []
+
+
+def is_lossy(types: Sequence[str]) -> bool:
+    """Whether DuckDB's default Arrow form of one of ``types`` differs from the form that results are stored in."""
+    return any(_LOSSY_TYPES.search(_without_texts(type_name)) for type_name in types)
+
+
+class Converter:
+    """Gives cursors that read Arrow batches as the relation they came from; usable after the session was closed."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._settings = dict(connection.session_settings())
+
+    @contextmanager
+    def open(self, reader: pa.RecordBatchReader, names: Sequence[str], types: Sequence[str]) -> Iterator[Any]:
+        """A DuckDB relation over ``reader`` with the user's column names and DuckDB's own types; once readable."""
+        cursor = self.cursor()
+        try:
+            cursor.register("result", reader)
+            found = cursor.execute("DESCRIBE result").fetchall()
+            columns = [
+                f"{_cast(quote_name(column[0]), column[1], wanted)} AS {quote_name(name)}"
+                for column, name, wanted in zip(found, names, types, strict=True)
+            ]
+            yield cursor.sql(f"SELECT {', '.join(columns)} FROM result")
+        except duckdb.Error as error:
+            raise translate(error) from None
+        finally:
+            cursor.close()
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection with the settings of the query, on the session's DuckDB while that is open."""
+        if self._connection.closed:
+            with _spare_lock:
+                if not _spare:
+                    _spare.append(duckdb.connect(":memory:", config={"python_enable_replacements": "false"}))
+                cursor = _spare[0].cursor()
+        else:
+            cursor = self._connection.plain_cursor()
+        for name, value in {**self._settings, **_CONVERSION_SETTINGS}.items():
+            cursor.execute(f"SET SESSION {name} = {quote_text(value)}")
+        return cursor
+
+
+def quote_name(name: str) -> str:
+    """``name`` as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _cast(column: str, found: str, wanted: str) -> str:
+    return column if found == wanted else f"CAST({column} AS {wanted})"
+
+
+def _without_texts(type_name: str) -> str:
+    """A type without what is quoted in it: field names and the values of an ENUM."""
+    return re.sub(r"\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'", "", type_name)

@@ -1,0 +1,229 @@
+"""Files as sources: Parquet cut at row groups, CSV and JSON at files.
+
+A slice reads the *same* relation as the whole, narrowed by file name and row number, so that column types, hive
+partitions, sniffed dialects and the order of files are the whole's by construction. Narrowing by file name takes files
+off DuckDB's list and with that renumbers ``file_index``, which is put right again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sabot_planner import Column, SourceInfo
+from sabot_sql.catalog.connection import quote_text
+from sabot_sql.catalog.conversion import quote_name
+from sabot_sql.catalog.parquet_footers import FooterFacts, footer
+from sabot_sql.catalog.relation_text import FunctionCall
+from sabot_sql.catalog.sources import SliceBinding, select
+
+if TYPE_CHECKING:
+    import duckdb
+
+PARQUET_FUNCTIONS = frozenset({"parquet_scan", "read_parquet"})
+FILE_FUNCTIONS = PARQUET_FUNCTIONS | frozenset(
+    {"read_csv", "read_csv_auto", "read_json", "read_json_auto", "read_ndjson", "read_ndjson_auto"}
+    | {"read_json_objects", "read_json_objects_auto", "read_ndjson_objects"}
+)
+
+_FILE_COLUMN = "__sabot_file"
+_MAX_FOOTERS = 64
+_GLOB = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows [``first_row``, ``last_row``) of one file; whole files have no end."""
+
+    file: int
+    first_row: int = 0
+    last_row: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSet:
+    """What a relation reads. ``files`` is None where that is not known: it is then read as one piece."""
+
+    files: tuple[str, ...] | None
+    facts: tuple[FooterFacts, ...] | None
+    rows: int | None
+    size_bytes: int | None
+    readable_paths: tuple[str, ...]
+
+
+def file_set(call: FunctionCall, main: duckdb.DuckDBPyConnection) -> FileSet:
+    """The files of a call in the order in which DuckDB reads them."""
+    (argument,) = main.execute(f"SELECT {call.arguments[0]}").fetchone() or (None,)
+    patterns = argument if isinstance(argument, list) else [argument]
+    is_parquet = call.name in PARQUET_FUNCTIONS
+    files: list[str] | None = []
+    for pattern in patterns:
+        listed = _listed(str(pattern), main, is_parquet=is_parquet)
+        files = None if files is None or listed is None else files + listed
+    paths = tuple(path for pattern in patterns for path in _readable_paths(str(pattern)))
+    if files is None or not files or len(set(files)) < len(files):
+        return FileSet(None, None, None, None, paths)
+    if not is_parquet:
+        sizes = [_file_bytes(file) for file in files]
+        return FileSet(tuple(files), None, None, sum(sizes) or None, paths)
+    read = [footer(file) for file in files[:_MAX_FOOTERS]]
+    facts = tuple(fact for fact in read if fact is not None)
+    if len(facts) < len(read):
+        return FileSet(tuple(files), None, None, None, paths)
+    rows, size = sum(fact.rows for fact in facts), sum(fact.size_bytes for fact in facts)
+    if len(files) > _MAX_FOOTERS:
+        # Footers of thousands of files cost seconds: these many files are cut between files, and counted by sample.
+        scale = len(files) / _MAX_FOOTERS
+        return FileSet(tuple(files), None, int(rows * scale), int(size * scale), paths)
+    return FileSet(tuple(files), facts, rows, size, paths)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """Files read by one call; ``units`` are the smallest pieces with their rows (1 where unknown), in source order."""
+
+    info: SourceInfo
+    call: FunctionCall
+    relation: str
+    files: tuple[str, ...]
+    units: tuple[tuple[Piece, int], ...]
+    file_column: str | None
+    """The name under which the user asked for the file name, if so."""
+
+    def slice(self, index: int, count: int) -> SliceBinding:
+        """Pieces go to the slice in which their middle row falls, so slices are contiguous and nearly even."""
+        if count == 1:
+            return SliceBinding(select(self.info.columns, self.relation, None))
+        total = sum(weight for _, weight in self.units) or 1
+        pieces, before = [], 0
+        for piece, weight in self.units:
+            if min(count - 1, (2 * before + weight) * count // (2 * total)) == index:
+                pieces.append(piece)
+            before += weight
+        if not pieces:
+            return SliceBinding(select(self.info.columns, self.relation, "false"))
+        return SliceBinding(" UNION ALL ".join(self._select(run) for run in self._runs(pieces)))
+
+    def _select(self, run: Sequence[Piece]) -> str:
+        first = run[0]
+        conditions = []
+        if first.last_row is not None:
+            conditions.append(f"file_row_number BETWEEN {first.first_row} AND {first.last_row - 1}")
+        if len(self.files) == 1:
+            return select(self.info.columns, self.relation, " AND ".join(conditions))
+        column = self.file_column or _FILE_COLUMN
+        names = ", ".join(quote_text(self.files[piece.file]) for piece in run)
+        conditions.insert(0, f"{quote_name(column)} IN ({names})")
+        wanted = ", ".join(self._expression(c, column, first.file) for c in self.info.columns) or "1"
+        return f"SELECT {wanted} FROM {self._named_relation()} WHERE {' AND '.join(conditions)}"
+
+    def _runs(self, pieces: Sequence[Piece]) -> list[list[Piece]]:
+        """Pieces joined: neighbours in one file become one range, and whole files stand together."""
+        joined: list[Piece] = []
+        for piece in pieces:
+            last = joined[-1] if joined else None
+            if last is not None and last.file == piece.file and last.last_row == piece.first_row:
+                joined[-1] = Piece(piece.file, last.first_row, piece.last_row)
+            else:
+                joined.append(piece)
+        runs: list[list[Piece]] = []
+        for piece in joined:
+            whole = piece.last_row is None or (piece.first_row == 0 and piece.last_row == self._file_rows(piece.file))
+            if whole and runs and runs[-1][0].last_row is None:
+                runs[-1].append(Piece(piece.file))
+            else:
+                runs.append([Piece(piece.file) if whole else piece])
+        return runs
+
+    def _file_rows(self, file: int) -> int:
+        return sum(weight for piece, weight in self.units if piece.file == file)
+
+    def _expression(self, column: Column, file_column: str, first_file: int) -> str:
+        name = quote_name(column.name)
+        if column.name == "filename" and self.file_column is None:
+            return f"{quote_name(file_column)} AS filename"
+        if column.name == "file_index":
+            return f"CAST(file_index + {first_file} AS {column.type}) AS file_index"
+        return name
+
+    def _named_relation(self) -> str:
+        if self.file_column is not None:
+            return self.relation
+        options = [(name, value) for name, value in self.call.options if name != "filename"]
+        options.append(("filename", quote_text(_FILE_COLUMN)))
+        arguments = [*self.call.arguments, *(f"{quote_name(name)} = {value}" for name, value in options)]
+        return f"{quote_name(self.call.name)}({', '.join(arguments)})"
+
+
+def file_units(call: FunctionCall, columns: Sequence[Column], found: FileSet) -> tuple[tuple[Piece, int], ...]:
+    """The smallest pieces that the files of ``found`` can be read in, with their weights."""
+    assert found.files is not None
+    has_row_numbers = call.option("file_row_number") is not None
+    row_numbers_hidden = not has_row_numbers and any(c.name.lower() == "file_row_number" for c in columns)
+    if found.facts is None or row_numbers_hidden:
+        weights = [_file_bytes(file) or 1 for file in found.files]
+        return tuple((Piece(i), weight) for i, weight in enumerate(weights))
+    units: list[tuple[Piece, int]] = []
+    for number, fact in enumerate(found.facts):
+        first = 0
+        for rows in fact.group_rows:
+            units.append((Piece(number, first, first + rows), rows))
+            first += rows
+        if not fact.group_rows:
+            units.append((Piece(number), 0))
+    return tuple(units)
+
+
+def file_name_column(call: FunctionCall, main: duckdb.DuckDBPyConnection) -> str | None:
+    """The column that the option ``filename`` adds, or None."""
+    option = call.option("filename")
+    if option is None:
+        return None
+    value: Any = (main.execute(f"SELECT {option}").fetchone() or (None,))[0]
+    if isinstance(value, str) and value.lower() not in ("true", "false"):
+        return value
+    return "filename" if str(value).lower() == "true" else None
+
+
+def file_versions(files: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
+    """Modification times and sizes of local files; None where one has none."""
+    versions = []
+    for file in files:
+        try:
+            status = Path(file).stat()
+        except OSError:
+            return None
+        versions.append((status.st_mtime_ns, status.st_size))
+    return tuple(versions)
+
+
+def _listed(pattern: str, main: duckdb.DuckDBPyConnection, *, is_parquet: bool) -> list[str] | None:
+    if _GLOB.search(pattern):
+        return [row[0] for row in main.execute("SELECT file FROM glob(?)", [pattern]).fetchall()]
+    if "://" not in pattern and Path(pattern).is_dir():
+        if not is_parquet:
+            return None
+        rows = main.execute("SELECT file_name FROM parquet_file_metadata(?)", [pattern]).fetchall()
+        return [row[0] for row in rows]
+    return [pattern]
+
+
+def _readable_paths(pattern: str) -> list[str]:
+    if "://" in pattern:
+        return [pattern]
+    fixed = _GLOB.split(pattern)[0]
+    if fixed != pattern:
+        directory = fixed[: fixed.rfind("/") + 1] or "."
+        return [str(Path(directory).absolute()).rstrip("/") + "/"]
+    absolute = str(Path(pattern).absolute())
+    return [absolute + "/"] if Path(pattern).is_dir() else list(dict.fromkeys([pattern, absolute]))
+
+
+def _file_bytes(file: str) -> int:
+    try:
+        return Path(file).stat().st_size
+    except OSError:
+        return 0  # a remote file

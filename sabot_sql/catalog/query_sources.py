@@ -1,0 +1,235 @@
+"""What one query reads: the planner's context and the runtime's binder, over the session's DuckDB."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from sabot_planner import Column, Placement, PlanSettings, SourceInfo
+from sabot_sql.catalog.connection import Connection
+from sabot_sql.catalog.conversion import quote_name
+from sabot_sql.catalog.duckdb_errors import translate
+from sabot_sql.catalog.estimates import Estimates
+from sabot_sql.catalog.file_sources import (
+    FILE_FUNCTIONS,
+    PARQUET_FUNCTIONS,
+    FileSource,
+    file_name_column,
+    file_set,
+    file_units,
+    file_versions,
+)
+from sabot_sql.catalog.frames import memory_source
+from sabot_sql.catalog.memory_tables import ShadowedTable
+from sabot_sql.catalog.relation_text import FunctionCall, TableName, parse_relation
+from sabot_sql.catalog.sources import (
+    MemoryTableSource,
+    SliceBinding,
+    Source,
+    TableSource,
+    WholeSource,
+    table_slices,
+)
+from sabot_sql.config import Isolation, SessionConfig
+from sabot_sql.errors import InternalError
+
+if TYPE_CHECKING:
+    from sabot_sql.catalog.catalog_facts import CatalogFacts
+
+# Table functions that give the same rows on any agent, in any process.
+_PURE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "repeat", "repeat_row"})
+_LITERAL = re.compile(r"\s*(?:CAST\s*\(\s*)?'((?:[^']|'')*)'", re.IGNORECASE)
+
+
+class QuerySources:
+    """Implements ``PlanContext`` and ``SourceBinder``.
+
+    Planning asks DuckDB, so the connection's lock must be held until the plan is made; ``bind_slice`` and what follows
+    it need no lock. A relation that the query reads twice is one source.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        facts: CatalogFacts,
+        config: SessionConfig,
+        shadows: Mapping[str, ShadowedTable],
+        estimates: Estimates,
+    ) -> None:
+        self.agents = config.agent_count
+        self.settings: PlanSettings = config.plan_settings()
+        self._connection = connection
+        self._facts = facts
+        self._in_processes = config.isolation is Isolation.PROCESS
+        self._shadows = shadows
+        self._estimates = estimates
+        self._sources: dict[tuple[str, tuple[str, ...]], Source] = {}
+        self._by_id: dict[str, Source] = {}
+        self._settings = connection.session_settings()
+        self._attached: dict[str, str] = {}
+        self._paths: dict[str, None] = {}
+
+    # ------------------------------------------------------------------------------------------------- PlanContext
+
+    def source(self, relation_sql: str, virtual_columns: Sequence[str]) -> SourceInfo:
+        """Describe a relation as DuckDB exported it."""
+        key = relation_sql, tuple(virtual_columns)
+        if key not in self._sources:
+            source = self._make(relation_sql, tuple(virtual_columns), f"s{len(self._sources)}")
+            self._sources[key] = source
+            self._by_id[source.info.source_id] = source
+        return self._sources[key].info
+
+    def types(self, expressions: Sequence[str], relation_sql: str) -> tuple[str, ...]:
+        """DuckDB's types of the expressions, from binding alone."""
+        relation = f" FROM {relation_sql}" if relation_sql else ""
+        rows = self._ask(f"DESCRIBE SELECT {', '.join(expressions)}{relation}")
+        return tuple(row[1] for row in rows)
+
+    def aggregates(self) -> frozenset[str]:
+        """Names of DuckDB's aggregate functions."""
+        return self._facts.aggregates()
+
+    def volatile_functions(self) -> frozenset[str]:
+        """Names of functions whose value may differ from row to row."""
+        return self._facts.volatile_functions()
+
+    def rows_estimated(self, tables: Sequence[str]) -> int | None:
+        """DuckDB's estimate of the join over these scans."""
+        return self._estimates.rows(tables)
+
+    def serialized(self, sql: str) -> str:
+        """DuckDB's parse of ``sql`` as JSON (``json_serialize_sql``), an error object where it cannot be parsed."""
+        rows = self._connection.main.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+        return str(rows[0][0])
+
+    # ------------------------------------------------------------------------------------------------ SourceBinder
+
+    def bind_slice(self, source_id: str, index: int, count: int) -> SliceBinding:
+        """See :class:`~sabot_sql.catalog.sources.SourceBinder`."""
+        return self._by_id[source_id].slice(index, count)
+
+    def session_settings(self) -> Mapping[str, str]:
+        """Settings that change answers."""
+        return self._settings
+
+    def attachments(self) -> tuple[tuple[str, str], ...]:
+        """Database files that fragments read."""
+        return tuple(self._attached.items())
+
+    def paths(self) -> tuple[str, ...]:
+        """Files and directories that fragments read."""
+        return tuple(self._paths)
+
+    # ---------------------------------------------------------------------------------------------------- sources
+
+    def _make(self, relation: str, virtual: tuple[str, ...], source_id: str) -> Source:
+        parsed = parse_relation(relation)
+        if isinstance(parsed, TableName):
+            return self._table(parsed, relation, virtual, source_id)
+        if parsed.name in FILE_FUNCTIONS and parsed.arguments:
+            match = _LITERAL.match(parsed.arguments[0])
+            shadowed = self._shadows.get(match.group(1).replace("''", "'")) if match else None
+            if shadowed is not None:
+                return self._memory(shadowed, source_id)
+            return self._files(parsed, relation, virtual, source_id)
+        placement = Placement.ANY if parsed.name in _PURE_FUNCTIONS else self._session_placement
+        columns = self._columns(relation, virtual)
+        return WholeSource(SourceInfo(source_id, parsed.name, columns, None, None, 1, placement), relation)
+
+    @property
+    def _session_placement(self) -> Placement:
+        return Placement.SESSION if self._in_processes else Placement.ANY
+
+    def _memory(self, table: ShadowedTable, source_id: str) -> Source:
+        source = table.source
+        columns = tuple(Column(name, type_name) for name, type_name in table.columns)
+        info = SourceInfo(
+            source_id, source.name, columns, source.rows, source.size_bytes, source.max_slices, self._session_placement
+        )
+        return MemoryTableSource(info, source)
+
+    def _files(self, call: FunctionCall, relation: str, virtual: tuple[str, ...], source_id: str) -> Source:
+        main = self._connection.main
+        try:
+            found = file_set(call, main)
+            versions = file_versions(found.files) if found.files else None
+            columns = self._facts.described(
+                (relation, virtual, versions), versions is not None, lambda: self._columns(relation, virtual)
+            )
+            file_column = file_name_column(call, main)
+        except duckdb.Error as error:
+            raise translate(error) from None
+        self._paths.update(dict.fromkeys(found.readable_paths))
+        name = _file_name(found.files or found.readable_paths)
+        if found.files is None or (len(found.files) == 1 and call.name not in PARQUET_FUNCTIONS):
+            info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, 1)
+            return WholeSource(info, relation)
+        units = file_units(call, columns, found)
+        info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, max(1, len(units)))
+        return FileSource(info, call, relation, found.files, units, file_column)
+
+    def _table(self, table: TableName, relation: str, virtual: tuple[str, ...], source_id: str) -> Source:
+        columns = self._columns(relation, virtual)
+        name = table.parts[-1]
+        database = table.parts[0] if len(table.parts) == 3 else ""
+        if database == "temp":
+            return self._temporary(name, relation, columns, source_id)
+        rows = self._table_rows(table.parts)
+        attached = self._facts.read_only_file(database)
+        if attached is not None:
+            self._attached[database] = attached
+        placement = Placement.ANY if attached is not None else self._session_placement
+        size = None if rows is None else rows * sum(_type_bytes(column.type) for column in columns)
+        slices = 1 if rows is None else table_slices(rows)
+        info = SourceInfo(source_id, name, columns, rows, size, slices, placement)
+        return TableSource(info, relation) if rows is not None else WholeSource(info, relation)
+
+    def _temporary(self, name: str, relation: str, columns: tuple[Column, ...], source_id: str) -> Source:
+        # Temporary tables belong to the session's connection alone: agents get a copy of the rows.
+        names = ", ".join(quote_name(column.name) for column in columns)
+        try:
+            table = self._connection.main.sql(f"SELECT {names} FROM {relation}").to_arrow_table()
+        except duckdb.Error as error:
+            raise translate(error) from None
+        source = memory_source(name, table)
+        info = SourceInfo(
+            source_id, name, columns, source.rows, source.size_bytes, source.max_slices, self._session_placement
+        )
+        return MemoryTableSource(info, source)
+
+    def _table_rows(self, parts: tuple[str, ...]) -> int | None:
+        if len(parts) != 3:
+            return None
+        rows = self._connection.main.execute(
+            "SELECT estimated_size FROM duckdb_tables()"
+            " WHERE database_name = ? AND schema_name = ? AND table_name = ? AND NOT internal",
+            list(parts),
+        ).fetchall()
+        return int(rows[0][0]) if rows and rows[0][0] is not None else None
+
+    def _columns(self, relation: str, virtual: tuple[str, ...]) -> tuple[Column, ...]:
+        extra = "".join(f", {quote_name(name)}" for name in virtual)
+        rows = self._ask(f"DESCRIBE SELECT *{extra} FROM {relation}")
+        columns = tuple(Column(row[0], row[1]) for row in rows)
+        # DESCRIBE renames a virtual column that a declared one hides; there is nothing to add then.
+        return tuple(c for i, c in enumerate(columns) if c.name not in {d.name for d in columns[:i]})
+
+    def _ask(self, sql: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.main.execute(sql).fetchall()
+        except duckdb.Error as error:
+            raise InternalError(f"DuckDB cannot describe what it exported: {translate(error).message}") from None
+
+
+def _file_name(files: Sequence[str]) -> str:
+    first = files[0].rstrip("/").rpartition("/")[2] if files else "files"
+    return first.partition(".")[0] or first if len(files) == 1 else f"{first} and {len(files) - 1} more"
+
+
+def _type_bytes(type_name: str) -> int:
+    narrow = {"BOOLEAN": 1, "TINYINT": 1, "SMALLINT": 2, "INTEGER": 4, "DATE": 4, "FLOAT": 4}
+    return narrow.get(type_name, 20 if type_name == "VARCHAR" else 8)

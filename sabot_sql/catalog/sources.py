@@ -1,0 +1,115 @@
+"""The sources of one query: what the planner is told of them, and the SQL that reads a slice of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sabot_planner import Column, SourceInfo
+from sabot_sql.catalog.conversion import quote_name
+from sabot_sql.catalog.frames import MemorySource
+
+_ROW_GROUP_ROWS = 122_880
+"""Rows of a row group in DuckDB's own tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceBinding:
+    """How a task reads a slice: a SELECT that gives the source's columns, and objects to register before it."""
+
+    sql: str
+    registrations: Mapping[str, object] = field(default_factory=dict)
+
+
+class SourceBinder(Protocol):
+    """What running a query needs of its sources."""
+
+    def bind_slice(self, source_id: str, index: int, count: int) -> SliceBinding:
+        """Slice ``index`` of ``count`` contiguous slices, in source order; (0, 1) is the whole source."""
+        ...
+
+    def session_settings(self) -> Mapping[str, str]:
+        """Settings that change answers and must hold for every fragment."""
+        ...
+
+    def attachments(self) -> tuple[tuple[str, str], ...]:
+        """(name, database file) pairs that fragments with placement ANY read, all attached read-only."""
+        ...
+
+    def paths(self) -> tuple[str, ...]:
+        """Files, and directories with a trailing slash, that those fragments read."""
+        ...
+
+
+class Source(Protocol):
+    """One source of a query."""
+
+    @property
+    def info(self) -> SourceInfo:
+        """What the planner is told."""
+        ...
+
+    def slice(self, index: int, count: int) -> SliceBinding:
+        """See :meth:`SourceBinder.bind_slice`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WholeSource:
+    """A relation that cannot be cut: a table function, a view of the system, one file of a format without an index."""
+
+    info: SourceInfo
+    relation: str
+
+    def slice(self, index: int, count: int) -> SliceBinding:
+        """The first slice is everything, the others are empty."""
+        return SliceBinding(select(self.info.columns, self.relation, None if index == 0 else "false"))
+
+
+@dataclass(frozen=True, slots=True)
+class TableSource:
+    """A table in DuckDB's own storage, cut by row ids at its row groups."""
+
+    info: SourceInfo
+    relation: str
+
+    def slice(self, index: int, count: int) -> SliceBinding:
+        """Row ids may run past the number of rows (after deletes), so the last slice is open."""
+        if count == 1:
+            return SliceBinding(select(self.info.columns, self.relation, None))
+        groups = max(1, -(-(self.info.rows or 0) // _ROW_GROUP_ROWS))
+        first = groups * index // count * _ROW_GROUP_ROWS
+        last = groups * (index + 1) // count * _ROW_GROUP_ROWS
+        if index + 1 == count:
+            condition = f"rowid >= {first}"
+        else:
+            condition = f"rowid BETWEEN {first} AND {last - 1}" if last > first else "false"
+        return SliceBinding(select(self.info.columns, self.relation, condition))
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTableSource:
+    """An in-process table, cut by rows without a copy."""
+
+    info: SourceInfo
+    source: MemorySource
+
+    def slice(self, index: int, count: int) -> SliceBinding:
+        """The slice is registered under a name of its own and read in the types that the whole was bound with."""
+        name = f"sabot_table_{self.source.number}_{index}_{count}"
+        names = [(quote_name(column.name), column.type) for column in self.info.columns]
+        columns = ", ".join(f"CAST({column} AS {type_name}) AS {column}" for column, type_name in names)
+        return SliceBinding(f"SELECT {columns} FROM {name}", {name: self.source.slice(index, count)})
+
+
+def table_slices(rows: int) -> int:
+    """How many slices a table of DuckDB's own has."""
+    return max(1, -(-rows // _ROW_GROUP_ROWS))
+
+
+def select(columns: Sequence[Column], relation: str, condition: str | None) -> str:
+    """The SELECT of ``columns`` from ``relation``; a relation without columns still counts its rows."""
+    names = ", ".join(quote_name(column.name) for column in columns) or "1"
+    where = f" WHERE {condition}" if condition else ""
+    return f"SELECT {names} FROM {relation}{where}"

@@ -1,0 +1,222 @@
+"""The result of a query: rows that can be read any number of times, in any form, and how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from sabot_sql.catalog.conversion import Converter, is_lossy
+from sabot_sql.plan_view import Plan
+from sabot_sql.result_store import ResultStore, rebatched, renamed
+from sabot_sql.table_view import TableSummary, html_table, text_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+_ITERATION_ROWS = 10_000
+_SHOWN_ROWS = 20
+
+
+class Result:
+    """Rows, names and types exactly as DuckDB gives them for the same statement.
+
+    It is complete when it is made: nothing runs any more, reading it again reads the same rows. A large result lives
+    in a file of its session and goes with that. ``fetchone`` and ``fetchmany`` share one position, as in PEP 249.
+    Not for use by several threads at once.
+    """
+
+    def __init__(
+        self,
+        store: ResultStore,
+        columns: Sequence[tuple[str, str]],
+        converter: Converter,
+        *,
+        sql: str,
+        query_id: str,
+        plan: Mapping[str, Any],
+        stats: Mapping[str, Any],
+    ) -> None:
+        self._store = store
+        self._converter = converter
+        self.columns = [name for name, _ in columns]
+        self.types = [type_name for _, type_name in columns]
+        self.sql = sql
+        self.query_id = query_id
+        self.plan = Plan(plan)
+        self.stats = dict(stats)
+        self._position = 0
+
+    # ------------------------------------------------------------------------------------------------------- Arrow
+
+    def to_arrow_table(self) -> pa.Table:
+        """All rows as a table with the schema that DuckDB's own ``to_arrow_table`` has."""
+        if self._needs_duckdb:
+            with self._relation() as relation:
+                return relation.to_arrow_table()
+        return pa.Table.from_batches(self._named_batches(), self._named_schema)
+
+    def to_arrow_reader(self, batch_size: int = 1_000_000) -> pa.RecordBatchReader:
+        """All rows in batches of at most ``batch_size``."""
+        if self._needs_duckdb:
+            table = self.to_arrow_table()
+            return pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=batch_size))
+        return pa.RecordBatchReader.from_batches(self._named_schema, rebatched(self._named_batches(), batch_size))
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.to_arrow_reader().__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self) -> object:
+        if self._needs_duckdb:
+            with self._relation([]) as relation:
+                return relation.to_arrow_table().schema.__arrow_c_schema__()
+        return self._named_schema.__arrow_c_schema__()
+
+    @property
+    def _needs_duckdb(self) -> bool:
+        return is_lossy(self.types)
+
+    @property
+    def _named_schema(self) -> pa.Schema:
+        fields = zip(self.columns, self._store.schema, strict=True)
+        return pa.schema([field.with_name(name) for name, field in fields])
+
+    def _named_batches(self) -> Iterator[pa.RecordBatch]:
+        schema = self._named_schema
+        return (renamed(batch, schema) for batch in self._store.reader())
+
+    def _relation(self, batches: Sequence[pa.RecordBatch] | None = None) -> Any:
+        reader = self._store.reader()
+        if batches is not None:
+            reader = pa.RecordBatchReader.from_batches(self._store.schema, batches)
+        return self._converter.open(reader, self.columns, self.types)
+
+    # ------------------------------------------------------------------------------------------------------ frames
+
+    def df(self) -> pd.DataFrame:
+        """All rows as a pandas frame."""
+        if not self.columns:
+            import pandas as pd
+
+            return pd.DataFrame()
+        with self._relation() as relation:
+            frame: pd.DataFrame = relation.df()
+        return frame
+
+    def pl(self) -> pl.DataFrame:
+        """All rows as a polars frame."""
+        import polars as pl
+
+        if not self.columns:
+            return pl.DataFrame()
+        with self._relation() as relation:
+            frame: pl.DataFrame = relation.pl()
+        return frame
+
+    # ------------------------------------------------------------------------------------------------ Python values
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row, or None after the last."""
+        rows = self.fetchmany(1)
+        return rows[0] if rows else None
+
+    def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
+        """The next ``size`` rows, fewer at the end."""
+        rows = self._rows(self._position, size)
+        self._position += len(rows)
+        return rows
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows after the last one fetched."""
+        rows = self._rows(self._position, len(self) - self._position)
+        self._position = len(self)
+        return rows
+
+    def _rows(self, offset: int, count: int) -> list[tuple[Any, ...]]:
+        if not self.columns or count <= 0 or offset >= len(self):
+            return []
+        whole = offset == 0 and count >= len(self)
+        with self._relation(None if whole else self._store.part(offset, count)) as relation:
+            rows: list[tuple[Any, ...]] = relation.fetchall()
+        return rows
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        if not self.columns:
+            return
+        for batch in rebatched(self._store.reader(), _ITERATION_ROWS):
+            with self._relation([batch]) as relation:
+                rows = relation.fetchall()
+            yield from rows
+
+    def __len__(self) -> int:
+        return self._store.rows
+
+    def __bool__(self) -> bool:
+        return True  # there is a result, also when it has no rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self._store.rows, len(self.columns)
+
+    # ------------------------------------------------------------------------------------------------------- files
+
+    def to_parquet(self, path: str | PathLike[str]) -> None:
+        """Write all rows to a Parquet file."""
+        with self._relation() as relation:
+            relation.to_parquet(fspath(path))
+
+    def to_csv(self, path: str | PathLike[str]) -> None:
+        """Write all rows to a CSV file with a header."""
+        with self._relation() as relation:
+            relation.to_csv(fspath(path))
+
+    # ----------------------------------------------------------------------------------------------------- display
+
+    def show(self, max_rows: int = _SHOWN_ROWS, *, max_width: int = 160) -> None:
+        """Print the first and last rows as a box table."""
+        print(self.to_text(max_rows, max_width=max_width))
+
+    def __repr__(self) -> str:
+        return self.to_text()
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def to_text(self, max_rows: int = _SHOWN_ROWS, *, max_width: int = 160) -> str:
+        """The first and last rows as a box table of text."""
+        if not self.columns:
+            return "OK"
+        head, tail = self._ends(max_rows)
+        return text_table(self.columns, self.types, head, tail, summary=self._summary(), max_width=max_width)
+
+    def to_html(self, max_rows: int = _SHOWN_ROWS) -> str:
+        """The first and last rows as HTML, every value escaped and cut to a readable length."""
+        if not self.columns:
+            return "<div>OK</div>"
+        head, tail = self._ends(max_rows)
+        return html_table(self.columns, self.types, head, tail, summary=self._summary())
+
+    def _ends(self, max_rows: int) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        if len(self) <= max_rows:
+            return self._rows(0, len(self)), []
+        tail = max_rows // 2
+        return self._rows(0, max_rows - tail), self._rows(len(self) - tail, tail)
+
+    def _summary(self) -> TableSummary:
+        distributed = self.stats.get("mode") != "single"
+        return TableSummary(
+            len(self),
+            elapsed_ms=self.stats.get("elapsed_ms"),
+            shuffles=self.plan.shuffles if distributed else None,
+            moved_bytes=self.plan.moved_bytes if distributed else None,
+            truncated_at=self.stats.get("truncated_at"),
+        )
+
+    # ----------------------------------------------------------------------------------------------------- control
+
+    def cancel(self) -> None:
+        """Does nothing: the query behind a result has ended. A running one is cancelled by ``Session.cancel``."""

@@ -1,0 +1,129 @@
+"""A query while it runs: who may stop it, and how long it may take."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from sabot_sql.errors import ConfigError, QueryCancelled, QueryTimeout
+
+if TYPE_CHECKING:
+    from sabot_sql.catalog.connection import Connection
+
+_T = TypeVar("_T")
+
+_INTERRUPT_SECONDS = 0.05
+_GIVE_UP_SECONDS = 10.0
+
+
+class RunningQuery:
+    """Runs the work of one query in a thread and stops it on cancel, at its deadline and on Ctrl-C.
+
+    It is also the cancellation that the coordinator looks at.
+    """
+
+    def __init__(self, query_id: str, timeout_seconds: float | None) -> None:
+        if timeout_seconds is not None and not timeout_seconds > 0:
+            raise ConfigError(f"timeout={timeout_seconds!r} must be a number of seconds above 0")
+        self.query_id = query_id
+        self.timeout_seconds = timeout_seconds
+        self.timed_out = False
+        self._began = time.monotonic()
+        self._cancelled = threading.Event()
+        self._ended = threading.Event()
+        self._interrupted: Connection | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it should stop."""
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Ask it to stop."""
+        self._cancelled.set()
+
+    def check(self) -> None:
+        """Stop here if it was asked to.
+
+        Raises:
+            QueryCancelled: it was.
+        """
+        if self.cancelled:
+            raise QueryCancelled("the query was cancelled")
+
+    def elapsed_ms(self) -> float:
+        """Milliseconds since it began."""
+        return (time.monotonic() - self._began) * 1e3
+
+    def left_ms(self) -> int | None:
+        """Milliseconds until its deadline."""
+        if self.timeout_seconds is None:
+            return None
+        return max(1, int(self.timeout_seconds * 1e3 - self.elapsed_ms()))
+
+    @contextmanager
+    def interrupting(self, connection: Connection) -> Iterator[None]:
+        """While it is open, cancelling interrupts what ``connection`` runs; other queries wait outside."""
+        with connection.lock:
+            self.check()
+            self._interrupted = connection
+            try:
+                yield
+            finally:
+                self._interrupted = None
+
+    def run(self, work: Callable[[], _T]) -> _T:
+        """The value of ``work``, run in another thread.
+
+        Raises:
+            QueryCancelled: it was cancelled, also by its deadline (``timed_out`` tells).
+            KeyboardInterrupt: Ctrl-C; the work has ended, or does not answer.
+        """
+        outcome: list[_T] = []
+        failure: list[BaseException] = []
+
+        def target() -> None:
+            try:
+                outcome.append(work())
+            except BaseException as error:  # noqa: BLE001  it is raised again in the thread that waits
+                failure.append(error)
+            finally:
+                self._ended.set()
+
+        threading.Thread(target=target, name=f"sabot-{self.query_id}", daemon=True).start()
+        try:
+            self._wait()
+        except KeyboardInterrupt:
+            self.cancel()
+            self._stop()
+            raise
+        if failure:
+            try:
+                raise failure[0]
+            finally:
+                failure.clear()  # the traceback refers to this frame: do not keep both alive
+        return outcome[0]
+
+    def _wait(self) -> None:
+        while not self._ended.is_set():
+            left = None if self.timeout_seconds is None else self.timeout_seconds - self.elapsed_ms() / 1e3
+            if left is not None and left <= 0:
+                self.timed_out = True
+                self.cancel()
+            if self.cancelled:
+                self._stop()
+                return
+            self._ended.wait(_INTERRUPT_SECONDS if left is None else min(left, _INTERRUPT_SECONDS))
+
+    def _stop(self) -> None:
+        """Interrupt until the work has ended: an interrupt that comes before DuckDB executes is lost."""
+        give_up = time.monotonic() + _GIVE_UP_SECONDS
+        while not self._ended.wait(_INTERRUPT_SECONDS):
+            connection = self._interrupted
+            if connection is not None:
+                connection.interrupt()
+            if time.monotonic() > give_up:
+                raise QueryTimeout(f"query {self.query_id} was cancelled but does not stop", code="CANCEL_TIMEOUT")
