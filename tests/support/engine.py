@@ -10,6 +10,9 @@ from typing import Any
 import sabot_sql
 from tests.support.compare import Rows
 
+TIMEOUT_SECONDS = 60.0
+"""A query that takes longer hangs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -45,6 +48,6 @@ def run(sql: str, *, setup: Sequence[str] = (), **options: Any) -> Answer:
 
 def answer(opened: sabot_sql.Session, sql: str) -> Answer:
     """One query on an open session."""
-    result = opened.query(sql)
+    result = opened.query(sql, timeout=TIMEOUT_SECONDS)
     rows = Rows(tuple(result.columns), tuple(map(str, result.types)), tuple(map(tuple, result.fetchall())))
     return Answer(rows, result.plan.json())
