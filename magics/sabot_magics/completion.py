@@ -51,7 +51,6 @@ class SQLCompleter:
     def matcher(self) -> Any:
         """What IPython's completer takes; it stays silent outside of the magics."""
 
-        @context_matcher(identifier="sabot_sql")
         def complete(context: CompletionContext) -> SimpleMatcherResult:
             text = context.full_text
             before = _text_before(text, context)
@@ -63,7 +62,7 @@ class SQLCompleter:
             result["matched_fragment"] = fragment
             return result
 
-        return complete
+        return context_matcher(identifier="sabot_sql")(complete)
 
     def complete(self, before: str, text: str) -> tuple[str, list[tuple[str, str]]]:
         """The fragment that stands before the cursor, and the (word, kind) pairs it may become.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from IPython.display import display
+from IPython.core.display_functions import display as _untyped_display
 
 from sabot_magics.options import ExplainForm, Progress
 from sabot_sql import Plan, Result
 
+display: Callable[..., Any] = _untyped_display
 _FIRST_AFTER_SECONDS = 0.5
 _LEAST_GAP_SECONDS = 0.2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -32,7 +32,10 @@ def load(shell: InteractiveShell) -> None:
     magics = shell.magics_manager.magics
     found = {kind: magics[kind].get(_NAME) for kind in ("line", "cell")}
     magic = SabotMagic(shell)
-    shell.register_magics(magic)
+    register = cast(Callable[..., None], shell.register_magic_function)
+    register(magic.line, "line", _NAME)
+    register(magic.cell, "cell", _NAME)
+    _configurables(shell).append(magic)
     matcher = SQLCompleter(shell.user_ns, magic.catalog_query).matcher()
     shell.Completer.custom_matchers.insert(0, matcher)
     setattr(shell, _ATTRIBUTE, _Loaded(magic, matcher, found))
@@ -49,7 +52,13 @@ def unload(shell: InteractiveShell) -> None:
             shell.magics_manager.magics[kind].pop(_NAME, None)
         else:
             shell.magics_manager.magics[kind][_NAME] = function
-    shell.magics_manager.registry.pop(SabotMagic.__name__, None)
+    if loaded.magic in _configurables(shell):
+        _configurables(shell).remove(loaded.magic)
     if loaded.matcher in shell.Completer.custom_matchers:
         shell.Completer.custom_matchers.remove(loaded.matcher)
     delattr(shell, _ATTRIBUTE)
+
+
+def _configurables(shell: InteractiveShell) -> list[Any]:
+    """What %config may set."""
+    return cast(list[Any], shell.configurables)

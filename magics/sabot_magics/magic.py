@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope
+from IPython.core.magic import needs_local_scope
 from traitlets import Bool, Enum, Float, Int, Union
+from traitlets.config import Configurable
 
 import sabot_sql
 from sabot_magics.completion import Query
 from sabot_magics.display import ProgressLine, show_kept, show_plan, show_result
 from sabot_magics.namespace import bind_parameters
-from sabot_magics.options import HELP, CellOptions, parse_options
+from sabot_magics.options import HELP, CellOptions, Progress, parse_options
 from sabot_sql import ConfigError, QueryCancelled, Result, SabotSQLError, Session
 
 
-@magics_class
-class SabotMagic(Magics):
+class SabotMagic(Configurable):
     """Runs SQL cells on a session of sabot_sql; the notebook's own session is made by the first cell that needs it."""
 
     agents = Union(
@@ -37,13 +37,11 @@ class SabotMagic(Magics):
     short_errors = Bool(True, help="Show an error of a query without the Python traceback.").tag(config=True)
 
     def __init__(self, shell: InteractiveShell) -> None:
-        super().__init__(shell)
+        super().__init__(parent=shell)
+        self._ip = shell
         self._own_session: Session | None = None
-        # %config finds what it may set here.
-        shell.configurables.append(self)
 
     @needs_local_scope
-    @line_magic("sabot")
     def line(self, line: str, local_ns: dict[str, Any] | None = None) -> None:
         """Run one line of SQL, or --help, --status, --cancel."""
         if line.lstrip().startswith("--") and line.split()[0] in ("--help", "--status", "--cancel"):
@@ -51,10 +49,9 @@ class SabotMagic(Magics):
         elif not line.strip():
             print(HELP)
         else:
-            namespace = ChainMap(local_ns or {}, self.shell.user_ns)
+            namespace = ChainMap(local_ns or {}, self._ip.user_ns)
             self._guarded(lambda: self._run(CellOptions(), line, namespace))
 
-    @cell_magic("sabot")
     def cell(self, line: str, cell: str) -> None:
         """Run the cell's SQL; ``%sabot --help`` lists the options of the first line."""
 
@@ -65,7 +62,7 @@ class SabotMagic(Magics):
             elif not cell.strip():
                 raise ConfigError("the cell has no SQL below its first line")
             else:
-                self._run(options, cell, self.shell.user_ns)
+                self._run(options, cell, self._ip.user_ns)
 
         self._guarded(run)
 
@@ -74,8 +71,6 @@ class SabotMagic(Magics):
         if self._own_session is not None:
             self._own_session.close()
             self._own_session = None
-        if self in self.shell.configurables:
-            self.shell.configurables.remove(self)
 
     def catalog_query(self) -> Query | None:
         """What completion asks the session with; None as long as there is none."""
@@ -93,7 +88,7 @@ class SabotMagic(Magics):
             raise
 
     def _restore_traceback(self, error: SabotSQLError) -> None:
-        shell = self.shell
+        shell = self._ip
 
         def full() -> list[str]:
             lines: list[str] = shell.InteractiveTB.structured_traceback(type(error), error, error.__traceback__)
@@ -128,14 +123,14 @@ class SabotMagic(Magics):
 
     def _run(self, options: CellOptions, sql: str, namespace: Mapping[str, Any]) -> None:
         session = self._session(options)
-        params = bind_parameters(sql, options.params, namespace, self.shell.ev)
+        params = bind_parameters(sql, options.params, namespace, self._ip.ev)
         agents = options.agents if options.agents is not None else self.agents
         if options.explain is not None:
             show_plan(session.explain(sql, params, agents=agents), options.explain)
             return
         result = self._query(session, options, sql, params, agents)
         if options.name is not None:
-            self.shell.user_ns[options.name] = result
+            self._ip.user_ns[options.name] = result
         rows_shown = options.display if options.display is not None else options.name is None
         if rows_shown:
             show_result(result, options.limit or self.limit, profile=options.profile)
@@ -144,7 +139,8 @@ class SabotMagic(Magics):
 
     def _query(self, session: Session, options: CellOptions, sql: str, params: Any, agents: Any) -> Result:
         # Kernels have a display for every cell; a terminal has not.
-        progress = ProgressLine(options.progress or self.progress, notebook=hasattr(self.shell, "kernel"))
+        mode = options.progress or cast(Progress, self.progress)
+        progress = ProgressLine(mode, notebook=hasattr(self._ip, "kernel"))
         try:
             return session.query(
                 sql,
@@ -161,7 +157,7 @@ class SabotMagic(Magics):
 
     def _session(self, options: CellOptions) -> Session:
         if options.connection is not None:
-            session = self.shell.user_ns.get(options.connection)
+            session = self._ip.user_ns.get(options.connection)
             if not isinstance(session, Session):
                 raise ConfigError(
                     f"--conn {options.connection}: no Session of that name in the notebook",

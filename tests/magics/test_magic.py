@@ -1,0 +1,253 @@
+"""The magics in a real shell, on a real session."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import time
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import sabot_sql
+from tests.magics.conftest import Notebook
+
+
+def test_a_cell_shows_rows_and_plan(notebook: Notebook) -> None:
+    ran = notebook.sabot("SELECT 42 AS answer, NULL AS nothing")
+    assert len(ran.displays) == 1
+    assert "<td>42</td>" in ran.html
+    assert "<i>NULL</i>" in ran.html
+    assert "1 row × 2 columns" in ran.html
+    assert 'class="sabot-plan"' in ran.html
+    assert ran.rows == [["42", "NULL"]]
+    assert ran.out == ran.err == ""
+
+
+def test_sql_is_left_alone(notebook: Notebook) -> None:
+    notebook.names["x"] = "wrong"
+    ran = notebook.sabot("SELECT '{x} $x :x %x -1 --explain' AS a, -1 AS b, 7 % 2 AS c -- $x 'open\n", "kept <<")
+    assert notebook.names["kept"].fetchall() == [("{x} $x :x %x -1 --explain", -1, 1)]
+    assert ran.text == "kept: 1 row × 3 columns"
+
+
+def test_the_line_form_takes_no_options(notebook: Notebook) -> None:
+    assert notebook.run("%sabot SELECT -1 AS minus --agents 4").rows == [["-1"]]
+    assert notebook.run("%sabot SELECT '--x' AS text").rows == [["--x"]]
+
+
+def test_a_line_in_a_function_sees_its_variables(notebook: Notebook) -> None:
+    notebook.names["pa"] = pa
+    lines = ["wanted = 5", "rows = pa.table({'a': [1, 5]})", "%sabot SELECT count(*) FROM rows WHERE a = $wanted"]
+    ran = notebook.run("def f():\n    " + "\n    ".join(lines) + "\nf()")
+    assert ran.error is None, ran.out
+    assert ran.rows == [["1"]]
+
+
+def test_statements_run_in_order_and_the_last_shows(notebook: Notebook) -> None:
+    ran = notebook.sabot(
+        "CREATE TABLE t AS SELECT range AS i FROM range(5);\nINSERT INTO t VALUES (100);\nSELECT sum(i) AS s FROM t"
+    )
+    assert ran.rows == [["110"]]
+    assert notebook.sabot("SELECT count(*) AS n FROM t").rows == [["6"]]
+
+
+@pytest.mark.parametrize("first_line", ["kept <<", "-o kept", "--out kept"])
+def test_a_kept_result_is_not_shown(notebook: Notebook, first_line: str) -> None:
+    ran = notebook.sabot("SELECT 42 AS answer", first_line)
+    assert ran.text == "kept: 1 row × 1 column"
+    assert ran.html == ""
+    kept = notebook.names["kept"]
+    assert isinstance(kept, sabot_sql.Result)
+    assert kept.fetchall() == [(42,)]
+
+
+def test_display_can_be_asked_for_and_turned_off(notebook: Notebook) -> None:
+    assert "<td>42</td>" in notebook.sabot("SELECT 42", "kept << --show").html
+    assert notebook.sabot("SELECT 42", "kept << -q").displays == []
+    assert notebook.sabot("SELECT 42", "--no-display").displays == []
+
+
+def test_limit_changes_the_display_only(notebook: Notebook) -> None:
+    ran = notebook.sabot("SELECT range AS i FROM range(100) ORDER BY i", "kept << --show -n 4")
+    assert ran.html.count("<tr><td>") == 4
+    assert "4 of 100 rows" in ran.text
+    assert len(notebook.names["kept"]) == 100
+    assert "20 of 100 rows" in notebook.sabot("SELECT range AS i FROM range(100)").text
+
+
+def test_max_rows_says_that_it_cut(notebook: Notebook) -> None:
+    ran = notebook.sabot("SELECT range AS i FROM range(100000)", "kept << --show --max-rows 50")
+    assert "TRUNCATED at 50" in ran.text
+    assert "TRUNCATED at 50" in ran.html
+    assert len(notebook.names["kept"]) == 50
+
+
+def test_parameters_are_bound(notebook: Notebook) -> None:
+    notebook.names.update(low=2, name="it's; DROP TABLE t --", day=dt.date(2024, 2, 29), values={"a": 1, "b": None})
+    notebook.sabot("SELECT $name, $low + 1, $day, $nothing", "kept << -p nothing=None")
+    assert notebook.names["kept"].fetchall() == [("it's; DROP TABLE t --", 3, dt.date(2024, 2, 29), None)]
+    notebook.sabot("SELECT $a, $b", "kept << -p values")
+    assert notebook.names["kept"].fetchall() == [(1, None)]
+    notebook.sabot("SELECT ?, ?", "kept << --params [low, 'x']")
+    assert notebook.names["kept"].fetchall() == [(2, "x")]
+
+
+def test_a_parameter_without_a_scalar_is_an_error(notebook: Notebook) -> None:
+    notebook.names["many"] = [1, 2]
+    ran = notebook.run("%%sabot\nSELECT $many")
+    assert isinstance(ran.error, sabot_sql.ConfigError)
+    assert "$many is a list; only single values are taken from the notebook" in ran.out
+
+
+def test_frames_of_the_notebook_are_tables(notebook: Notebook) -> None:
+    notebook.names["people"] = pd.DataFrame({"name": ["a", "b"], "age": [30, 40]})
+    notebook.names["arrow"] = pa.table({"name": ["a"], "city": ["Zürich"]})
+    notebook.sabot("SELECT city, age FROM people JOIN arrow USING (name)", "kept <<")
+    assert notebook.names["kept"].fetchall() == [("Zürich", 30)]
+    notebook.sabot("SELECT count(*) FROM kept", "again <<")
+    assert notebook.names["again"].fetchall() == [(1,)]
+
+
+def test_another_session(notebook: Notebook) -> None:
+    with sabot_sql.connect() as other:
+        notebook.names["other"] = other
+        notebook.sabot("CREATE TABLE only_there AS SELECT 1 AS a", "-c other")
+        assert notebook.sabot("FROM only_there", "--conn other").rows == [["1"]]
+        assert isinstance(notebook.run("%%sabot\nFROM only_there").error, sabot_sql.BindError)
+    ran = notebook.run("%%sabot -c nowhere\nSELECT 1")
+    assert "--conn nowhere: no Session of that name" in ran.out
+
+
+def test_a_mistake_in_sql_shows_no_traceback(notebook: Notebook) -> None:
+    notebook.sabot("CREATE TABLE orders AS SELECT 1 AS o_orderkey")
+    ran = notebook.run("%%sabot\nSELECT 1,\n       o_orderkeyy FROM orders")
+    assert isinstance(ran.error, sabot_sql.BindError)
+    lines = ran.out.splitlines()
+    assert lines[0].startswith("SabotSQLError [")
+    assert lines[1] == "  2 |        o_orderkeyy FROM orders"
+    assert lines[2] == "    |        ^^^^^^^^^^^   Line 2, Col: 8"
+    assert "did you mean: o_orderkey" in lines[3]
+    assert "Traceback" not in ran.out
+
+
+def test_short_errors_can_be_turned_off(notebook: Notebook) -> None:
+    assert notebook.run("%config SabotMagic.short_errors = False").error is None
+    ran = notebook.run("%%sabot\nSELECT nope")
+    assert "Traceback" in ran.out
+    assert "session.py" in ran.out
+    assert isinstance(ran.error, sabot_sql.BindError)
+
+
+def test_a_mistake_in_the_first_line(notebook: Notebook) -> None:
+    ran = notebook.run("%%sabot --agent 4\nSELECT 1")
+    assert "no option --agent" in ran.out
+    assert "did you mean: --agents?" in ran.out
+    assert "the cell has no SQL below its first line" in notebook.run("%%sabot\n\n").out
+
+
+def test_help_and_status(notebook: Notebook) -> None:
+    assert "--explain [text|json|svg]" in notebook.run("%sabot --help").out
+    assert notebook.run("%sabot").out == notebook.run("%%sabot --help\n ").out
+    assert notebook.run("%sabot --status").out == "no session yet: the first query starts one\n"
+    notebook.sabot("SELECT 1")
+    assert notebook.run("%sabot --status").out == "agents: auto · isolation: thread · running: nothing\n"
+    assert notebook.run("%sabot --cancel").out == "cancelled: nothing, no query is running\n"
+    assert "no query q-1 is running" in notebook.run("%sabot --cancel q-1").out
+
+
+def test_configuration(notebook: Notebook) -> None:
+    assert notebook.run("%config SabotMagic.limit = 3").error is None
+    assert "3 of 9 rows" in notebook.sabot("SELECT range FROM range(9)").text
+    assert "5 of 9 rows" in notebook.sabot("SELECT range FROM range(9)", "-n 5").text
+    listed = notebook.run("%config SabotMagic").out
+    for name in ("agents", "limit", "max_rows", "timeout_seconds", "progress", "short_errors"):
+        assert f"SabotMagic.{name}" in listed
+    notebook.run("%config SabotMagic.max_rows = 4")
+    assert "TRUNCATED at 4" in notebook.sabot("SELECT range FROM range(9)").text
+
+
+def test_a_query_gives_up_in_time(notebook: Notebook) -> None:
+    start = time.monotonic()
+    ran = notebook.run(
+        "%%sabot --timeout 0.3\nSELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range + b.range = 7"
+    )
+    assert isinstance(ran.error, sabot_sql.QueryTimeout)
+    assert time.monotonic() - start < 5
+    assert notebook.sabot("SELECT 1").rows == [["1"]]
+
+
+def test_explain_runs_nothing(notebook: Notebook) -> None:
+    sql = "SELECT error('it ran') AS a FROM range(3)"
+    for form in ("", "text", "json", "svg"):
+        assert notebook.run(f"%%sabot --explain {form}\n{sql}").error is None
+    assert "text/html" in notebook.run(f"%%sabot --explain\n{sql}").displays[0]
+    assert "single" in notebook.run(f"%%sabot --explain text\n{sql}").out
+    bundle = notebook.run(f"%%sabot --explain json\n{sql}").displays[0]
+    assert bundle["application/json"]["mode"] == "single"
+    assert json.loads(bundle["text/plain"]) == bundle["application/json"]
+    assert notebook.run(f"%%sabot --explain svg\n{sql}").displays[0]["image/svg+xml"].startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    "hostile", ["<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "javascript:alert(1)"]
+)
+def test_hostile_text_stays_text(notebook: Notebook, hostile: str) -> None:
+    quoted = hostile.replace("'", "''")
+    ran = notebook.sabot(f"SELECT '{quoted}' AS \"{hostile}\"", "--profile")
+    assert "<img" not in ran.html
+    assert "<script" not in ran.html
+    assert not re.search("(href|src|action|on[a-z]+) *=", re.sub(">[^<]*<", "><", ran.html))
+    error = notebook.run(f'%%sabot\nSELECT "{hostile}"')
+    assert hostile in error.out
+    assert error.displays == []
+
+
+def test_loading_twice_is_loading_once(notebook: Notebook) -> None:
+    matchers = list(notebook.shell.Completer.custom_matchers)
+    assert notebook.run("%reload_ext sabot_sql").error is None
+    assert len(notebook.shell.Completer.custom_matchers) == len(matchers)
+
+
+def test_unloading_restores_what_was_there(notebook: Notebook) -> None:
+    shell = notebook.shell
+    assert notebook.run("%unload_ext sabot_sql").error is None
+
+    def own(line: str) -> None:
+        print("mine", line)
+
+    configurables, matchers = list(shell.configurables), list(shell.Completer.custom_matchers)
+    shell.register_magic_function(own, "line", "sabot")
+    found = {kind: dict(magics) for kind, magics in shell.magics_manager.magics.items()}
+    notebook.run("%load_ext sabot_sql")
+    notebook.sabot("SELECT 1")
+    assert shell.magics_manager.magics["line"]["sabot"] is not found["line"]["sabot"]
+    notebook.run("%unload_ext sabot_sql")
+    assert shell.magics_manager.magics == found
+    assert shell.configurables == configurables
+    assert shell.Completer.custom_matchers == matchers
+    assert notebook.run("%sabot hello").out == "mine hello\n"
+    del shell.magics_manager.magics["line"]["sabot"]
+    notebook.run("%load_ext sabot_sql")
+
+
+def test_the_magic_adds_less_than_ten_milliseconds(notebook: Notebook) -> None:
+    notebook.names.update(x=1, frame=pd.DataFrame({"a": range(1000)}))
+    notebook.sabot("SELECT 1", "kept <<")
+    with sabot_sql.connect() as session:
+        notebook.names["other"] = session
+        sql = "SELECT $x AS x, range AS i FROM range(1000)"
+        plain, magic = [], []
+        for _ in range(7):
+            start = time.perf_counter()
+            session.query(sql, {"x": 1})
+            middle = time.perf_counter()
+            ran = notebook.run(f"%%sabot -c other\n{sql}")
+            end = time.perf_counter()
+            assert ran.error is None
+            plain.append(middle - start)
+            magic.append(end - middle)
+    # With everything that is shown: table, plan, parameters from the notebook.
+    assert min(magic) - min(plain) < 0.010
