@@ -1,10 +1,11 @@
-from builtins import bytes as Bytes
 from collections.abc import Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Protocol, Self, final
+from typing import Protocol, Self, TypeAlias, final
 
 from sabot_native.output import Output
+
+Blob: TypeAlias = bytes
 
 class ArrowStreamable(Protocol):
     """Anything that exports an Arrow C stream: a DuckDB relation, a pyarrow table or reader, a PartitionStream."""
@@ -81,12 +82,12 @@ class Manifest:
     def heavy(self) -> list[tuple[int, int, int]]:
         """(hash, count, error bound) of the heavy hitters of a hash scheme, heaviest first."""
     @property
-    def sample(self) -> list[Bytes]:
+    def sample(self) -> list[Blob]:
         """Keys drawn by ``Scheme.sampled``."""
-    def to_bytes(self) -> Bytes:
+    def to_bytes(self) -> Blob:
         """For another process of this host."""
     @staticmethod
-    def from_bytes(data: Bytes) -> Manifest:
+    def from_bytes(data: Blob) -> Manifest:
         """Raises CorruptSegment for anything that to_bytes() did not write."""
 
 @final
