@@ -15,6 +15,7 @@ from sabot_planner.operators import (
     StreamOperatorNode,
 )
 from sabot_planner.plan import EdgeFacts, Mode, PlanContext, PlanSettings, QueryPlan, SourceInfo
+from sabot_planner.planner import plan_query
 
 __all__ = [
     "Column",
@@ -35,5 +36,6 @@ __all__ = [
     "StreamOperatorNode",
     "Task",
     "TaskInput",
+    "plan_query",
     "to_execution_graph",
 ]

@@ -77,7 +77,6 @@ class JobGraph:
         except CycleError as error:
             raise InvalidJobGraph(f"the job graph has a cycle: {' -> '.join(error.args[1])}") from None
 
-
     def to_execution_graph(self) -> ExecutionGraph:
         """All tasks of this graph; see :mod:`sabot_planner.execution_graph`."""
         return to_execution_graph(self)

@@ -94,7 +94,9 @@ class StreamOperatorNode:
     def __post_init__(self) -> None:
         _check_id("operator", self.operator_id)
         if self.parallelism < 1:
-            raise InvalidJobGraph(f"operator {self.operator_id!r}: parallelism is {self.parallelism}, at least 1 needed")
+            raise InvalidJobGraph(
+                f"operator {self.operator_id!r}: parallelism is {self.parallelism}, at least 1 needed"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class PlanContext(Protocol):
         ...
 
     def rows_estimated(self, tables: Sequence[str]) -> int | None:
-        """DuckDB's own estimate of the rows of the join over these scans (named in plan order), if it made one."""
+        """DuckDB's own estimate of the rows of the join over the scans with these aliases, if it made one."""
         ...
 
 
@@ -72,12 +72,16 @@ class PlanSettings:
     ``broadcast_bytes``: a join side up to this size may be replicated.
     ``coalesce_bytes``: a consumer task is worth its cost from this many input bytes on.
     ``grant_bytes``: the working set of one partition should stay below it.
+    ``partitions`` forces the parallelism of every distributed stage; otherwise it is the number of agents.
+    ``gather_rows``: a sub-plan over sources of at most so many rows is not worth splitting to be broadcast.
     """
 
     broadcast_bytes: int = 16 << 20
     coalesce_bytes: int = 4 << 20
     grant_bytes: int = 512 << 20
     buckets_per_agent: int = 4
+    gather_rows: int = 10_000
+    partitions: int | None = None
     adaptive: bool = True
 
 

@@ -20,7 +20,7 @@ def task_sql(sql: str, bindings: Iterable[tuple[str, tuple[str, ...], str]]) -> 
     match = re.match(r"\s*WITH\s+(RECURSIVE\s+)?", sql, re.IGNORECASE)
     if match:
         recursive = "RECURSIVE " if match.group(1) else ""
-        return f"WITH {recursive}{', '.join(parts)}, {sql[match.end():]}"
+        return f"WITH {recursive}{', '.join(parts)}, {sql[match.end() :]}"
     return f"WITH {', '.join(parts)} {sql}"
 
 

@@ -1,0 +1,198 @@
+"""Types of plan columns: read off casts and sources where they stand, asked of DuckDB where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sqlglot import exp
+
+from sabot_planner.dialect import to_sql, type_text
+from sabot_planner.logical import (
+    Aggregate,
+    Computed,
+    CteRef,
+    Join,
+    LateralCall,
+    Node,
+    Project,
+    RecursiveCte,
+    RecursiveRef,
+    Scan,
+    SetOp,
+    Values,
+    Window,
+)
+from sabot_planner.plan import PlanContext
+from sabot_planner.scalars import columns_of
+
+_BOOLEAN = (
+    exp.EQ,
+    exp.NEQ,
+    exp.LT,
+    exp.LTE,
+    exp.GT,
+    exp.GTE,
+    exp.And,
+    exp.Or,
+    exp.Not,
+    exp.Is,
+    exp.In,
+    exp.Between,
+    exp.NullSafeEQ,
+    exp.NullSafeNEQ,
+    exp.Boolean,
+)
+STATE = "AGGREGATE_STATE"
+"""What DuckDB calls the type of every aggregate state."""
+
+_WIDTHS = {
+    "BOOLEAN": 1,
+    "TINYINT": 1,
+    "UTINYINT": 1,
+    "SMALLINT": 2,
+    "USMALLINT": 2,
+    "INTEGER": 4,
+    "UINTEGER": 4,
+    "DATE": 4,
+    "FLOAT": 4,
+    "HUGEINT": 16,
+    "UHUGEINT": 16,
+    "UUID": 16,
+    "INTERVAL": 16,
+    "VARCHAR": 24,
+    "BLOB": 24,
+    STATE: 32,
+}
+
+
+class ColumnTypes:
+    """DuckDB types of the columns of a plan's nodes; one question per node at most, remembered."""
+
+    def __init__(self, context: PlanContext) -> None:
+        self._context = context
+        self._types: dict[str, str] = {}
+        self._visited: dict[int, Node] = {}
+
+    def of(self, node: Node) -> dict[str, str]:
+        """Types of all columns of ``node`` by name."""
+        self._visit(node)
+        return {name: self._types[name] for name in node.columns}
+
+    def learn(self, types: Mapping[str, str]) -> None:
+        """Take the types of new columns from who made them: DuckDB cannot be asked about aggregate states."""
+        self._types.update(types)
+
+    def of_expressions(self, expressions: Sequence[exp.Expression], node: Node) -> tuple[str, ...]:
+        """Types of expressions over the columns of ``node``."""
+        self._visit(node)
+        known = [self._read_off(e) for e in expressions]
+        asked = [e for e, t in zip(expressions, known, strict=True) if t is None]
+        if asked:
+            answers = iter(self._ask(asked))
+            known = [t if t is not None else next(answers) for t in known]
+        return tuple(t for t in known if t is not None)
+
+    def _ask(self, expressions: Sequence[exp.Expression]) -> tuple[str, ...]:
+        names = sorted(columns_of(*expressions) & self._types.keys())
+        columns = ", ".join(f"CAST(NULL AS {self._types[name]}) AS {name}" for name in names)
+        return self._context.types([to_sql(e) for e in expressions], f"(SELECT {columns or '1'})")
+
+    def _read_off(self, expression: exp.Expression) -> str | None:
+        kind = type(expression)
+        if kind is exp.Column:
+            return self._types.get(expression.args["this"].args["this"])
+        if kind is exp.Cast or kind is exp.TryCast:
+            return type_text(expression)
+        if kind in _BOOLEAN:
+            return "BOOLEAN"
+        if kind is exp.Collate:
+            return "VARCHAR"
+        if kind is exp.Anonymous and expression.args["this"] == "count_star":
+            return "BIGINT"
+        return None
+
+    def _visit(self, node: Node) -> None:
+        if id(node) in self._visited:
+            return
+        self._visited[id(node)] = node
+        for child in node.inputs:
+            self._visit(child)
+            if isinstance(node, RecursiveCte):
+                # The step reads columns typed like the anchor's.
+                self._types.update(zip(node.names, (self._types[c] for c in node.anchor.columns), strict=True))
+                self._name_references(node.step, node)
+        match node:
+            case Scan():
+                self._types.update(zip(node.names, (c.type for c in node.source.columns), strict=True))
+            case Values():
+                if node.names:
+                    self._add(node.names, node.rows[0])
+            case Project():
+                self._add_computed(node.items)
+            case Aggregate():
+                self._add_computed(node.keys + node.aggregates)
+                self._types.update((g.name, "BIGINT") for g in node.groupings)
+            case Window():
+                self._add_computed(node.items)
+            case LateralCall():
+                self._add_lateral(node)
+            case SetOp():
+                self._rename(node.names, node.branches[0].columns)
+            case CteRef():
+                self._rename(node.names, node.shared.columns)
+            case Join():
+                if node.marker is not None:
+                    self._types[node.marker] = "BOOLEAN"
+            case _:
+                pass
+
+    def _name_references(self, step: Node, cte: RecursiveCte) -> None:
+        stack = [step]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, RecursiveRef) and node.cte_id == cte.cte_id:
+                self._rename(node.names, cte.names)
+            stack.extend(node.inputs)
+
+    def _rename(self, names: Sequence[str], sources: Sequence[str]) -> None:
+        self._types.update(zip(names, [self._types[s] for s in sources], strict=True))
+
+    def _add_computed(self, items: Sequence[Computed]) -> None:
+        self._add([i.name for i in items], [i.expression for i in items])
+
+    def _add(self, names: Sequence[str], expressions: Sequence[exp.Expression]) -> None:
+        unknown = []
+        for name, expression in zip(names, expressions, strict=True):
+            if name in self._types:
+                continue
+            known = self._read_off(expression)
+            if known is None:
+                unknown.append((name, expression))
+            else:
+                self._types[name] = known
+        if unknown:
+            self._types.update(zip((n for n, _ in unknown), self._ask([e for _, e in unknown]), strict=True))
+
+    def _add_lateral(self, node: LateralCall) -> None:
+        names = sorted(columns_of(node.function))
+        columns = ", ".join(f"CAST(NULL AS {self._types[name]}) AS {name}" for name in names)
+        out = ", ".join(node.names)
+        relation = f"(SELECT {columns or '1'}) CROSS JOIN {to_sql(node.function)} AS lateral_({out})"
+        self._types.update(zip(node.names, self._context.types(list(node.names), relation), strict=True))
+
+
+def width_bytes(types: Mapping[str, str], names: Sequence[str]) -> int:
+    """A guess of the bytes of one row of the columns ``names``: their fixed widths, 24 for text, 48 for nested."""
+    total = 0
+    for name in names:
+        text = types.get(name, "BIGINT")
+        known = _WIDTHS.get(text)
+        if known is None:
+            if text.startswith("DECIMAL"):
+                known = 16
+            elif text.endswith("]") or text.startswith(("STRUCT", "MAP", "UNION")):
+                known = 48
+            else:
+                known = 8
+        total += known
+    return max(total, 1)

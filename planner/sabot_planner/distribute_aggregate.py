@@ -1,0 +1,119 @@
+"""Placing GROUP BY: in place, in two phases, or by moving the rows to their group."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sabot_planner.aggregates import TwoPhase, describe, two_phase
+from sabot_planner.column_types import STATE
+from sabot_planner.dialect import call, function_call
+from sabot_planner.logical import Aggregate, Computed, Project
+from sabot_planner.partitioning import Clustered, renamed, satisfies
+from sabot_planner.scalars import column, key_name
+
+if TYPE_CHECKING:
+    from sabot_planner.distribute import Distributor, Placed
+
+
+def place_aggregate(walk: Distributor, node: Aggregate, parallel: bool) -> Placed:
+    """The aggregate placed."""
+    child = walk.settled(walk.place(node.input, parallel))
+    key_names = tuple(key_name(k.expression) for k in node.keys)
+    in_every_set = _keys_in_every_set(node)
+    if satisfies(child.partitioning, Clustered(tuple(key_names[i] for i in in_every_set))):
+        names: dict[str, set[str]] = {}
+        for key, name in zip(node.keys, key_names, strict=True):
+            names.setdefault(name, set()).add(key.name)
+        return replace(child, node=replace(node, input=child.node), partitioning=renamed(child.partitioning, names))
+    keys = [k.expression for k in node.keys]
+    hashable = walk.hashable(keys, node.input)
+    phases = _phases(walk, node) if hashable and not _duplicate_sets(node) else None
+    if phases is not None:
+        return _in_two_phases(walk, node, child, phases)
+    if keys and hashable and node.grouping_sets is None:
+        moved = walk.hash(child, keys, f"{_whole_group(walk, node)} needs its whole group")
+        names = {}
+        for key, name in zip(node.keys, key_names, strict=True):
+            names.setdefault(name, set()).add(key.name)
+        return replace(moved, node=replace(node, input=moved.node), partitioning=renamed(moved.partitioning, names))
+    gathered = walk.gather_rows(child, f"{_whole_group(walk, node)} cannot be combined from parts")
+    return replace(gathered, node=replace(node, input=gathered.node))
+
+
+def _keys_in_every_set(node: Aggregate) -> tuple[int, ...]:
+    ordinals = set(range(len(node.keys)))
+    for one in node.grouping_sets or ():
+        ordinals &= set(one)
+    return tuple(sorted(ordinals))
+
+
+def _duplicate_sets(node: Aggregate) -> bool:
+    sets = [tuple(sorted(set(s))) for s in node.grouping_sets or ()]
+    return len(set(sets)) != len(sets)
+
+
+def _phases(walk: Distributor, node: Aggregate) -> list[TwoPhase] | None:
+    """The two phases of every aggregate, None where one of them has none."""
+    types = walk.types.of(node)
+    phases = []
+    for aggregate in node.aggregates:
+        found = function_call(aggregate.expression)
+        arguments = found[1] if found is not None else []
+        argument_types = walk.types.of_expressions(arguments, node.input) if arguments else ()
+        one = two_phase(aggregate, argument_types, types[aggregate.name])
+        if one is None:
+            return None
+        phases.append(one)
+    return phases
+
+
+def _whole_group(walk: Distributor, node: Aggregate) -> str:
+    types = walk.types.of(node)
+    for aggregate in node.aggregates:
+        found = function_call(aggregate.expression)
+        arguments = found[1] if found is not None else []
+        argument_types = walk.types.of_expressions(arguments, node.input) if arguments else ()
+        if two_phase(aggregate, argument_types, types[aggregate.name]) is None:
+            return describe(aggregate)
+    return "GROUP BY"
+
+
+def _in_two_phases(walk: Distributor, node: Aggregate, child: Placed, phases: list[TwoPhase]) -> Placed:
+    partial_columns = tuple(p for phase in phases for p in phase.partial)
+    groupings = node.groupings
+    if node.grouping_sets is not None:
+        # Sets that leave the same keys NULL are told apart by their id, which is a key of the second phase.
+        set_id = call("grouping", *(k.expression for k in node.keys)) if node.keys else None
+        if set_id is not None:
+            set_id.args.pop("schema")
+            groupings = (*groupings, Computed(f"{node.keys[0].name}g", set_id))
+    speaks = any(_may_be_silent(a) for a in node.aggregates) and not node.keys
+    partial = replace(node, input=child.node, aggregates=partial_columns, groupings=groupings, having_rows=speaks)
+    types = walk.types.of(node)
+    walk.types.learn(
+        {
+            p.name: STATE if p.expression.args.get("export_state") else types[phase.final.name]
+            for phase in phases
+            for p in phase.partial
+        }
+    )
+    walk.types.learn({g.name: "BIGINT" for g in groupings})
+    placed = replace(child, node=partial)
+    final_keys = tuple(Computed(k.name, column(k.name)) for k in (*node.keys, *groupings))
+    if node.keys:
+        moved = walk.hash(placed, [k.expression for k in final_keys], "partial groups of equal keys must meet")
+    else:
+        moved = walk.gather(placed, "one partial result of each task")
+    finals = tuple(phase.final for phase in phases)
+    final = Aggregate(moved.node, final_keys, finals)
+    if groupings == node.groupings and not groupings:
+        return replace(moved, node=final)
+    wanted = tuple(Computed(name, column(name)) for name in node.columns)
+    return replace(moved, node=Project(final, wanted))
+
+
+def _may_be_silent(aggregate: Computed) -> bool:
+    # any_value over partial results must not see the NULL of a task that had no rows.
+    found = function_call(aggregate.expression)
+    return found is not None and found[0] == "any_value"

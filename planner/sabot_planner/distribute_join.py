@@ -1,0 +1,229 @@
+"""Placing joins: reuse a partitioning, broadcast the smaller side, or hash both by the join keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sqlglot import exp
+
+from sabot_planner.logical import Join, JoinKind, Node
+from sabot_planner.partitioning import Arbitrary, Hashed, Partitioning, Replicated, Single, merge_equal
+from sabot_planner.scalars import EquiKey, equi_keys, key_name
+
+if TYPE_CHECKING:
+    from sabot_planner.distribute import Distributor, Placed
+
+_RIGHT_MAY_BE_COPIED = frozenset(
+    {
+        JoinKind.INNER,
+        JoinKind.CROSS,
+        JoinKind.LEFT,
+        JoinKind.SEMI,
+        JoinKind.ANTI,
+        JoinKind.MARK,
+        JoinKind.SINGLE,
+        JoinKind.ASOF,
+        JoinKind.ASOF_LEFT,
+    }
+)
+"""Kinds in which every row of the left side decides for itself. In the others an unmatched row of the right side comes
+out, and would come out once per task that has a copy of it."""
+
+_LEFT_MAY_BE_COPIED = frozenset(
+    {JoinKind.INNER, JoinKind.CROSS, JoinKind.RIGHT, JoinKind.RIGHT_SEMI, JoinKind.RIGHT_ANTI}
+)
+
+
+def place_join(walk: Distributor, node: Join, parallel: bool) -> Placed:
+    """The join placed."""
+    left, right = walk.place(node.left, parallel), walk.place(node.right, parallel)
+    if node.kind is JoinKind.POSITIONAL:
+        return _in_one_task(walk, node, left, right, "a positional join needs both sides in order")
+    if _together(left, right):
+        both_copied = isinstance(left.partitioning, Replicated) and isinstance(right.partitioning, Replicated)
+        return replace(
+            left, node=_joined(node, left.node, right.node), partitioning=Replicated() if both_copied else Single()
+        )
+    keys = _usable_keys(walk, node)
+    plan = _cheapest(walk, node, left, right, keys)
+    return plan if plan is not None else _in_one_task(walk, node, left, right, f"a {node.kind} join without equal keys")
+
+
+def _joined(node: Join, left: Node, right: Node) -> Join:
+    return replace(node, left=left, right=right)
+
+
+def _together(left: Placed, right: Placed) -> bool:
+    return all(isinstance(p.partitioning, Single | Replicated) and not p.local for p in (left, right))
+
+
+def _in_one_task(walk: Distributor, node: Join, left: Placed, right: Placed, reason: str) -> Placed:
+    one, two = walk.gather_rows(left, reason), walk.gather_rows(right, reason)
+    return replace(one, node=_joined(node, one.node, two.node), partitioning=Single())
+
+
+def _usable_keys(walk: Distributor, node: Join) -> list[EquiKey]:
+    """The equalities by which both sides may be hashed apart."""
+    left_names, right_names = frozenset(node.left.columns), frozenset(node.right.columns)
+    keys, _ = equi_keys(node.condition, left_names, right_names)
+    if node.kind is JoinKind.MARK:
+        # A plain equality with a NULL on the right makes the marker NULL for every unmatched row, wherever it is:
+        # only the null-safe (correlated) keys say whose NULL concerns whom.
+        keys = [k for k in keys if k.null_safe]
+    left_types = walk.types.of_expressions([k.left for k in keys], node.left)
+    right_types = walk.types.of_expressions([k.right for k in keys], node.right)
+    return [
+        key
+        for key, lt, rt in zip(keys, left_types, right_types, strict=True)
+        if lt == rt and walk.hashable([key.left], node.left) and walk.hashable([key.right], node.right)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    cost_bytes: float
+    order: int
+    placed: Placed
+
+
+def _cheapest(walk: Distributor, node: Join, left: Placed, right: Placed, keys: list[EquiKey]) -> Placed | None:
+    """The way that moves the fewest bytes; where two tie, the one named first."""
+    choices: list[_Choice] = []
+    left_bytes, right_bytes = walk.bytes(node.left), walk.bytes(node.right)
+    left_spread = not isinstance(left.partitioning, Single | Replicated) and not left.local
+    right_spread = not isinstance(right.partitioning, Single | Replicated) and not right.local
+    if keys:
+        choices.append(_hash_both(walk, node, left, right, keys, left_bytes, right_bytes))
+    limit = walk.context.settings.broadcast_bytes
+    forced = not keys
+    if node.kind in _RIGHT_MAY_BE_COPIED and (right_bytes <= limit or forced or _is_copied(right)):
+        anchor = (
+            left
+            if left_spread
+            else walk.spread(walk.gather(left, "") if not left.local else left, "to join in parallel")
+        )
+        cost = right_bytes * walk.width + (0 if left_spread else left_bytes)
+        copied = _copy(walk, node.right, right, right_bytes)
+        choices.append(
+            _Choice(
+                0 if _is_copied(right) and left_spread else cost,
+                1,
+                replace(anchor, node=_joined(node, anchor.node, copied)),
+            )
+        )
+    if node.kind in _LEFT_MAY_BE_COPIED and (left_bytes <= limit or forced or _is_copied(left)):
+        anchor = (
+            right
+            if right_spread
+            else walk.spread(walk.gather(right, "") if not right.local else right, "to join in parallel")
+        )
+        cost = left_bytes * walk.width + (0 if right_spread else right_bytes)
+        copied = _copy(walk, node.left, left, left_bytes)
+        choices.append(
+            _Choice(
+                0 if _is_copied(left) and right_spread else cost,
+                2,
+                replace(anchor, node=_joined(node, copied, anchor.node)),
+            )
+        )
+    if not choices:
+        return None
+    best = min(choices, key=lambda c: (c.cost_bytes, c.order)).placed
+    return replace(best, partitioning=_after(node, best.partitioning, keys))
+
+
+def _is_copied(placed: Placed) -> bool:
+    return isinstance(placed.partitioning, Replicated)
+
+
+def _copy(walk: Distributor, node: Node, placed: Placed, size_bytes: int) -> Node:
+    if _is_copied(placed):
+        return placed.node
+    return walk.broadcast(node, placed, f"about {size_bytes} bytes: less to copy to every task than to hash both sides")
+
+
+def _hash_both(
+    walk: Distributor,
+    node: Join,
+    left: Placed,
+    right: Placed,
+    keys: list[EquiKey],
+    left_bytes: int,
+    right_bytes: int,
+) -> _Choice:
+    """Both sides hashed by the same keys; a side that is already partitioned by some of them stays where it is."""
+    best: _Choice | None = None
+    for chosen, left_stays, right_stays in _key_orders(left.partitioning, right.partitioning, keys):
+        cost = (0.0 if left_stays else 2.0 * left_bytes) + (0.0 if right_stays else 2.0 * right_bytes)
+        if best is not None and cost >= best.cost_bytes:
+            continue
+        one = left if left_stays else walk.hash(left, [k.left for k in chosen], "rows of equal keys must meet")
+        two = right if right_stays else walk.hash(right, [k.right for k in chosen], "rows of equal keys must meet")
+        part = Hashed(tuple(frozenset({key_name(k.left), key_name(k.right)}) for k in chosen))
+        best = _Choice(cost, 0, replace(one, node=_joined(node, one.node, two.node), partitioning=part, local=False))
+    assert best is not None
+    return best
+
+
+def _key_orders(left: Partitioning, right: Partitioning, keys: list[EquiKey]) -> list[tuple[list[EquiKey], bool, bool]]:
+    """Ways to choose the hash keys: as the left side has them, as the right side has them, or all."""
+    ways = []
+    from_left = _matching(left, keys, left_side=True)
+    if from_left is not None:
+        ways.append((from_left, True, _hashed_as(right, from_left)))
+    from_right = _matching(right, keys, left_side=False)
+    if from_right is not None and from_right != from_left:
+        ways.append((from_right, False, True))
+    ways.append((keys, False, False))
+    return ways
+
+
+def _matching(part: Partitioning, keys: list[EquiKey], left_side: bool) -> list[EquiKey] | None:
+    """The join keys that correspond, in order, to the keys by which a side is hashed already."""
+    if not isinstance(part, Hashed):
+        return None
+    chosen = []
+    for names in part.keys:
+        found = next((k for k in keys if key_name(k.left if left_side else k.right) in names), None)
+        if found is None:
+            return None
+        chosen.append(found)
+    return chosen
+
+
+def _hashed_as(right: Partitioning, chosen: list[EquiKey]) -> bool:
+    return (
+        isinstance(right, Hashed)
+        and len(right.keys) == len(chosen)
+        and all(key_name(k.right) in names for k, names in zip(chosen, right.keys, strict=True))
+    )
+
+
+def _after(node: Join, part: Partitioning, keys: list[EquiKey]) -> Partitioning:
+    """What the join's output offers: an inner join makes its keys equal, an outer join pads one side with NULL."""
+    pairs = [(key_name(k.left), key_name(k.right)) for k in keys]
+    match node.kind:
+        case JoinKind.INNER:
+            return merge_equal(part, pairs)
+        case JoinKind.FULL:
+            return Arbitrary() if isinstance(part, Hashed) else part
+        case JoinKind.LEFT | JoinKind.SINGLE | JoinKind.ASOF_LEFT:
+            return _keeping(part, frozenset(node.right.columns), {right for _, right in pairs})
+        case JoinKind.RIGHT:
+            return _keeping(part, frozenset(node.left.columns), {left for left, _ in pairs})
+        case _:
+            return part
+
+
+def _keeping(part: Partitioning, padded: frozenset[str], padded_keys: set[str]) -> Partitioning:
+    """The partitioning without the names of the side that is padded with NULL."""
+    if not isinstance(part, Hashed):
+        return part
+    kept = tuple(key - padded - padded_keys for key in part.keys)
+    return Hashed(kept) if all(kept) else Arbitrary()
+
+
+def is_equality(term: exp.Expression) -> bool:
+    """Whether a join term is an equality, null-safe or not."""
+    return type(term) in (exp.EQ, exp.NullSafeEQ)

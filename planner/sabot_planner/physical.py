@@ -1,0 +1,49 @@
+"""Nodes that only a distributed plan has: rows on the move, and sources as tasks read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+from sabot_planner.logical import Node, Scan, SortKey
+from sabot_planner.operators import Decided, ShuffleEdgeType
+
+
+@dataclass(frozen=True, eq=False)
+class Exchange(Node):
+    """The input's rows, moved: the input is computed by one stage, this node is read by the next.
+
+    ``keys`` place the rows of HASH, ``sort_keys`` those of RANGE. ``gather``: one task reads everything, in producer
+    order. ``rows`` and ``bytes`` are estimates.
+    """
+
+    input: Node
+    edge_type: ShuffleEdgeType
+    keys: tuple[exp.Expression, ...] = ()
+    sort_keys: tuple[SortKey, ...] = ()
+    gather: bool = False
+    rows: int = 0
+    bytes: int = 0
+    reason: str = ""
+    decided: Decided = Decided.PLAN
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.input,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.input.columns
+
+
+@dataclass(frozen=True, eq=False)
+class TaskScan(Node):
+    """A scan in a stage: with ``sliced`` each task reads its own part of the source, else the one task reads it all."""
+
+    scan: Scan
+    sliced: bool
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.scan.names

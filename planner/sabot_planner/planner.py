@@ -1,0 +1,97 @@
+"""The planner's one entry: exported SQL in, a query plan out."""
+
+from __future__ import annotations
+
+from sqlglot import exp
+
+from sabot_planner.build import build
+from sabot_planner.check import check
+from sabot_planner.column_types import ColumnTypes
+from sabot_planner.dialect import function_call
+from sabot_planner.distribute import Distributor
+from sabot_planner.errors import Undistributable
+from sabot_planner.estimate import Estimator
+from sabot_planner.logical import Computed, Filter, Join, LateralCall, Node, Project, Scan, Sort, Window, walk
+from sabot_planner.operators import Column
+from sabot_planner.physical import Exchange
+from sabot_planner.plan import Mode, PlanContext, QueryPlan
+from sabot_planner.prune import prune
+from sabot_planner.rules import apply_rules
+from sabot_planner.scalars import nodes
+from sabot_planner.stages import cut
+
+
+def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
+    """Plan one query for ``context.agents`` agents.
+
+    What cannot be distributed gives a plan of mode SINGLE whose ``reason`` says why; nothing is refused.
+    """
+    try:
+        logical, names = build(exported_sql, context)
+        _refuse_volatile(logical, context)
+    except Undistributable as error:
+        return QueryPlan(Mode.SINGLE, str(error), 1, None)
+    if not any(isinstance(node, Scan) for node in walk(logical)):
+        return QueryPlan(Mode.SINGLE, "the query reads no table", 1, None)
+    types = ColumnTypes(context)
+    output = tuple(Column(n, t) for n, t in zip(names, types.of(logical).values(), strict=True))
+    logical = prune(apply_rules(logical))
+    width = context.settings.partitions or context.agents
+    walker = Distributor(context, types, Estimator(context), width)
+    placed = walker.settled(walker.place(logical))
+    check(placed.node)
+    graph = cut(placed.node, _ordered(logical), width, context.settings)
+    if not any(o.parallelism > 1 for o in graph.operators) and width > 1:
+        return QueryPlan(Mode.SINGLE, _why_single(placed.node), 1, None, output)
+    mode = Mode.PARTLY if walker.gathered else Mode.DISTRIBUTED
+    reason = "; ".join(dict.fromkeys(walker.gathered)) or f"distributed over {context.agents} agents"
+    return QueryPlan(mode, reason, context.agents, graph, output)
+
+
+def _ordered(root: Node) -> bool:
+    """Whether the query promises an order: a sort above everything but projections and limits."""
+    node = root
+    while True:
+        if isinstance(node, Sort):
+            return True
+        if not isinstance(node, Project) and type(node).__name__ != "Limit":
+            return False
+        node = node.inputs[0]
+
+
+def _why_single(root: Node) -> str:
+    if any(isinstance(n, Exchange) for n in walk(root)):
+        return "no part of the query can be split"
+    return "no source of the query can be split"
+
+
+def _refuse_volatile(root: Node, context: PlanContext) -> None:
+    """A volatile function gives other rows when it runs elsewhere or more often: such a query stays whole."""
+    volatile = context.volatile_functions()
+    for node in walk(root):
+        for expression in _expressions(node):
+            for inner in nodes(expression):
+                found = function_call(inner)
+                if found is not None and found[0] in volatile:
+                    raise Undistributable(f"{found[0]}() is volatile")
+
+
+def _expressions(node: Node) -> list[exp.Expression]:
+    match node:
+        case Filter():
+            return [node.predicate]
+        case Project():
+            return [i.expression for i in node.items]
+        case LateralCall():
+            return [node.function]
+        case Join():
+            return [node.condition] if node.condition is not None else []
+        case Sort():
+            return [k.expression for k in node.keys]
+        case _:
+            computed: list[Computed] = []
+            for name in ("keys", "aggregates"):
+                computed += [c for c in getattr(node, name, ()) if isinstance(c, Computed)]
+            if isinstance(node, Window):
+                computed += node.items
+            return [c.expression for c in computed]
