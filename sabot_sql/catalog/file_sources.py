@@ -92,6 +92,8 @@ class FileSource:
     units: tuple[tuple[Piece, int], ...]
     file_column: str | None
     """The name under which the user asked for the file name, if so."""
+    virtual: frozenset[str]
+    """Which of the columns are DuckDB's virtual ones; a file may have columns of the same names."""
 
     def slice(self, index: int, count: int) -> SliceBinding:
         """Pieces go to the slice in which their middle row falls, so slices are contiguous and nearly even."""
@@ -143,6 +145,8 @@ class FileSource:
 
     def _expression(self, column: Column, file_column: str, first_file: int) -> str:
         name = quote_name(column.name)
+        if column.name not in self.virtual:
+            return name
         if column.name == "filename" and self.file_column is None:
             return f"{quote_name(file_column)} AS filename"
         if column.name == "file_index":

@@ -141,11 +141,12 @@ class MemoryTables:
         return source
 
     def _bind_object(self, name: str, source: MemorySource) -> None:
+        if name in self._shadowed:
+            self._drop(name)
         try:
             self._connection.main.register(name, source.value)
         except (duckdb.Error, RuntimeError) as error:
             raise translate(error) from None
-        self._shadowed.pop(name, None)
 
     def _bind_shadow(self, name: str, source: MemorySource, taken: set[str]) -> tuple[str, ShadowedTable]:
         main = self._connection.main

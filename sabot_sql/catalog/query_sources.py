@@ -170,7 +170,7 @@ class QuerySources:
             return WholeSource(info, relation)
         units = file_units(call, columns, found)
         info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, max(1, len(units)))
-        return FileSource(info, call, relation, found.files, units, file_column)
+        return FileSource(info, call, relation, found.files, units, file_column, frozenset(virtual))
 
     def _table(self, table: TableName, relation: str, virtual: tuple[str, ...], source_id: str) -> Source:
         columns = self._columns(relation, virtual)
