@@ -19,7 +19,7 @@ UNION SELECT keyword_name, 'keyword' FROM duckdb_keywords()
     WHERE keyword_category <> 'unreserved' OR keyword_name = 'by'
 ORDER BY 2 DESC, 1
 """
-# A cell that creates a table is followed by one that reads it: what is known must not be old.
+# Python code may change the tables without the magics: what is known must not be old.
 _CATALOG_SECONDS = 2.0
 _MAX_COMPLETIONS = 500
 
@@ -39,11 +39,16 @@ class SQLCompleter:
     """Completes from the tables of a session, the frames of the notebook and DuckDB's functions.
 
     ``query`` gives what runs SQL on the session, or None while there is no session: the Tab key starts none.
+    ``revision`` changes whenever the tables may have.
     """
 
-    def __init__(self, namespace: Mapping[str, Any], query: Callable[[], Query | None]) -> None:
+    def __init__(
+        self, namespace: Mapping[str, Any], query: Callable[[], Query | None], revision: Callable[[], int]
+    ) -> None:
         self._namespace = namespace
         self._query = query
+        self._revision = revision
+        self._read_revision = -1
         self._tables: dict[str, list[str]] = {}
         self._words: list[tuple[str, str]] = []
         self._read_at = float("-inf")
@@ -107,13 +112,14 @@ class SQLCompleter:
     def _known_tables(self) -> dict[str, list[str]]:
         """Columns by lower-case table name: the session's tables, then the notebook's frames."""
         query = self._query()
-        if query is not None and time.monotonic() - self._read_at > _CATALOG_SECONDS:
+        old = time.monotonic() - self._read_at > _CATALOG_SECONDS or self._read_revision != self._revision()
+        if query is not None and old:
             tables: dict[str, list[str]] = {}
             for table, column in query(_CATALOG_SQL):
                 tables.setdefault(str(table).lower(), []).append(str(column))
             self._tables = tables
             self._words = self._words or [(str(word), str(kind)) for word, kind in query(_WORDS_SQL)]
-            self._read_at = time.monotonic()
+            self._read_at, self._read_revision = time.monotonic(), self._revision()
         frames = {
             name.lower(): frame_columns(value)
             for name, value in self._namespace.items()

@@ -36,7 +36,7 @@ def load(shell: InteractiveShell) -> None:
     register(magic.line, "line", _NAME)
     register(magic.cell, "cell", _NAME)
     _configurables(shell).append(magic)
-    matcher = SQLCompleter(shell.user_ns, magic.catalog_query).matcher()
+    matcher = SQLCompleter(shell.user_ns, magic.catalog_query, lambda: magic.queries_run).matcher()
     shell.Completer.custom_matchers.insert(0, matcher)
     setattr(shell, _ATTRIBUTE, _Loaded(magic, matcher, found))
 

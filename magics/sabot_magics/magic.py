@@ -40,6 +40,7 @@ class SabotMagic(Configurable):
         super().__init__(parent=shell)
         self._ip = shell
         self._own_session: Session | None = None
+        self.queries_run = 0
 
     @needs_local_scope
     def line(self, line: str, local_ns: dict[str, Any] | None = None) -> None:
@@ -123,6 +124,7 @@ class SabotMagic(Configurable):
 
     def _run(self, options: CellOptions, sql: str, namespace: Mapping[str, Any]) -> None:
         session = self._session(options)
+        self.queries_run += 1
         params = bind_parameters(sql, options.params, namespace, self._ip.ev)
         agents = options.agents if options.agents is not None else self.agents
         if options.explain is not None:

@@ -23,7 +23,8 @@ def text(plan: PlanModel, *, width: int = 100) -> str:
         lines.append(plan.reason)
     lines += [f"▲ {finding}" for finding in findings(plan)]
     lines = [clip(line, width) for line in lines]
-    if plan.stages:
+    # One statement on one agent is no tree.
+    if plan.stages and plan.mode != "single":
         lines += ["", "result"]
         longest = max((stage.elapsed_ms or 0.0 for stage in plan.stages), default=0.0)
         for row in tree_rows(plan):

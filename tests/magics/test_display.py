@@ -1,0 +1,81 @@
+"""Progress of a query that takes a while."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from sabot_magics import display
+from sabot_magics.display import ProgressLine
+from tests.magics.conftest import Recorder
+from tests.plan_view import plans
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    return now
+
+
+def running() -> dict[str, Any]:
+    document = plans.q3() | {"state": "running", "elapsed_ms": 700.0}
+    for stage in document["stages"][2:]:
+        stage |= {"state": "waiting", "tasks": []}
+    return document
+
+
+def test_a_terminal_gets_one_line_that_is_taken_back(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = ProgressLine("auto", notebook=False)
+    assert progress.wanted
+    progress(running())
+    assert terminal.getvalue() == ""
+    clock[0] += 0.5
+    progress(running())
+    line = "4 agents (threads) · stage 3/5 · tasks 8/17 · 700 ms · 82 MB moved · running"
+    assert terminal.getvalue() == f"\r{line}"
+    clock[0] += 0.19
+    progress(running())
+    assert terminal.getvalue() == f"\r{line}"
+    clock[0] += 1 / 64
+    progress(running() | {"elapsed_ms": 900.0})
+    progress.close()
+    assert terminal.getvalue().split("\r")[1:] == [line, line.replace("700", "900"), " " * len(line), ""]
+
+
+def test_a_notebook_gets_one_output_that_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch, clock: list[float], shell: InteractiveShell
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(shell, "display_pub", recorder)
+    progress = ProgressLine("auto", notebook=True)
+    for _ in range(128):
+        clock[0] += 1 / 64
+        progress(running())
+    assert [bundle["updates"] for bundle in recorder.bundles] == [7]
+    assert "<svg" in recorder.bundles[0]["data"]["text/html"]
+    progress.close()
+    assert recorder.bundles[0]["data"] == {"text/plain": "", "text/html": ""}
+
+
+def test_logs_and_fast_queries_get_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert not ProgressLine("auto", notebook=False).wanted
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert not ProgressLine("off", notebook=True).wanted
+    assert ProgressLine("text", notebook=True).wanted
+    progress = ProgressLine("auto", notebook=False)
+    progress(running())
+    progress.close()
+    assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
