@@ -84,7 +84,7 @@ class _Builder:
     def __init__(self, tree: exp.Expression, context: PlanContext) -> None:
         self.context = context
         self.cte_count = 0
-        lambdas = set()
+        lambdas: set[str] = set()
         self.mentioned: dict[str, set[str]] = {}
         for node in nodes(tree):
             kind = type(node)
@@ -155,9 +155,9 @@ class _Builder:
         cte_id = f"cte{self.cte_count}"
         body = cte.args["this"]
         if recursive and isinstance(body, exp.SetOperation) and self._mentions(body.args["expression"], name):
-            ctes[name] = Shared(cte_id, self._recursive(cte, body, name, cte_id, ctes))
+            ctes[name] = Shared(self._recursive(cte, body, name, cte_id, ctes), cte_id)
             return
-        ctes[name] = Shared(cte_id, self.query(body, ctes))
+        ctes[name] = Shared(self.query(body, ctes), cte_id)
 
     def _recursive(self, cte: exp.Expression, body: exp.Expression, name: str, cte_id: str, ctes: _Ctes) -> Node:
         anchor = self.query(body.args["this"], ctes)
@@ -187,13 +187,13 @@ class _Builder:
             return Relation(Values((), ((),)), Scope())
         return self._join_tree(from_.args["this"], tree.args.get("joins") or [], ctes)
 
-    def _join_tree(self, first: exp.Expression, joins: list[exp.Expression], ctes: _Ctes) -> Relation:
+    def _join_tree(self, first: exp.Expression, joins: list[exp.Join], ctes: _Ctes) -> Relation:
         relation = self._relation(first, ctes)
         for join in joins:
             relation = self._join(relation, join, ctes)
         return relation
 
-    def _join(self, left: Relation, join: exp.Expression, ctes: _Ctes) -> Relation:
+    def _join(self, left: Relation, join: exp.Join, ctes: _Ctes) -> Relation:
         kind_text = join_type(join)
         target = join.args["this"]
         if _is_lateral(target):

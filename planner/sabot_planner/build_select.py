@@ -178,9 +178,7 @@ def _collect(
             # sum(sum(x)) OVER (…): the inner call is the block's, the outer one the window's.
             call = node.args["this"]
             stack.extend(call.args["expressions"])
-            for name in ("order", "filter"):
-                if call.args.get(name) is not None:
-                    stack.append(call.args[name])
+            stack.extend(v for v in (call.args.get("order"), call.args.get("filter")) if v is not None)
             stack.extend(node.args.get("partition_by") or [])
             stack.extend(v for v in (node.args.get("order"), node.args.get("spec")) if v is not None)
             continue

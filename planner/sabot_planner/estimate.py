@@ -33,7 +33,7 @@ _SELECTIVITY = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """``rows`` of a node, and ``base``: rows of the largest source below it, to tell a filtered input from a whole one."""
+    """``rows`` of a node and, as ``base``, of the largest source below it: together they tell how filtered it is."""
 
     rows: float
     base: float

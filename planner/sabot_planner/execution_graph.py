@@ -63,7 +63,7 @@ class ExecutionGraph:
 
 
 def task_input(edge: ShuffleEdge, task: Task, producers: int) -> TaskInput:
-    """The part of ``edge`` that ``task`` reads; partitions are dealt in contiguous runs so that ranges stay in order."""
+    """The part of ``edge`` that ``task`` reads; contiguous runs of partitions keep ranges in order."""
     every = tuple(range(producers))
     if edge.edge_type is ShuffleEdgeType.FORWARD:
         return TaskInput(edge.edge_id, (task.index,), 0, edge.partitions)

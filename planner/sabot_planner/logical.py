@@ -92,6 +92,21 @@ class Node:
 
 
 @dataclass(frozen=True, eq=False)
+class Unary(Node):
+    """Base of nodes with one input whose columns pass through unless said otherwise."""
+
+    input: Node
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.input,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.input.columns
+
+
+@dataclass(frozen=True, eq=False)
 class Scan(Node):
     """A table, a set of files or a table function. ``names[i]`` is the plan's name of ``source.columns[i]``.
 
@@ -120,31 +135,17 @@ class Values(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Filter(Node):
+class Filter(Unary):
     """The input's rows for which ``predicate`` is true."""
 
-    input: Node
     predicate: exp.Expression
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.input,)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.input.columns
 
 
 @dataclass(frozen=True, eq=False)
-class Project(Node):
+class Project(Unary):
     """Computed columns. An ``unnest`` among them multiplies rows; it stays local to the row."""
 
-    input: Node
     items: tuple[Computed, ...]
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.input,)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -152,17 +153,12 @@ class Project(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class LateralCall(Node):
+class LateralCall(Unary):
     """``input CROSS JOIN function(columns of input)``: a table function applied to each row."""
 
-    input: Node
     function: exp.Expression
     names: tuple[str, ...]
     left: bool = False
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.input,)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -197,14 +193,13 @@ class Join(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Aggregate(Node):
+class Aggregate(Unary):
     """Groups by ``keys`` and computes ``aggregates``, each one aggregate call.
 
     ``grouping_sets`` lists key ordinals per set (None: one set of all keys); ``groupings`` are GROUPING(…) columns.
     ``having_rows`` keeps a global aggregate silent where its input is empty (a partial phase that must not speak).
     """
 
-    input: Node
     keys: tuple[Computed, ...]
     aggregates: tuple[Computed, ...]
     grouping_sets: tuple[tuple[int, ...], ...] | None = None
@@ -212,25 +207,16 @@ class Aggregate(Node):
     having_rows: bool = False
 
     @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.input,)
-
-    @property
     def columns(self) -> tuple[str, ...]:
         return tuple(item.name for item in self.keys + self.aggregates + self.groupings)
 
 
 @dataclass(frozen=True, eq=False)
-class Window(Node):
+class Window(Unary):
     """Adds window columns that share one PARTITION BY list."""
 
-    input: Node
     partition_by: tuple[exp.Expression, ...]
     items: tuple[Computed, ...]
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.input,)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -238,72 +224,36 @@ class Window(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Sort(Node):
+class Sort(Unary):
     """Orders the rows, and with ``limit`` keeps the first of them (top-N)."""
 
-    input: Node
     keys: tuple[SortKey, ...]
     limit: int | None = None
     offset: int = 0
 
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.input,)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.input.columns
-
 
 @dataclass(frozen=True, eq=False)
-class Limit(Node):
+class Limit(Unary):
     """The first rows in input order; ``limit`` None means no bound. ``percent`` is a share of all rows instead."""
 
-    input: Node
     limit: int | None
     offset: int
     percent: exp.Expression | None = None
 
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.input,)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.input.columns
-
 
 @dataclass(frozen=True, eq=False)
-class Sample(Node):
+class Sample(Unary):
     """A random part of the rows; ``clause`` is the text after USING SAMPLE."""
 
-    input: Node
     clause: str
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.input,)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.input.columns
 
 
 @dataclass(frozen=True, eq=False)
-class Distinct(Node):
+class Distinct(Unary):
     """One row per distinct value of ``on``; ``order`` says which row wins where other columns are kept."""
 
-    input: Node
     on: tuple[exp.Expression, ...]
     order: tuple[SortKey, ...] = ()
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.input,)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.input.columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,19 +274,10 @@ class SetOp(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Shared(Node):
+class Shared(Unary):
     """A common table expression that is computed once; ``cte_id`` is unique in the plan."""
 
     cte_id: str
-    input: Node
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.input,)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.input.columns
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,7 +102,9 @@ class EdgeFacts:
 class Revisable(Protocol):
     """The planner's memory between revisions of one query."""
 
-    def revise(self, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan: ...
+    def revise(self, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
+        """See :meth:`QueryPlan.revise`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

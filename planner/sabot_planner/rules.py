@@ -52,7 +52,7 @@ def _mark_to_semi(node: Node) -> Node:
 
 
 def _replace_mark(node: Node, name: str, negated: bool) -> Node | None:
-    """``node`` with the MARK join whose marker it shows as ``name`` turned into SEMI or ANTI; None where there is none."""
+    """``node`` with the MARK join that it shows as ``name`` turned into SEMI or ANTI; None where there is none."""
     if isinstance(node, Join) and node.kind is JoinKind.MARK and node.marker == name:
         if negated and not all(type(t) is exp.NullSafeEQ for t in conjuncts(node.condition)):
             return None
@@ -73,7 +73,7 @@ def _replace_mark(node: Node, name: str, negated: bool) -> Node | None:
 
 
 def inline_ctes(root: Node) -> Node:
-    """A common table expression that is read once, or costs no more to compute than to read back, is written in place."""
+    """Write an expression in place that is read once, or that costs no more to compute than to read back."""
     readings: dict[str, int] = {}
     for node in walk(root):
         if isinstance(node, CteRef):
