@@ -169,7 +169,7 @@ class Catalog:
     def _exportable_plans(self) -> Iterator[None]:
         """Plans that SQL can say; the setting belongs to the whole instance and is put back."""
         main = self.connection.main
-        (before,) = main.execute("SELECT current_setting('disabled_optimizers')").fetchone() or ("",)
+        ((before,),) = main.execute("SELECT current_setting('disabled_optimizers')").fetchall()
         names = [name for name in str(before).split(",") if name.strip()]
         wanted = ",".join(dict.fromkeys([*names, *UNEXPORTABLE_OPTIMIZERS]))
         main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(wanted)}")

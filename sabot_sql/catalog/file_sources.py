@@ -18,7 +18,7 @@ from sabot_sql.catalog.connection import quote_text
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.parquet_footers import FooterFacts, footer
 from sabot_sql.catalog.relation_text import FunctionCall
-from sabot_sql.catalog.sources import SliceBinding, select
+from sabot_sql.catalog.sources import SLICE_ROWS, SliceBinding, select
 
 if TYPE_CHECKING:
     import duckdb
@@ -56,7 +56,7 @@ class FileSet:
 
 def file_set(call: FunctionCall, main: duckdb.DuckDBPyConnection) -> FileSet:
     """The files of a call in the order in which DuckDB reads them."""
-    (argument,) = main.execute(f"SELECT {call.arguments[0]}").fetchone() or (None,)
+    ((argument,),) = main.execute(f"SELECT {call.arguments[0]}").fetchall()
     patterns = argument if isinstance(argument, list) else [argument]
     is_parquet = call.name in PARQUET_FUNCTIONS
     files: list[str] | None = []
@@ -99,15 +99,31 @@ class FileSource:
         """Pieces go to the slice in which their middle row falls, so slices are contiguous and nearly even."""
         if count == 1:
             return SliceBinding(select(self.info.columns, self.relation, None))
-        total = sum(weight for _, weight in self.units) or 1
+        units = self._units(count)
+        total = sum(weight for _, weight in units) or 1
         pieces, before = [], 0
-        for piece, weight in self.units:
+        for piece, weight in units:
             if min(count - 1, (2 * before + weight) * count // (2 * total)) == index:
                 pieces.append(piece)
             before += weight
         if not pieces:
             return SliceBinding(select(self.info.columns, self.relation, "false"))
         return SliceBinding(" UNION ALL ".join(self._select(run) for run in self._runs(pieces)))
+
+    def _units(self, count: int) -> Sequence[tuple[Piece, int]]:
+        """The smallest pieces for ``count`` slices: row groups, and parts of them where those are too few."""
+        if count <= len(self.units):
+            return self.units
+        most = max(SLICE_ROWS, -(-sum(weight for _, weight in self.units) // count))
+        units: list[tuple[Piece, int]] = []
+        for piece, weight in self.units:
+            if piece.last_row is None:
+                units.append((piece, weight))
+                continue
+            for first in range(piece.first_row, piece.last_row, most):
+                last = min(first + most, piece.last_row)
+                units.append((Piece(piece.file, first, last), last - first))
+        return units
 
     def _select(self, run: Sequence[Piece]) -> str:
         first = run[0]
@@ -181,12 +197,18 @@ def file_units(call: FunctionCall, columns: Sequence[Column], found: FileSet) ->
     return tuple(units)
 
 
+def max_slices(units: Sequence[tuple[Piece, int]]) -> int:
+    """How many slices ``units`` can make: each, or parts of ``SLICE_ROWS`` rows of a row group."""
+    rows = sum(weight for piece, weight in units if piece.last_row is not None)
+    return max(1, len(units), -(-rows // SLICE_ROWS))
+
+
 def file_name_column(call: FunctionCall, main: duckdb.DuckDBPyConnection) -> str | None:
     """The column that the option ``filename`` adds, or None."""
     option = call.option("filename")
     if option is None:
         return None
-    value: Any = (main.execute(f"SELECT {option}").fetchone() or (None,))[0]
+    value: Any = main.execute(f"SELECT {option}").fetchall()[0][0]
     if isinstance(value, str) and value.lower() not in ("true", "false"):
         return value
     return "filename" if str(value).lower() == "true" else None

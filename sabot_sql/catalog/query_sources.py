@@ -21,6 +21,7 @@ from sabot_sql.catalog.file_sources import (
     file_set,
     file_units,
     file_versions,
+    max_slices,
 )
 from sabot_sql.catalog.frames import memory_source
 from sabot_sql.catalog.memory_tables import ShadowedTable
@@ -169,7 +170,7 @@ class QuerySources:
             info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, 1)
             return WholeSource(info, relation)
         units = file_units(call, columns, found)
-        info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, max(1, len(units)))
+        info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, max_slices(units))
         return FileSource(info, call, relation, found.files, units, file_column, frozenset(virtual))
 
     def _table(self, table: TableName, relation: str, virtual: tuple[str, ...], source_id: str) -> Source:

@@ -10,6 +10,9 @@ from sabot_planner import Column, SourceInfo
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.frames import MemorySource
 
+SLICE_ROWS = 2048
+"""Fewer rows are not worth a slice of their own: one vector."""
+
 _ROW_GROUP_ROWS = 122_880
 """Rows of a row group in DuckDB's own tables."""
 
@@ -69,7 +72,7 @@ class WholeSource:
 
 @dataclass(frozen=True, slots=True)
 class TableSource:
-    """A table in DuckDB's own storage, cut by row ids at its row groups."""
+    """A table in DuckDB's own storage, cut by row ids, at row groups where there are enough."""
 
     info: SourceInfo
     relation: str
@@ -78,9 +81,10 @@ class TableSource:
         """Row ids may run past the number of rows (after deletes), so the last slice is open."""
         if count == 1:
             return SliceBinding(select(self.info.columns, self.relation, None))
-        groups = max(1, -(-(self.info.rows or 0) // _ROW_GROUP_ROWS))
-        first = groups * index // count * _ROW_GROUP_ROWS
-        last = groups * (index + 1) // count * _ROW_GROUP_ROWS
+        rows = self.info.rows or 0
+        unit = _ROW_GROUP_ROWS if rows >= count * _ROW_GROUP_ROWS else SLICE_ROWS
+        units = max(1, -(-rows // unit))
+        first, last = units * index // count * unit, units * (index + 1) // count * unit
         if index + 1 == count:
             condition = f"rowid >= {first}"
         else:
@@ -105,7 +109,7 @@ class MemoryTableSource:
 
 def table_slices(rows: int) -> int:
     """How many slices a table of DuckDB's own has."""
-    return max(1, -(-rows // _ROW_GROUP_ROWS))
+    return max(1, -(-rows // SLICE_ROWS))
 
 
 def select(columns: Sequence[Column], relation: str, condition: str | None) -> str:
