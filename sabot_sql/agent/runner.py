@@ -23,7 +23,6 @@ from sabot_sql.agent.task_spec import (
     WriteKind,
     WriteScheme,
 )
-
 from sabot_sql.errors import InternalError
 
 if TYPE_CHECKING:
