@@ -101,6 +101,7 @@ class SessionConfig:
         return replace(
             defaults,
             adaptive=self.adaptive,
+            partitions=self.partitions,
             broadcast_bytes=broadcast_bytes,
             grant_bytes=max(1, self.duckdb_memory_bytes // 4),
         )

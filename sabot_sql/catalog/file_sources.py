@@ -17,7 +17,7 @@ from sabot_planner import Column, SourceInfo
 from sabot_sql.catalog.connection import quote_text
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.parquet_footers import FooterFacts, footer
-from sabot_sql.catalog.relation_text import FunctionCall
+from sabot_sql.catalog.relation_text import FunctionCall, text_literal
 from sabot_sql.catalog.sources import SLICE_ROWS, SliceBinding, select
 
 if TYPE_CHECKING:
@@ -56,14 +56,13 @@ class FileSet:
 
 def file_set(call: FunctionCall, main: duckdb.DuckDBPyConnection) -> FileSet:
     """The files of a call in the order in which DuckDB reads them."""
-    ((argument,),) = main.execute(f"SELECT {call.arguments[0]}").fetchall()
-    patterns = argument if isinstance(argument, list) else [argument]
+    patterns = _patterns(call.arguments[0], main)
     is_parquet = call.name in PARQUET_FUNCTIONS
     files: list[str] | None = []
     for pattern in patterns:
-        listed = _listed(str(pattern), main, is_parquet=is_parquet)
+        listed = _listed(pattern, main, is_parquet=is_parquet)
         files = None if files is None or listed is None else files + listed
-    paths = tuple(path for pattern in patterns for path in _readable_paths(str(pattern)))
+    paths = tuple(path for pattern in patterns for path in _readable_paths(pattern))
     if files is None or not files or len(set(files)) < len(files):
         return FileSet(None, None, None, None, paths)
     if not is_parquet:
@@ -224,6 +223,14 @@ def file_versions(files: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
             return None
         versions.append((status.st_mtime_ns, status.st_size))
     return tuple(versions)
+
+
+def _patterns(argument: str, main: duckdb.DuckDBPyConnection) -> list[str]:
+    literal = text_literal(argument)
+    if literal is not None:
+        return [literal]
+    ((value,),) = main.execute(f"SELECT {argument}").fetchall()
+    return [str(pattern) for pattern in value] if isinstance(value, list) else [str(value)]
 
 
 def _listed(pattern: str, main: duckdb.DuckDBPyConnection, *, is_parquet: bool) -> list[str] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from sabot_sql.catalog.file_sources import (
 )
 from sabot_sql.catalog.frames import memory_source
 from sabot_sql.catalog.memory_tables import ShadowedTable
-from sabot_sql.catalog.relation_text import FunctionCall, TableName, parse_relation
+from sabot_sql.catalog.relation_text import FunctionCall, TableName, parse_relation, text_literal
 from sabot_sql.catalog.sources import (
     MemoryTableSource,
     SliceBinding,
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
 # Table functions that give the same rows on any agent, in any process.
 _PURE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "repeat", "repeat_row"})
-_LITERAL = re.compile(r"\s*(?:CAST\s*\(\s*)?'((?:[^']|'')*)'", re.IGNORECASE)
 
 
 class QuerySources:
@@ -132,8 +130,7 @@ class QuerySources:
         if isinstance(parsed, TableName):
             return self._table(parsed, relation, virtual, source_id)
         if parsed.name in FILE_FUNCTIONS and parsed.arguments:
-            match = _LITERAL.match(parsed.arguments[0])
-            shadowed = self._shadows.get(match.group(1).replace("''", "'")) if match else None
+            shadowed = self._shadows.get(text_literal(parsed.arguments[0]) or "")
             if shadowed is not None:
                 return self._memory(shadowed, source_id)
             return self._files(parsed, relation, virtual, source_id)

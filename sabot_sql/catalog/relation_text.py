@@ -10,6 +10,10 @@ _NAME = re.compile(r'"(?:[^"]|"")*"|[A-Za-z_][A-Za-z0-9_$]*')
 _OPTION = re.compile(r'\(\s*("(?:[^"]|"")*"|[A-Za-z_]\w*)\s*=\s*(.*)\)\s*\Z', re.DOTALL)
 _BARE_OPTION = re.compile(r'("(?:[^"]|"")*"|[A-Za-z_]\w*)\s*(?::=|=>|=)\s*(.*)\Z', re.DOTALL)
 
+_TEXT_LITERAL = re.compile(
+    r"\s*(?:CAST\s*\(\s*'((?:[^']|'')*)'\s+AS\s+(?:VARCHAR|TEXT)\s*\)|'((?:[^']|'')*)')\s*\Z", re.I
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TableName:
@@ -52,6 +56,12 @@ def parse_relation(sql: str) -> TableName | FunctionCall:
         else:
             arguments.append(argument)
     return FunctionCall(parts[-1].lower(), tuple(arguments), tuple(options))
+
+
+def text_literal(sql: str) -> str | None:
+    """The value of ``sql`` where it is a plain string, as such or cast to VARCHAR; else None."""
+    match = _TEXT_LITERAL.match(sql)
+    return (match.group(1) or match.group(2) or "").replace("''", "'") if match else None
 
 
 def split_arguments(text: str) -> list[str]:
