@@ -14,27 +14,35 @@ from sabot_magics.options import ExplainForm, Progress
 from sabot_sql import Plan, Result
 
 display: Callable[..., Any] = _untyped_display
+
 _FIRST_AFTER_SECONDS = 0.5
 _LEAST_GAP_SECONDS = 0.2
 
+Bundle = dict[str, Any]
+"""The same thing in several forms, by MIME type."""
 
-def show_result(result: Result, limit: int, *, profile: bool) -> None:
+
+def result_bundle(result: Result, limit: int, *, profile: bool) -> Bundle:
     """Rows and plan in one output: a table and a picture for a page, a box of text for a terminal."""
-    text = result.to_text(limit)
+    bundle = {"text/plain": result.to_text(limit), "text/html": result.to_html(limit)}
+    # CREATE, SET and the like have no rows, and no plan that is worth a look.
+    if result.columns or profile:
+        bundle["text/html"] += result.plan.html(opened=profile)
     if profile:
-        text += f"\n\n{result.plan.text()}"
-    html = result.to_html(limit) + result.plan.html(opened=profile)
-    _publish({"text/plain": text, "text/html": html})
+        bundle["text/plain"] += f"\n\n{result.plan.text()}"
+    return bundle
 
 
-def show_kept(name: str, result: Result, *, profile: bool) -> None:
+def kept_bundle(name: str, result: Result, *, profile: bool) -> Bundle:
     """One line for a result that was kept under a name; with ``profile`` its plan too."""
     rows = f"{len(result):,} row{'' if len(result) == 1 else 's'}"
     text = f"{name}: {rows} × {len(result.columns)} column{'' if len(result.columns) == 1 else 's'}"
-    if profile:
-        _publish({"text/plain": f"{text}\n\n{result.plan.text()}", "text/html": text + result.plan.html(opened=True)})
-    else:
-        _publish({"text/plain": text})
+    if not profile:
+        return {"text/plain": text}
+    return {
+        "text/plain": f"{text}\n\n{result.plan.text()}",
+        "text/html": f"<div>{text}</div>{result.plan.html(opened=True)}",
+    }
 
 
 def show_plan(plan: Plan, form: ExplainForm) -> None:
@@ -44,38 +52,34 @@ def show_plan(plan: Plan, form: ExplainForm) -> None:
             print(plan.text())
         case "json":
             document = plan.json()
-            _publish({"application/json": document, "text/plain": json.dumps(document, indent=2)})
+            display({"application/json": document, "text/plain": json.dumps(document, indent=2)}, raw=True)
         case "svg":
-            _publish({"image/svg+xml": plan.svg(), "text/plain": plan.text()})
+            display({"image/svg+xml": plan.svg(), "text/plain": plan.text()}, raw=True)
         case "html":
-            _publish({"text/plain": plan.text(), "text/html": plan.html(opened=True)})
+            display({"text/plain": plan.text(), "text/html": plan.html(opened=True)}, raw=True)
 
 
-def _publish(bundle: Mapping[str, Any]) -> None:
-    display(dict(bundle), raw=True)
+class CellOutput:
+    """The one output of a cell: first the plan while it runs, then what came of it in the same place.
 
-
-class ProgressLine:
-    """Draws plan snapshots while a query runs: nothing at first, then at most five times a second.
-
-    A notebook gets an output of its own that is taken back at the end; a terminal one line that is rewritten;
-    anything else, a log file for one, nothing.
+    Plan snapshots are drawn after half a second, then at most five times a second: in a notebook as an output that is
+    replaced, in a terminal as one line that is rewritten, elsewhere, in a log for one, not at all.
     """
 
-    def __init__(self, mode: Progress, *, notebook: bool) -> None:
-        self._mode = mode
-        self._notebook = notebook and mode == "auto"
-        self._terminal = not self._notebook and mode != "off" and sys.stderr.isatty()
+    def __init__(self, progress: Progress, *, notebook: bool) -> None:
+        self._notebook = notebook and progress == "auto"
+        self._terminal = not self._notebook and progress != "off" and sys.stderr.isatty()
         self._next = time.monotonic() + _FIRST_AFTER_SECONDS
         self._handle: Any = None
+        self._snapshot: Mapping[str, Any] = {}
         self._width = 0
 
     @property
-    def wanted(self) -> bool:
-        """Whether there is anywhere to draw."""
+    def wants_snapshots(self) -> bool:
+        """Whether there is anywhere to draw them."""
         return self._notebook or self._terminal
 
-    def __call__(self, snapshot: Mapping[str, Any]) -> None:
+    def draw(self, snapshot: Mapping[str, Any]) -> None:
         """Draw ``snapshot``, a plan JSON, unless the last one was drawn just now."""
         now = time.monotonic()
         if now < self._next:
@@ -87,19 +91,30 @@ class ProgressLine:
             self._width = max(self._width, len(line))
             sys.stderr.write(f"\r{line.ljust(self._width)}")
             sys.stderr.flush()
-        elif self._handle is None:
-            self._handle = display(_bundle(plan), raw=True, display_id=True)
+            return
+        self._snapshot = snapshot
+        bundle = {"text/plain": plan.status(), "text/html": plan.html()}
+        if self._handle is None:
+            self._handle = display(bundle, raw=True, display_id=True)
         else:
-            self._handle.update(_bundle(plan), raw=True)
+            self._handle.update(bundle, raw=True)
 
-    def close(self) -> None:
-        """Take back what was drawn."""
+    def finish(self, bundle: Bundle | None) -> None:
+        """Show ``bundle`` in place of the progress; None shows nothing."""
+        self._clear_line()
+        if self._handle is not None:
+            self._handle.update(bundle or {"text/plain": "", "text/html": ""}, raw=True)
+        elif bundle:
+            display(bundle, raw=True)
+
+    def fail(self, state: str) -> None:
+        """Leave a plan that was drawn as it last was, with its final state, ``failed`` or ``cancelled``."""
+        self._clear_line()
+        if self._handle is not None:
+            plan = Plan({**self._snapshot, "state": state})
+            self._handle.update({"text/plain": plan.status(), "text/html": plan.html()}, raw=True)
+
+    def _clear_line(self) -> None:
         if self._width:
             sys.stderr.write(f"\r{' ' * self._width}\r")
             sys.stderr.flush()
-        if self._handle is not None:
-            self._handle.update({"text/plain": "", "text/html": ""}, raw=True)
-
-
-def _bundle(plan: Plan) -> dict[str, str]:
-    return {"text/plain": plan.status(), "text/html": plan.html()}

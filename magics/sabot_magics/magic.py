@@ -13,8 +13,8 @@ from traitlets.config import Configurable
 
 import sabot_sql
 from sabot_magics.completion import Query
-from sabot_magics.display import ProgressLine, show_kept, show_plan, show_result
-from sabot_magics.namespace import bind_parameters
+from sabot_magics.display import CellOutput, kept_bundle, result_bundle, show_plan
+from sabot_magics.namespace import Parameters, bind_parameters
 from sabot_magics.options import HELP, CellOptions, Progress, parse_options
 from sabot_sql import ConfigError, QueryCancelled, Result, SabotSQLError, Session
 
@@ -130,19 +130,26 @@ class SabotMagic(Configurable):
         if options.explain is not None:
             show_plan(session.explain(sql, params, agents=agents), options.explain)
             return
-        result = self._query(session, options, sql, params, agents)
-        if options.name is not None:
-            self._ip.user_ns[options.name] = result
-        rows_shown = options.display if options.display is not None else options.name is None
-        if rows_shown:
-            show_result(result, options.limit or self.limit, profile=options.profile)
-        elif options.display is None and options.name is not None:
-            show_kept(options.name, result, profile=options.profile)
-
-    def _query(self, session: Session, options: CellOptions, sql: str, params: Any, agents: Any) -> Result:
         # Kernels have a display for every cell; a terminal has not.
         mode = options.progress or cast(Progress, self.progress)
-        progress = ProgressLine(mode, notebook=hasattr(self._ip, "kernel"))
+        output = CellOutput(mode, notebook=hasattr(self._ip, "kernel"))
+        try:
+            result = self._query(session, options, sql, params, agents, output)
+        except BaseException as error:
+            output.fail("cancelled" if isinstance(error, QueryCancelled) else "failed")
+            raise
+        if options.name is not None:
+            self._ip.user_ns[options.name] = result
+        if options.display or (options.display is None and options.name is None):
+            output.finish(result_bundle(result, options.limit or self.limit, profile=options.profile))
+        elif options.display is None and options.name is not None:
+            output.finish(kept_bundle(options.name, result, profile=options.profile))
+        else:
+            output.finish(None)
+
+    def _query(
+        self, session: Session, options: CellOptions, sql: str, params: Parameters, agents: Any, output: CellOutput
+    ) -> Result:
         try:
             return session.query(
                 sql,
@@ -150,12 +157,10 @@ class SabotMagic(Configurable):
                 agents=agents,
                 timeout=options.timeout_seconds or self.timeout_seconds,
                 max_rows=options.max_rows or self.max_rows,
-                observer=progress if progress.wanted else None,
+                observer=output.draw if output.wants_snapshots else None,
             )
         except KeyboardInterrupt:
             raise QueryCancelled("interrupted; nothing of the query is left running") from None
-        finally:
-            progress.close()
 
     def _session(self, options: CellOptions) -> Session:
         if options.connection is not None:
