@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from sabot_planner.execution_graph import ExecutionGraph, Task, TaskInput, to_execution_graph
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.operators import (
@@ -15,7 +17,9 @@ from sabot_planner.operators import (
     StreamOperatorNode,
 )
 from sabot_planner.plan import EdgeFacts, Mode, PlanContext, PlanSettings, QueryPlan, SourceInfo
-from sabot_planner.planner import plan_query
+
+if TYPE_CHECKING:
+    from sabot_planner.planner import plan_query
 
 __all__ = [
     "Column",
@@ -39,3 +43,12 @@ __all__ = [
     "plan_query",
     "to_execution_graph",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # sqlglot takes a tenth of a second to load, and agents need nothing but the types.
+    if name != "plan_query":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sabot_planner.planner import plan_query
+
+    return plan_query
