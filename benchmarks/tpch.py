@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,13 +25,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import duckdb
-from memory import peak_while
 
 import sabot_sql
 
-ROOT = Path(__file__).resolve().parent.parent
-QUERIES = ROOT / "tests" / "support" / "tpch" / "queries"
-TABLES = ("customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds its own folder only
+
+from benchmarks.memory import peak_while
+from tests.support.tpch import queries, tpch, views
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,9 @@ def main(arguments: Sequence[str]) -> int:
     """Measure what the command line asks for, print a table and, if asked, write JSON."""
     parser = argparse.ArgumentParser(prog="tpch.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--scale", type=float, default=1.0, help="TPC-H scale factor (1)")
-    parser.add_argument("--data", type=Path, help="folder with <table>.parquet; made if missing (data/tpch/sf<scale>)")
+    parser.add_argument(
+        "--data", type=Path, help="folder with <table>.parquet of all tables, instead of generated ones"
+    )
     parser.add_argument("--queries", default="1-22", help="for example 1-6,13 (1-22)")
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds after the one that warms up (7)")
     parser.add_argument("--only", choices=[c.name for c in COMPARISONS], help="one comparison instead of both")
@@ -83,9 +84,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args(arguments)
 
-    data = options.data or ROOT / "data" / "tpch" / f"sf{options.scale:g}"
-    generate(data, options.scale)
-    texts = {number: (QUERIES / f"q{number:02}.sql").read_text() for number in numbers(options.queries)}
+    data = options.data or tpch(options.scale)
+    texts = {number: queries()[f"q{number:02}"] for number in numbers(options.queries)}
     chosen = [c for c in COMPARISONS if options.only in (None, c.name)]
     figures: dict[str, object] = {"machine": machine(), "scale": options.scale, "rounds": options.rounds}
     print(f"TPC-H, scale factor {options.scale:g}, {len(texts)} queries, {options.rounds} rounds; {machine()}")
@@ -100,15 +100,6 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def generate(data: Path, scale: float) -> None:
-    """Make the Parquet files with tpchgen-cli unless they are there."""
-    if all((data / f"{table}.parquet").is_file() for table in TABLES):
-        return
-    data.mkdir(parents=True, exist_ok=True)
-    generator = Path(sys.executable).with_name("tpchgen-cli")
-    subprocess.run([generator, "parquet", "-s", f"{scale:g}", "--output-dir", data], check=True)
-
-
 def numbers(text: str) -> list[int]:
     """``"1-3,7"`` as ``[1, 2, 3, 7]``."""
     chosen: list[int] = []
@@ -116,11 +107,6 @@ def numbers(text: str) -> list[int]:
         first, _, last = part.partition("-")
         chosen.extend(range(int(first), int(last or first) + 1))
     return chosen
-
-
-def views(data: Path) -> list[str]:
-    """Statements that give the files their table names."""
-    return [f"CREATE VIEW {table} AS FROM read_parquet('{data / table}.parquet')" for table in TABLES]
 
 
 def compare(comparison: Comparison, data: Path, texts: Mapping[int, str], rounds: int) -> Timing:

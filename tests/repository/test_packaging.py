@@ -57,7 +57,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_generic(distributions: Pa
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == PACKAGES
     assert {name.removesuffix("/py.typed") for name in names if name.endswith("/py.typed")} >= PACKAGES
     assert [name for name in names if name.startswith("sabot_native/") and name.endswith(".so")]
-    assert "sabot_native/__init__.pyi" in names
+    assert "sabot_native/_native.pyi" in names
     assert [name for name in names if name.endswith((".cpp", ".pyx", ".hpp"))] == []
 
 
