@@ -13,6 +13,8 @@ from itertools import pairwise
 
 _SWEEPS = 12
 _DUMMY_HEIGHT = 10.0
+# Closer than this two heights are drawn as one.
+_LEVEL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,14 @@ class Layout:
 class Spacing:
     """Sizes in pixels; ``port_in`` and ``port_out`` are the distances of edges where they enter and leave a node.
 
-    ``curve_width`` is the room beside a layer in which edges change their height.
+    ``curve_width`` is the room beside a layer in which edges change their height, ``level_width`` the room where none
+    does.
     """
 
     node_width: float
     node_height: float
     curve_width: float
+    level_width: float
     node_gap: float
     port_in: float
     port_out: float
@@ -173,16 +177,22 @@ def lay_out(
     }
     size = {node: heights.get(node, _DUMMY_HEIGHT) for row in graph.rows for node in row}
     y = _vertical(graph, size, spacing.node_gap)
-    level = [0.0] * len(graph.rows)
-    for (source, _), width in zip(edges, label_widths, strict=True):
-        level[graph.layer[source]] = max(level[graph.layer[source]], width)
+    label = [0.0] * len(graph.rows)
+    curve = [spacing.level_width] * len(graph.rows)
+    heights_of = _edge_heights(graph, y, spacing)
+    for (source, _), width, levels in zip(edges, label_widths, heights_of, strict=True):
+        first = graph.layer[source]
+        label[first] = max(label[first], width)
+        for step, (before, after) in enumerate(pairwise(levels)):
+            if abs(before - after) > _LEVEL:
+                curve[first + step] = spacing.curve_width
     lefts = [0.0]
-    for width in level:
-        lefts.append(lefts[-1] + spacing.node_width + width + spacing.curve_width)
+    for width, room in zip(label, curve, strict=True):
+        lefts.append(lefts[-1] + spacing.node_width + width + room)
     return Layout(
         nodes={node: Point(lefts[graph.layer[node]] + spacing.node_width / 2, y[node]) for node in nodes},
         heights=heights,
-        routes=tuple(_routes(graph, lefts, y, spacing)),
+        routes=tuple(_routes(graph, lefts, curve, heights_of, spacing.node_width)),
         width=lefts[len(graph.rows) - 1] + spacing.node_width if graph.rows else 0.0,
         height=max((y[node] + size[node] / 2 for node in y), default=0.0),
     )
@@ -203,18 +213,27 @@ def _vertical(graph: _Graph, size: Mapping[str, float], gap: float) -> dict[str,
     return {node: value - top for node, value in y.items()}
 
 
-def _routes(graph: _Graph, lefts: Sequence[float], y: Mapping[str, float], spacing: Spacing) -> list[Route]:
+def _edge_heights(graph: _Graph, y: Mapping[str, float], spacing: Spacing) -> list[list[float]]:
+    """By edge: its height where it leaves, in every layer that it crosses, and where it enters."""
     leaving = _ports([(chain[0], y[chain[1]]) for chain in graph.chains], y, spacing.port_out)
     entering = _ports([(chain[-1], y[chain[-2]]) for chain in graph.chains], y, spacing.port_in)
+    return [
+        [leaving[index], *(y[node] for node in chain[1:-1]), entering[index]]
+        for index, chain in enumerate(graph.chains)
+    ]
+
+
+def _routes(
+    graph: _Graph, lefts: Sequence[float], curve: Sequence[float], heights: Sequence[Sequence[float]], node_width: float
+) -> list[Route]:
     routes = []
-    for index, chain in enumerate(graph.chains):
+    for chain, (start, *levels) in zip(graph.chains, heights, strict=True):
         layer = graph.layer[chain[0]]
-        heights = [*(y[node] for node in chain[1:-1]), entering[index]]
         bends = [
-            Bend(lefts[layer + step] - spacing.curve_width, Point(lefts[layer + step], height))
-            for step, height in enumerate(heights, start=1)
+            Bend(lefts[layer + step] - curve[layer + step - 1], Point(lefts[layer + step], height))
+            for step, height in enumerate(levels, start=1)
         ]
-        routes.append(Route(Point(lefts[layer] + spacing.node_width, leaving[index]), tuple(bends)))
+        routes.append(Route(Point(lefts[layer] + node_width, start), tuple(bends)))
     return routes
 
 

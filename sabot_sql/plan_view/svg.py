@@ -13,10 +13,12 @@ from sabot_sql.plan_view.model import RESULT, EdgeView, PlanModel, StageView
 from sabot_sql.plan_view.units import bytes_text, duration_text
 from sabot_sql.plan_view.words import clip, edge_name, rows_text, tasks_text
 
-_NODE_WIDTH = 172.0
+_NODE_WIDTH = 168.0
 _NODE_HEIGHT = 66.0
 _RESULT_WIDTH = 92.0
-_SPACING = Spacing(_NODE_WIDTH, _NODE_HEIGHT, curve_width=46.0, node_gap=26.0, port_in=24.0, port_out=58.0)
+_SPACING = Spacing(
+    _NODE_WIDTH, _NODE_HEIGHT, curve_width=44.0, level_width=18.0, node_gap=26.0, port_in=24.0, port_out=58.0
+)
 _INSET = 10
 _PAD = 8.0
 _ARROW = 9.0
@@ -128,7 +130,9 @@ def _titled(words: str, tooltips: bool) -> str:
 def _stage(stage: StageView, layout: Layout, longest_ms: float, tooltips: bool) -> str:
     center, height = layout.nodes[stage.stage_id], layout.heights[stage.stage_id]
     state = stage.state if stage.state in ("failed", "running") else ""
-    lines = textwrap.wrap(f"{stage.stage_id} {stage.title}", _TITLE_CHARACTERS)[:3]
+    # A separator stays at the end of its line.
+    words = f"{stage.stage_id} {stage.title}".replace(" · ", "\N{NO-BREAK SPACE}· ")
+    lines = textwrap.wrap(words, _TITLE_CHARACTERS)[:3]
     if len(lines) == 3:
         lines = [lines[0], clip(f"{lines[1]} {lines[2]}", _TITLE_CHARACTERS)]
     first, *rest = lines
@@ -214,7 +218,7 @@ def _path(route: Route) -> str:
         x = bend.end.x - (_ARROW - 1 if bend is route.bends[-1] else 0)
         middle = (bend.begin_x + x) / 2
         curve = f"C{middle:.0f} {y:.0f} {middle:.0f} {bend.end.y:.0f} {x:.0f} {bend.end.y:.0f}"
-        out.append(f"H{x:.0f}" if round(y) == round(bend.end.y) else f"H{bend.begin_x:.0f}{curve}")
+        out.append(f"H{x:.0f}" if abs(y - bend.end.y) < 1 else f"H{bend.begin_x:.0f}{curve}")
         y = bend.end.y
     return "".join(out)
 
