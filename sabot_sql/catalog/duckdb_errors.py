@@ -24,7 +24,7 @@ from sabot_sql.errors import (
 _MAX_CANDIDATES = 3
 _MAX_HINT_LINES = 6
 
-_ERROR_TYPES: dict[str, tuple[type[SabotSQLError], str]] = {
+_NAMED_TYPES: dict[str, tuple[type[SabotSQLError], str]] = {
     "Parser": (SQLSyntaxError, "SYNTAX_ERROR"),
     "Syntax": (SQLSyntaxError, "SYNTAX_ERROR"),
     "Binder": (BindError, "BIND_ERROR"),
@@ -57,6 +57,8 @@ _ERROR_TYPES: dict[str, tuple[type[SabotSQLError], str]] = {
     "Internal": (InternalError, "INTERNAL_ERROR"),
     "FATAL": (InternalError, "INTERNAL_ERROR"),
 }
+
+_ERROR_TYPES = {name.lower(): entry for name, entry in _NAMED_TYPES.items()}
 
 # What a source says about itself, whatever type of exception DuckDB happened to wrap it in.
 _SOURCE_MESSAGES: tuple[tuple[str, str], ...] = (
@@ -123,7 +125,7 @@ def translate(error: BaseException, statement: StatementText | None = None) -> S
     translated: SabotSQLError | None
     translated = _resource_error(message) or _source_error(fields["exception_type"], message)
     if translated is None:
-        error_type, code = _ERROR_TYPES.get(fields["exception_type"], (QueryError, "QUERY_ERROR"))
+        error_type, code = _ERROR_TYPES.get(fields["exception_type"].lower(), (QueryError, "QUERY_ERROR"))
         code = _catalog_code(fields, code)
         if code == "PARAMETER_MISSING":
             error_type = BindError
@@ -153,7 +155,7 @@ def _fields(error: BaseException) -> dict[str, Any]:
         if isinstance(fields, dict) and "exception_message" in fields:
             return fields
     kind, separator, message = text.partition(" Error: ")
-    if separator and kind in _ERROR_TYPES:
+    if separator and kind.lower() in _ERROR_TYPES:
         return {"exception_type": kind, "exception_message": message}
     if "interrupted" in text.lower():
         return {"exception_type": "INTERRUPT", "exception_message": text}

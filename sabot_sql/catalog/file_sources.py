@@ -18,7 +18,7 @@ from sabot_sql.catalog.connection import quote_text
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.parquet_footers import FooterFacts, footer
 from sabot_sql.catalog.relation_text import FunctionCall, text_literal
-from sabot_sql.catalog.sources import SLICE_ROWS, SliceBinding, select
+from sabot_sql.catalog.sources import SliceBinding, select
 
 if TYPE_CHECKING:
     import duckdb
@@ -113,7 +113,7 @@ class FileSource:
         """The smallest pieces for ``count`` slices: row groups, and parts of them where those are too few."""
         if count <= len(self.units):
             return self.units
-        most = max(SLICE_ROWS, -(-sum(weight for _, weight in self.units) // count))
+        most = max(1, -(-sum(weight for _, weight in self.units) // count))
         units: list[tuple[Piece, int]] = []
         for piece, weight in self.units:
             if piece.last_row is None:
@@ -197,9 +197,9 @@ def file_units(call: FunctionCall, columns: Sequence[Column], found: FileSet) ->
 
 
 def max_slices(units: Sequence[tuple[Piece, int]]) -> int:
-    """How many slices ``units`` can make: each, or parts of ``SLICE_ROWS`` rows of a row group."""
+    """How many slices ``units`` can make: row groups can be cut to single rows, files without an index cannot."""
     rows = sum(weight for piece, weight in units if piece.last_row is not None)
-    return max(1, len(units), -(-rows // SLICE_ROWS))
+    return max(1, len(units), rows)
 
 
 def file_name_column(call: FunctionCall, main: duckdb.DuckDBPyConnection) -> str | None:

@@ -10,9 +10,6 @@ from sabot_planner import Column, SourceInfo
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.frames import MemorySource
 
-SLICE_ROWS = 2048
-"""Fewer rows are not worth a slice of their own: one vector."""
-
 _ROW_GROUP_ROWS = 122_880
 """Rows of a row group in DuckDB's own tables."""
 
@@ -82,7 +79,7 @@ class TableSource:
         if count == 1:
             return SliceBinding(select(self.info.columns, self.relation, None))
         rows = self.info.rows or 0
-        unit = _ROW_GROUP_ROWS if rows >= count * _ROW_GROUP_ROWS else SLICE_ROWS
+        unit = _ROW_GROUP_ROWS if rows >= count * _ROW_GROUP_ROWS else 1
         units = max(1, -(-rows // unit))
         first, last = units * index // count * unit, units * (index + 1) // count * unit
         if index + 1 == count:
@@ -105,11 +102,6 @@ class MemoryTableSource:
         names = [(quote_name(column.name), column.type) for column in self.info.columns]
         columns = ", ".join(f"CAST({column} AS {type_name}) AS {column}" for column, type_name in names)
         return SliceBinding(f"SELECT {columns} FROM {name}", {name: self.source.slice(index, count)})
-
-
-def table_slices(rows: int) -> int:
-    """How many slices a table of DuckDB's own has."""
-    return max(1, -(-rows // SLICE_ROWS))
 
 
 def select(columns: Sequence[Column], relation: str, condition: str | None) -> str:
