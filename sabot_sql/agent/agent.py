@@ -39,6 +39,10 @@ class Agent(Protocol):
         """Interrupt the query's work, running or waiting; repeat until all of it has answered."""
         ...
 
+    def give_up(self, query_id: str) -> None:
+        """The query's work did not end when it was interrupted: end it by force where that is possible."""
+        ...
+
     def release(self, query_id: str, edge_id: str | None = None) -> None:
         """Free what the query committed to the edge, or all of it: then the agent forgets the query."""
         ...

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import duckdb
 
 SESSION_AGENT = "session"
+_LEASE_CHECK_SECONDS = 1.0
 
 
 class AgentPool:
@@ -37,6 +38,7 @@ class AgentPool:
         self._scratch = Scratch(config.spill_directory)
         self._connection = connection
         self._closed = False
+        self._closing = threading.Event()
         self._next_number = 1
         self._lost: list[ProcessAgent] = []
         self._cursors: list[duckdb.DuckDBPyConnection] = []
@@ -53,6 +55,9 @@ class AgentPool:
         except BaseException:
             self.close()
             raise
+        self._watcher = threading.Thread(target=self._watch, name="sabot-leases", daemon=True)
+        if config.isolation is Isolation.PROCESS:
+            self._watcher.start()
 
     @property
     def agents(self) -> tuple[Agent, ...]:
@@ -109,6 +114,7 @@ class AgentPool:
                 return
             self._closed = True
             agents: list[Agent] = [*self._agents, *self._lost, self.session_agent]
+        self._closing.set()
         for agent in agents:
             agent.close()
         for cursor in self._cursors:
@@ -121,6 +127,12 @@ class AgentPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _watch(self) -> None:
+        while not self._closing.wait(_LEASE_CHECK_SECONDS):
+            for agent in self.agents:
+                if isinstance(agent, ProcessAgent):
+                    agent.check_lease()
 
     def _start(self, count: int) -> list[Agent]:
         with self._lock:

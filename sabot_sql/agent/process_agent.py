@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +32,8 @@ from sabot_sql.agent.wire import PROTOCOL_VERSION, Frame, receive_frame, send_fr
 from sabot_sql.errors import AgentError
 
 START_SECONDS = 20.0
+LEASE_SECONDS = 5.0
+"""A process that gives no sign of life for so long is taken for dead, and ended so that it is."""
 _ANSWER_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
 _LAST_WORDS_BYTES = 2000
@@ -55,6 +59,7 @@ class ProcessAgent:
         self._alive = True
         self._metrics: dict[str, int] = {}
         self._metrics_came = threading.Event()
+        self._heard = time.monotonic()
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._connection, remote = socket.socketpair()
         with remote:
@@ -99,6 +104,10 @@ class ProcessAgent:
         if hello.body["version"] != PROTOCOL_VERSION:
             raise self._no_start(f"it speaks version {hello.body['version']}, this session {PROTOCOL_VERSION}")
         self._connection.settimeout(None)
+        # A process that is stopped reads nothing: a send that its full socket holds up ends it.
+        limit = struct.pack("ll", int(LEASE_SECONDS), 0)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        self._heard = time.monotonic()
         self._reader.start()
 
     def attach(self, peers: Sequence[Peer]) -> None:
@@ -128,6 +137,11 @@ class ProcessAgent:
         """Interrupt the query's work."""
         self._send(Frame("cancel", query_id))
 
+    def give_up(self, query_id: str) -> None:
+        """End the process."""
+        if any(work_id.query_id == query_id for work_id in tuple(self._pending)):
+            self.kill()
+
     def release(self, query_id: str, edge_id: str | None = None) -> None:
         """Free what the query committed."""
         self._send(Frame("release", [query_id, edge_id]))
@@ -138,6 +152,13 @@ class ProcessAgent:
         self._send(Frame("metrics"))
         self._metrics_came.wait(_ANSWER_SECONDS)
         return dict(self._metrics)
+
+    def check_lease(self) -> None:
+        """Ask for a sign of life, and end the process if none came for ``LEASE_SECONDS``; call it every second."""
+        if time.monotonic() - self._heard > LEASE_SECONDS:
+            self.kill()
+        else:
+            self._send(Frame("ping"))
 
     def kill(self) -> None:
         """End the process at once; its work answers ``AGENT_DIED``."""
@@ -163,13 +184,19 @@ class ProcessAgent:
             self.arena_descriptor = -1
 
     def _send(self, frame: Frame) -> None:
-        # A broken connection shows at the reader, which answers all pending work.
-        with contextlib.suppress(OSError), self._sending:
-            send_frame(self._connection, frame)
+        try:
+            with self._sending:
+                send_frame(self._connection, frame)
+        except OSError:
+            # Half a frame may have gone: nothing can follow it. The reader answers all pending work.
+            self._process.kill()
 
     def _read(self) -> None:
         with contextlib.suppress(OSError, MalformedMessage):
             while (frame := receive_frame(self._connection)) is not None:
+                self._heard = time.monotonic()
+                if frame.kind == "pong":
+                    continue
                 if frame.kind == "metrics":
                     self._metrics = dict(frame.body)
                     self._metrics_came.set()

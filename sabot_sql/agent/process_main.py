@@ -52,6 +52,8 @@ class _Server:
                 self._agent.release(query_id, edge_id)
             case "peers":
                 self._attach(body, frame.descriptors)
+            case "ping":
+                self._send(Frame("pong"))
             case "metrics":
                 self._send(Frame("metrics", self._agent.metrics()))
             case _:

@@ -86,6 +86,10 @@ class ThreadAgent:
         if running is not None:
             running.cancel()
 
+    def give_up(self, query_id: str) -> None:
+        """A thread cannot be ended: it takes other work once DuckDB returns, and frees what it wrote."""
+        self.cancel(query_id)
+
     def release(self, query_id: str, edge_id: str | None = None) -> None:
         """Free what the query committed."""
         if edge_id is None:

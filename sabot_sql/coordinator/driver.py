@@ -253,6 +253,8 @@ class _Driver:
             # An interrupt can come too early for DuckDB to see it; it is repeated until the task has answered.
             self._interrupt()
             self._step(_POLL_SECONDS)
+        for agent_id in self._execution.busy_agents:
+            self._pool.agent(agent_id).give_up(self._query_id)
         self._release()
 
     def _interrupt(self) -> None:

@@ -83,6 +83,11 @@ class Execution:
         """Attempts and splits that agents still work on, stale ones included."""
         return sum(len(ids) for ids in self._busy.values())
 
+    @property
+    def busy_agents(self) -> tuple[str, ...]:
+        """The agents that work on those."""
+        return tuple(agent_id for agent_id, ids in self._busy.items() if ids)
+
     def result(self) -> tuple[StageRun, EdgeShuffle]:
         """The sink and its committed output, once finished."""
         return self.runs[self.graph.sink], self.shuffles.edge(rules.RESULT_EDGE)

@@ -380,6 +380,52 @@ def test_an_interrupt_of_the_main_thread_ends_the_query(fresh_pool: AgentPool) -
     assert sorted(rows(run(fresh_pool, hash_group()))) == EXPECTED_SUMS
 
 
+# --- lost segments ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_a_damaged_segment_is_computed_again(isolation: str, tmp_path: Path) -> None:
+    config = parse_config(agents=2, isolation=isolation, memory_limit="64MiB", threads=1, spill_directory=tmp_path)
+    connection = Connection(config)
+    pad = "repeat('x', 200) AS pad"
+    graph = JobGraph(
+        (
+            op("first", "SELECT 1 AS n"),
+            op("source", f"SELECT i % 10 AS k, i AS v, {pad} FROM t", 2, scans=SCAN),
+            op("slow", "SELECT count(*) AS n FROM e0, range(40_000_000) r WHERE r.range = n"),
+            op("sums", "SELECT k, count(*) AS n, max(length(pad)) AS m FROM e1 GROUP BY k", 2, start_after=("slow",)),
+            op("sink", "SELECT k, n, m FROM e2 WHERE (SELECT count(*) FROM e3) = 1"),
+        ),
+        (
+            ShuffleEdge("e0", "first", "slow", REBALANCE, columns=("n",)),
+            ShuffleEdge("e1", "source", "sums", HASH, keys=("k",), partitions=8, columns=("k", "pad")),
+            ShuffleEdge("e2", "sums", "sink", REBALANCE),
+            ShuffleEdge("e3", "slow", "sink", REBALANCE),
+        ),
+    )
+    damaged: list[Path] = []
+
+    def damage(snapshot: dict[str, Any]) -> None:
+        states = {stage["id"]: stage["state"] for stage in snapshot["stages"]}
+        if states["source"] == "finished" and not damaged:
+            for file in tmp_path.rglob("segments/**/*"):
+                if file.is_file() and file.stat().st_size:
+                    data = bytearray(file.read_bytes())
+                    for position in range(0, len(data), 1024):
+                        data[position] ^= 1
+                    file.write_bytes(data)
+                    damaged.append(file)
+
+    with start_agents(config, connection.main) as pool:
+        finished = run(pool, graph, 200_000, observer=damage)
+        assert damaged
+        assert finished.stats["retries"] >= 1
+        attempts = [t["attempt"] for s in finished.plan["stages"] if s["id"] == "source" for t in s["tasks"]]
+        assert max(attempts) >= 1
+        assert sorted(rows(finished)) == [(k, 20_000, 200) for k in range(10)]
+    connection.close()
+
+
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
@@ -422,6 +468,29 @@ def test_an_agent_killed_between_queries_is_replaced(process_pool: AgentPool) ->
     while process_pool.agents and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process_pool.agents == (), "a dead agent is noticed within a second"
+    process_pool.heal()
+    assert sorted(rows(run(process_pool, hash_group()))) == EXPECTED_SUMS
+
+
+def test_a_stopped_agent_loses_its_lease(process_pool: AgentPool) -> None:
+    victim = process_pool.agents[1]
+    assert isinstance(victim, ProcessAgent)
+    began = time.monotonic()
+    os.kill(victim.process_id, signal.SIGSTOP)
+    assert sorted(rows(run(process_pool, hash_group()))) == EXPECTED_SUMS
+    assert time.monotonic() - began < 9
+    assert not victim.alive
+
+
+def test_an_agent_that_ignores_a_cancel_is_ended(process_pool: AgentPool) -> None:
+    victim = process_pool.agents[0]
+    assert isinstance(victim, ProcessAgent)
+    timer = threading.Timer(0.3, lambda: os.kill(victim.process_id, signal.SIGSTOP))
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(QueryTimeout):
+        run_job(JobGraph((op("forever", FOREVER, 2),)), process_pool, query_id="stuck", deadline_ms=600)
+    assert time.monotonic() - began < 2.5
     process_pool.heal()
     assert sorted(rows(run(process_pool, hash_group()))) == EXPECTED_SUMS
 
