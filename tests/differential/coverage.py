@@ -66,7 +66,7 @@ class Tally:
             if case.mode != "distributed":
                 self.reasons[f"{case.mode}: {generalised(case.reason)}"] += 1
         else:
-            self.causes[f"{case.outcome}: {generalised(case.detail.splitlines()[0] if case.detail else '')}"] += 1
+            self.causes[f"{case.outcome}: {generalised(_cause(case.detail))}"] += 1
 
     def table(self) -> str:
         """One line a configuration, then the reasons and causes by frequency."""
@@ -151,6 +151,11 @@ def _compare(file: str, number: int, step: Step, name: str, opened: Any, oracle:
 
 def _message(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+def _cause(detail: str) -> str:
+    said = re.search(r"the agent said: (.*)", detail)
+    return said.group(1) if said else (detail.splitlines() or [""])[0]
 
 
 def generalised(text: str) -> str:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import sabot_sql
+import sabot_sql.catalog.file_sources
+import sabot_sql.catalog.frames
+import sabot_sql.catalog.sources
 from tests.support.compare import Rows
 
 TIMEOUT_SECONDS = 60.0
@@ -32,9 +35,23 @@ class Answer:
 
 
 @contextmanager
+def small_slices(rows: int = 3) -> Iterator[None]:
+    """While it is open, so few rows are worth a slice that tables of a few rows are split among agents."""
+    modules = [sabot_sql.catalog.sources, sabot_sql.catalog.file_sources, sabot_sql.catalog.frames]
+    found = [(module, module.SLICE_ROWS) for module in modules if hasattr(module, "SLICE_ROWS")]
+    for module, _ in found:
+        module.SLICE_ROWS = rows  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module, value in found:
+            module.SLICE_ROWS = value  # type: ignore[attr-defined]
+
+
+@contextmanager
 def session(setup: Sequence[str] = (), **options: Any) -> Iterator[sabot_sql.Session]:
-    """A session with ``options`` of ``connect`` on which the statements of ``setup`` have run."""
-    with sabot_sql.connect(**options) as opened:
+    """A session with ``options`` of ``connect`` on which the statements of ``setup`` have run; its slices are small."""
+    with small_slices(), sabot_sql.connect(**options) as opened:
         for statement in setup:
             opened.execute(statement)
         yield opened
