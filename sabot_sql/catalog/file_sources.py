@@ -7,6 +7,7 @@ off DuckDB's list and with that renumbers ``file_index``, which is put right aga
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,15 +114,18 @@ class FileSource:
         """The smallest pieces for ``count`` slices: row groups, and parts of them where those are too few."""
         if count <= len(self.units):
             return self.units
-        most = max(1, -(-sum(weight for _, weight in self.units) // count))
+        total = sum(weight for _, weight in self.units)
+        cuts = [total * index // count for index in range(1, count)]
         units: list[tuple[Piece, int]] = []
+        before = 0
         for piece, weight in self.units:
             if piece.last_row is None:
                 units.append((piece, weight))
-                continue
-            for first in range(piece.first_row, piece.last_row, most):
-                last = min(first + most, piece.last_row)
-                units.append((Piece(piece.file, first, last), last - first))
+            else:
+                inner = [piece.first_row + cut - before for cut in cuts if before < cut < before + weight]
+                edges = sorted({piece.first_row, *inner, piece.last_row})
+                units += [(Piece(piece.file, a, b), b - a) for a, b in itertools.pairwise(edges)]
+            before += weight
         return units
 
     def _select(self, run: Sequence[Piece]) -> str:
