@@ -14,7 +14,7 @@ from collections.abc import Sequence
 BAR_S = 0.6
 PROGRAMS = {
     "sabot_sql": "import sabot_sql; row = sabot_sql.query({sql!r}).fetchone()",
-    "duckdb": "import duckdb; row = duckdb.sql({sql!r}).fetchone()",
+    "duckdb": "import duckdb; row = duckdb.execute({sql!r}).fetchone()",
 }
 TIMED = "import time; start = time.perf_counter(); {program}; print(time.perf_counter() - start); assert row"
 

@@ -31,7 +31,7 @@ import sabot_sql
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds its own folder only
 
 from benchmarks.memory import peak_while
-from tests.support.tpch import queries, tpch, views
+from tests.support.tpch.data import queries, tpch, views
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 
 CONTRACTS = (
     "magics -> sql -> (planner | native)",
-    "sqlglot and the standard library",
+    "the planner is pure",
     "DuckDB is reached",
     "IPython belongs",
 )
