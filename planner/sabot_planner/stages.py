@@ -18,7 +18,7 @@ from sabot_planner.logical import Computed, CteRef, Node, Project, Shared, SortK
 from sabot_planner.operators import Placement, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_planner.physical import Exchange, TaskScan
 from sabot_planner.plan import PlanSettings
-from sabot_planner.scalars import column, substitute
+from sabot_planner.scalars import column, literal, substitute
 
 _SPREADING = (ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE, ShuffleEdgeType.REBALANCE)
 
@@ -228,13 +228,16 @@ def _direct_reference(node: Node) -> _CutRef | None:
 
 
 def _sort_key(keys: tuple[SortKey, ...], back: dict[str, exp.Expression]) -> exp.Expression:
-    """DuckDB's binary sort key of an ordering: its bytes compare as the rows do."""
+    """DuckDB's binary sort key of an ordering: its bytes compare as the rows do.
+
+    A key of at most eight bytes comes back as a BIGINT unless a text stands at its end; the text is always the same.
+    """
     arguments: list[exp.Expression] = []
     for key in keys:
         nulls = "FIRST" if key.nulls_first else "LAST"
         modifiers = f"{'DESC' if key.descending else 'ASC'} NULLS {nulls}"
-        arguments += [substitute(key.expression, back), exp.Literal(this=modifiers, is_string=True)]
-    return call("create_sort_key", *arguments)
+        arguments += [substitute(key.expression, back), literal(modifiers)]
+    return call("create_sort_key", *arguments, literal(""), literal("ASC NULLS LAST"))
 
 
 def _shown_sort(key: SortKey) -> str:
