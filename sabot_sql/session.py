@@ -66,6 +66,11 @@ class Session:
         """Whether it was closed."""
         return self._catalog.connection.closed
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the SQL began a transaction that has not ended."""
+        return self._catalog.connection.in_transaction
+
     def running(self) -> tuple[str, ...]:
         """Ids of the queries that run now."""
         with self._lock:

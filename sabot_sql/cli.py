@@ -1,0 +1,160 @@
+"""The console script ``sabot-sql``: ``query``, ``explain`` and ``agent``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import sabot_sql
+from sabot_sql.errors import ConfigError, SabotSQLError
+
+_FAILED = 1
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit status: 0, 1 for an error, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "query":
+            _query(options)
+        elif options.command == "explain":
+            _explain(options)
+        else:
+            return _agent(options)
+    except SabotSQLError as error:
+        print(f"SabotSQLError {error}", file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt:
+        print("cancelled", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read the rows has seen enough
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sabot-sql", description="DuckDB SQL on several agents.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    query = commands.add_parser("query", help="run SQL and print the rows of the last statement")
+    _add_session_options(query)
+    query.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
+    query.add_argument("--output", metavar="FILE", help="write the rows there; parquet needs it")
+    query.add_argument("--plan", action="store_true", help="print the shuffle plan as well")
+    query.add_argument("--timeout", type=float, metavar="SECONDS")
+
+    explain = commands.add_parser("explain", help="print the plan of a query without running it")
+    _add_session_options(explain)
+    explain.add_argument("--format", choices=["text", "json", "dot", "svg", "html"], default="text")
+
+    agent = commands.add_parser("agent", help="serve a session as an agent; started by sessions")
+    agent.add_argument("descriptor", type=int, help="the inherited socket to the session")
+    return parser
+
+
+def _add_session_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sql", nargs="?", help="the SQL; left out with --file")
+    parser.add_argument("--file", metavar="FILE", help="read the SQL from FILE, or from standard input: -")
+    parser.add_argument("--database", default=":memory:", metavar="FILE", help="a DuckDB database")
+    parser.add_argument("--agents", type=_agents, default="auto", metavar="N|auto")
+    parser.add_argument("--isolation", choices=["thread", "process"], default="thread")
+    parser.add_argument("--memory-limit", metavar="SIZE", help='of all processes together, such as "4GiB"')
+
+
+def _agents(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto")
+    return int(text)
+
+
+def _session(options: argparse.Namespace) -> sabot_sql.Session:
+    return sabot_sql.connect(
+        options.database,
+        agents=options.agents,
+        isolation=options.isolation,
+        memory_limit=options.memory_limit,
+    )
+
+
+def _sql(options: argparse.Namespace) -> str:
+    if (options.sql is None) == (options.file is None):
+        raise ConfigError("give SQL, or --file")
+    if options.file is None:
+        return str(options.sql)
+    try:
+        return sys.stdin.read() if options.file == "-" else Path(options.file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {options.file}: {error}") from None
+
+
+def _query(options: argparse.Namespace) -> None:
+    sql = _sql(options)
+    if options.format == "parquet" and options.output is None:
+        raise ConfigError("--format parquet needs --output")
+    with _session(options) as session:
+        result = session.query(sql, timeout=options.timeout, scope={})
+        if options.plan:
+            # Rows that a program reads stand alone on standard output.
+            rows_alone = options.format != "table" and options.output is None
+            print(result.plan.text(), end="\n\n", file=sys.stderr if rows_alone else sys.stdout)
+        sys.stdout.flush()
+        _write(result, options.format, options.output)
+
+
+def _write(result: sabot_sql.Result, form: str, output: str | None) -> None:
+    if form == "parquet":
+        result.to_parquet(str(output))
+    elif form == "csv" and output is not None:
+        result.to_csv(output)
+    elif form == "csv":
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory, "rows.csv")
+            result.to_csv(file)
+            with file.open(newline="") as lines:
+                shutil.copyfileobj(lines, sys.stdout)
+    else:
+        rows = [result.to_text()] if form == "table" else _json_lines(result)
+        if output is None:
+            for row in rows:
+                print(row)
+        else:
+            Path(output).write_text("".join(f"{row}\n" for row in rows))
+
+
+def _json_lines(result: sabot_sql.Result) -> list[str]:
+    return [json.dumps(dict(zip(result.columns, row, strict=True)), default=str) for row in result]
+
+
+def _explain(options: argparse.Namespace) -> None:
+    with _session(options) as session:
+        plan = session.explain(_sql(options), scope={})
+    match options.format:
+        case "json":
+            print(json.dumps(plan.json(), indent=2))
+        case "dot":
+            print(plan.dot())
+        case "svg":
+            print(plan.svg())
+        case "html":
+            print(plan.html())
+        case _:
+            print(plan.text())
+
+
+def _agent(options: argparse.Namespace) -> int:
+    from sabot_sql.agent import process_main  # native code, which the other commands may not need
+
+    sys.argv[1:] = [str(options.descriptor)]
+    return process_main.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
