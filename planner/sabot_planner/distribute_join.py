@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sqlglot import exp
-
+from sabot_planner.display import size
 from sabot_planner.logical import Join, JoinKind, Node
 from sabot_planner.partitioning import Arbitrary, Hashed, Partitioning, Replicated, Single, merge_equal
 from sabot_planner.scalars import EquiKey, equi_keys, key_name
@@ -140,7 +139,7 @@ def _is_copied(placed: Placed) -> bool:
 def _copy(walk: Distributor, node: Node, placed: Placed, size_bytes: int) -> Node:
     if _is_copied(placed):
         return placed.node
-    return walk.broadcast(node, placed, f"about {size_bytes} bytes: less to copy to every task than to hash both sides")
+    return walk.broadcast(node, placed, f"about {size(size_bytes)}: less to copy to every task than to hash both sides")
 
 
 def _hash_both(
@@ -222,8 +221,3 @@ def _keeping(part: Partitioning, padded: frozenset[str], padded_keys: set[str]) 
         return part
     kept = tuple(key - padded - padded_keys for key in part.keys)
     return Hashed(kept) if all(kept) else Arbitrary()
-
-
-def is_equality(term: exp.Expression) -> bool:
-    """Whether a join term is an equality, null-safe or not."""
-    return type(term) in (exp.EQ, exp.NullSafeEQ)

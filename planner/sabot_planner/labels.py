@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sabot_planner.aggregates import describe
+from sabot_planner.display import DisplayNames
 from sabot_planner.logical import (
     Aggregate,
     Distinct,
@@ -20,6 +21,7 @@ from sabot_planner.operators import OperatorType
 from sabot_planner.physical import Exchange, TaskScan
 
 _MOST_WORDS = 6
+_MOST_KEYS = 3
 
 
 def operator_type(root: Node) -> OperatorType:
@@ -45,7 +47,7 @@ def operator_type(root: Node) -> OperatorType:
                 node = node.inputs[0]
 
 
-def operator_label(root: Node) -> str:
+def operator_label(root: Node, display: DisplayNames) -> str:
     """The stage's operators from the sources on, for people: ``scan orders · filter · semi join``."""
     words: list[str] = []
 
@@ -57,7 +59,7 @@ def operator_label(root: Node) -> str:
             return
         for child in node.inputs:
             visit(child)
-        word = _word(node)
+        word = _word(node, display)
         if word and (not words or words[-1] != word):
             words.append(word)
 
@@ -67,7 +69,7 @@ def operator_label(root: Node) -> str:
     return " · ".join(words) or "read"
 
 
-def _word(node: Node) -> str:
+def _word(node: Node, display: DisplayNames) -> str:
     match node:
         case Filter():
             return "filter"
@@ -76,13 +78,16 @@ def _word(node: Node) -> str:
         case Aggregate():
             names = dict.fromkeys(describe(a) for a in node.aggregates)
             partial = "partial " if any(a.expression.args.get("export_state") for a in node.aggregates) else ""
-            return f"{partial}group by" if node.keys else f"{partial}{', '.join(list(names)[:3]) or 'aggregate'}"
+            keys = ", ".join(display.expression(k.expression) for k in node.keys[:_MOST_KEYS])
+            keys += ", …" if len(node.keys) > _MOST_KEYS else ""
+            return f"{partial}group by {keys}" if node.keys else f"{partial}{', '.join(list(names)[:3]) or 'aggregate'}"
         case Distinct():
             return "distinct"
         case Window():
             return "window"
         case Sort():
-            return f"top {node.limit}" if node.limit is not None else "order by"
+            first = display.key(node.keys[0]).lower() + (", …" if len(node.keys) > 1 else "")
+            return f"top {node.limit} by {first}" if node.limit is not None else f"order by {first}"
         case Limit():
             return "limit"
         case SetOp():

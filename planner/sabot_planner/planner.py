@@ -8,6 +8,7 @@ from sabot_planner.build import build
 from sabot_planner.check import check
 from sabot_planner.column_types import ColumnTypes
 from sabot_planner.dialect import function_call
+from sabot_planner.display import DisplayNames
 from sabot_planner.distribute import Distributor
 from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
@@ -35,12 +36,13 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
         return QueryPlan(Mode.SINGLE, "the query reads no table", 1, None)
     types = ColumnTypes(context)
     output = tuple(Column(n, t) for n, t in zip(names, types.of(logical).values(), strict=True))
+    display = DisplayNames(logical, names)
     logical = prune(apply_rules(logical))
     width = context.settings.partitions or context.agents
     walker = Distributor(context, types, Estimator(context), width)
     placed = walker.settled(walker.place(logical))
     check(placed.node)
-    graph = cut(placed.node, _ordered(logical), width, context.settings)
+    graph = cut(placed.node, _ordered(logical), width, context.settings, display)
     if not any(o.parallelism > 1 for o in graph.operators) and width > 1:
         return QueryPlan(Mode.SINGLE, _why_single(placed.node), 1, None, output)
     mode = Mode.PARTLY if walker.gathered else Mode.DISTRIBUTED

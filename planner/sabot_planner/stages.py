@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from sabot_planner.dialect import call, to_sql
+from sabot_planner.dialect import call
+from sabot_planner.display import DisplayNames
 from sabot_planner.fragment import FragmentWriter, is_narrowing
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.labels import operator_label, operator_type
@@ -23,9 +24,9 @@ from sabot_planner.scalars import column, literal, substitute
 _SPREADING = (ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE, ShuffleEdgeType.REBALANCE)
 
 
-def cut(root: Node, ordered: bool, width: int, settings: PlanSettings) -> JobGraph:
+def cut(root: Node, ordered: bool, width: int, settings: PlanSettings, display: DisplayNames) -> JobGraph:
     """The job graph of a distributed plan; ``ordered`` says that its result has a promised order."""
-    cutter = _Cutter(width, settings)
+    cutter = _Cutter(width, settings, display)
     sink = cutter.stage(_with_cut_ctes(root))
     operators = tuple(cutter.operator(stage) for stage in cutter.stages)
     return JobGraph(operators, tuple(draft.edge(cutter) for draft in cutter.edges), sink.operator_id, ordered)
@@ -107,7 +108,8 @@ class _Draft:
                 columns=self.columns,
                 reason="a shared expression, computed once",
             )
-        keys = tuple(map(to_sql, node.keys)) or tuple(map(_shown_sort, node.sort_keys))
+        display = cutter.display
+        keys = tuple(map(display.expression, node.keys)) or tuple(map(display.key, node.sort_keys))
         return ShuffleEdge(
             self.edge_id,
             self.source.operator_id,
@@ -126,7 +128,8 @@ class _Draft:
 
 
 class _Cutter:
-    def __init__(self, width: int, settings: PlanSettings) -> None:
+    def __init__(self, width: int, settings: PlanSettings, display: DisplayNames) -> None:
+        self.display = display
         self.width = width
         self.settings = settings
         self.stages: list[_Stage] = []
@@ -216,7 +219,7 @@ class _Cutter:
             parallelism=self.width if stage.parallel and stage.placement is Placement.ANY else 1,
             scans=tuple(stage.scans),
             placement=stage.placement,
-            label=operator_label(stage.root),
+            label=operator_label(stage.root, self.display),
         )
 
 
@@ -238,7 +241,3 @@ def _sort_key(keys: tuple[SortKey, ...], back: dict[str, exp.Expression]) -> exp
         modifiers = f"{'DESC' if key.descending else 'ASC'} NULLS {nulls}"
         arguments += [substitute(key.expression, back), literal(modifiers)]
     return call("create_sort_key", *arguments, literal(""), literal("ASC NULLS LAST"))
-
-
-def _shown_sort(key: SortKey) -> str:
-    return to_sql(key.expression) + (" DESC" if key.descending else "")
