@@ -49,6 +49,7 @@ class Result:
         self.plan = Plan(plan)
         self.stats = dict(stats)
         self._position = 0
+        self._shown: tuple[int, list[tuple[Any, ...]], list[tuple[Any, ...]]] | None = None
 
     # ------------------------------------------------------------------------------------------------------- Arrow
 
@@ -201,10 +202,15 @@ class Result:
         return html_table(self.columns, self.types, head, tail, summary=self._summary())
 
     def _ends(self, max_rows: int) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-        if len(self) <= max_rows:
-            return self._rows(0, len(self)), []
-        tail = max_rows // 2
-        return self._rows(0, max_rows - tail), self._rows(len(self) - tail, tail)
+        # A notebook asks for text and for HTML, and again for each display: the rows are read once.
+        if self._shown is None or self._shown[0] != max_rows:
+            tail = max_rows // 2 if len(self) > max_rows else 0
+            head = min(max_rows, len(self)) - tail
+            batches = [*self._store.part(0, head), *self._store.part(len(self) - tail, tail)]
+            with self._relation(batches) as relation:
+                rows: list[tuple[Any, ...]] = relation.fetchall()
+            self._shown = max_rows, rows[:head], rows[head:]
+        return self._shown[1], self._shown[2]
 
     def _summary(self) -> TableSummary:
         distributed = self.stats.get("mode") != "single"

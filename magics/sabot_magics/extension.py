@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,6 +13,7 @@ from sabot_magics.completion import SQLCompleter
 from sabot_magics.magic import SabotMagic
 
 _NAME = "sabot"
+_SECTION = SabotMagic.__name__
 # An attribute of the shell, not of this module: a process may have several shells.
 _ATTRIBUTE = "_sabot_magics"
 
@@ -23,6 +25,7 @@ class _Loaded:
     magic: SabotMagic
     matcher: Callable[..., Any]
     found: dict[str, Any]
+    config: Any
 
 
 def load(shell: InteractiveShell) -> None:
@@ -38,7 +41,7 @@ def load(shell: InteractiveShell) -> None:
     _configurables(shell).append(magic)
     matcher = SQLCompleter(shell.user_ns, magic.catalog_query, lambda: magic.queries_run).matcher()
     shell.Completer.custom_matchers.insert(0, matcher)
-    setattr(shell, _ATTRIBUTE, _Loaded(magic, matcher, found))
+    setattr(shell, _ATTRIBUTE, _Loaded(magic, matcher, found, copy.deepcopy(shell.config.get(_SECTION))))
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -56,6 +59,10 @@ def unload(shell: InteractiveShell) -> None:
         _configurables(shell).remove(loaded.magic)
     if loaded.matcher in shell.Completer.custom_matchers:
         shell.Completer.custom_matchers.remove(loaded.matcher)
+    # %config writes into the shell's configuration too, from where the next load would read it.
+    shell.config.pop(_SECTION, None)
+    if loaded.config is not None:
+        shell.config[_SECTION] = loaded.config
     delattr(shell, _ATTRIBUTE)
 
 

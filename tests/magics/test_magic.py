@@ -5,10 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import signal
+import threading
 import time
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import sabot_sql
@@ -205,6 +208,53 @@ def test_hostile_text_stays_text(notebook: Notebook, hostile: str) -> None:
     assert error.displays == []
 
 
+@pytest.fixture
+def sales(notebook: Notebook) -> str:
+    """A Parquet file that several agents can share."""
+    rows = 40_000
+    table = pa.table({"k": [i % 7 for i in range(rows)], "v": list(range(rows))})
+    pq.write_table(table, "sales.parquet", row_group_size=5_000)
+    return "SELECT k, sum(v) AS total FROM 'sales.parquet' GROUP BY k ORDER BY k"
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_agents_share_a_query_and_the_plan_shows_it(notebook: Notebook, sales: str, isolation: str) -> None:
+    with sabot_sql.connect(agents=1, isolation=isolation) as session:
+        notebook.names["session"] = session
+        alone = notebook.sabot(sales, "-c session").rows
+        ran = notebook.sabot(sales, "-c session --agents 2")
+        profile = notebook.sabot(sales, "-c session --agents 2 --profile")
+    assert ran.rows == alone
+    assert len(alone) == 7
+    assert "<svg" in ran.html
+    assert ">HASH</tspan>" in ran.html
+    assert '<b class="mode">distributed</b> 2 agents' in ran.html
+    assert "━━ HASH" in profile.text
+    assert "<details open>" in profile.html
+
+
+def test_explain_shows_the_edges(notebook: Notebook, sales: str) -> None:
+    ran = notebook.run(f"%%sabot --explain json --agents 2\n{sales}")
+    document = ran.displays[0]["application/json"]
+    assert document["mode"] == "distributed"
+    assert document["state"] == "planned"
+    assert {edge["type"] for edge in document["edges"]} >= {"HASH"}
+    assert all(edge["rows"] is None for edge in document["edges"])
+
+
+def test_interrupting_the_cell_cancels_the_query(notebook: Notebook) -> None:
+    timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    start = time.monotonic()
+    ran = notebook.run("%%sabot\nSELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range + b.range = 7")
+    timer.join()
+    assert isinstance(ran.error, sabot_sql.QueryCancelled)
+    assert time.monotonic() - start < 5
+    assert ran.out.startswith("SabotSQLError [CANCELLED] interrupted")
+    assert notebook.run("%sabot --status").out.endswith("running: nothing\n")
+    assert notebook.sabot("SELECT 1").rows == [["1"]]
+
+
 def test_loading_twice_is_loading_once(notebook: Notebook) -> None:
     matchers = list(notebook.shell.Completer.custom_matchers)
     assert notebook.run("%reload_ext sabot_sql").error is None
@@ -223,11 +273,13 @@ def test_unloading_restores_what_was_there(notebook: Notebook) -> None:
     found = {kind: dict(magics) for kind, magics in shell.magics_manager.magics.items()}
     notebook.run("%load_ext sabot_sql")
     notebook.sabot("SELECT 1")
+    notebook.run("%config SabotMagic.limit = 3")
     assert shell.magics_manager.magics["line"]["sabot"] is not found["line"]["sabot"]
     notebook.run("%unload_ext sabot_sql")
     assert shell.magics_manager.magics == found
     assert shell.configurables == configurables
     assert shell.Completer.custom_matchers == matchers
+    assert "SabotMagic" not in shell.config
     assert notebook.run("%sabot hello").out == "mine hello\n"
     del shell.magics_manager.magics["line"]["sabot"]
     notebook.run("%load_ext sabot_sql")
@@ -240,7 +292,7 @@ def test_the_magic_adds_less_than_ten_milliseconds(notebook: Notebook) -> None:
         notebook.names["other"] = session
         sql = "SELECT $x AS x, range AS i FROM range(1000)"
         plain, magic = [], []
-        for _ in range(7):
+        for _ in range(15):
             start = time.perf_counter()
             session.query(sql, {"x": 1})
             middle = time.perf_counter()
