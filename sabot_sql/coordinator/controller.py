@@ -37,11 +37,13 @@ class DBOSParallelController:
     """Decides parallelism and placement from bytes, memory grants and agents; it measures and does nothing itself.
 
     ``coalesce_bytes``: a task is worth its cost from this much input on. ``grant_bytes``: the working set of one task
-    should stay below it.
+    should stay below it. ``few_rows``: fewer are sorted by one task sooner than several are started. 0 switches a rule
+    off.
     """
 
     coalesce_bytes: int = 4 << 20
     grant_bytes: int = 512 << 20
+    few_rows: int = 4096
 
     def calculate_optimal_worker_count(self, input_bytes: int, *, planned: int, most: int) -> WorkerCount:
         """Tasks for ``input_bytes`` of measured input: ``planned``, fewer for little, up to ``most`` for much."""
@@ -53,6 +55,12 @@ class DBOSParallelController:
         if count < planned:
             return WorkerCount(count, f"{input_bytes} bytes are worth {count} of {planned} tasks")
         return WorkerCount(count, f"{planned} tasks as planned")
+
+    def calculate_range_count(self, rows: int, input_bytes: int, *, planned: int) -> WorkerCount:
+        """Ranges for an edge of ``rows`` rows that ``planned`` ranges were meant for, where there is enough to sort."""
+        if planned > 1 and rows < self.few_rows:
+            return WorkerCount(1, f"{rows} rows are few: one range")
+        return self.calculate_optimal_worker_count(input_bytes, planned=planned, most=planned)
 
     def assign_tasks_to_agents(self, tasks: Sequence[TaskDemand], agents: Sequence[str]) -> Assignment:
         """Spread ``tasks`` over ``agents``: each goes where load and bytes to move are least together.

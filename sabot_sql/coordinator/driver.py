@@ -97,8 +97,9 @@ def run_query(
     """
     config = pool.config
     settings = config.plan_settings()
-    forced = config.partitions is not None
-    controller = DBOSParallelController(0 if forced else settings.coalesce_bytes, 0 if forced else settings.grant_bytes)
+    controller = DBOSParallelController(settings.coalesce_bytes, settings.grant_bytes)
+    if config.partitions is not None:
+        controller = DBOSParallelController(coalesce_bytes=0, grant_bytes=0, few_rows=0)
     pool.heal()
     agents = [agent.agent_id for agent in pool.agents]
     execution = Execution(query_id, plan, agents, SESSION_AGENT, controller, adaptive=config.adaptive)
@@ -123,7 +124,7 @@ def run_job(
         plan,
         [agent.agent_id for agent in pool.agents],
         SESSION_AGENT,
-        DBOSParallelController(),
+        DBOSParallelController(coalesce_bytes=0),
         adaptive=False,
     )
     return _Driver(execution, pool, sources or NoSources(), "", cancel, deadline_ms, observer).run()

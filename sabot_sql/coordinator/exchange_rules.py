@@ -15,8 +15,6 @@ from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
 from sabot_sql.coordinator.stages import Stage
 
 RESULT_EDGE = "result"
-_FEW_ROWS = 4096
-"""Below this many rows one task sorts them sooner than several are started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +60,21 @@ def write_scheme(graph: JobGraph, edge: ShuffleEdge) -> WriteScheme:
     return WriteScheme(WriteKind.SINGLE, 1, edge.partition_by)
 
 
-def decide_bounds(stage: Stage, shuffles: Mapping[str, EdgeShuffle]) -> tuple[tuple[bytes, ...], str]:
+def decide_bounds(
+    stage: Stage, shuffles: Mapping[str, EdgeShuffle], controller: DBOSParallelController
+) -> tuple[tuple[bytes, ...], str]:
     """The bounds that all RANGE inputs of ``stage`` share, and the reason; no bounds mean one range."""
     ranged = [edge for edge in stage.inputs if is_sampled(edge, shuffles[edge.edge_id])]
     outputs = [output for edge in ranged for output in shuffles[edge.edge_id].outputs.values()]
     rows = sum(output.rows for output in outputs)
-    wanted = max((edge.bounds_partitions for edge in ranged), default=1)
-    if wanted > 1 and rows < _FEW_ROWS:
-        return (), f"{rows} rows are few: one range"
-    bounds = range_bounds([(output.rows, output.sample) for output in outputs], wanted)
-    return bounds, f"{len(bounds) + 1} ranges of {rows} rows from {sum(len(o.sample) for o in outputs)} sampled keys"
+    size_bytes = sum(output.size_bytes for output in outputs)
+    planned = max((edge.bounds_partitions for edge in ranged), default=1)
+    worth = controller.calculate_range_count(rows, size_bytes, planned=planned)
+    if worth.count == 1:
+        return (), worth.reason
+    bounds = range_bounds([(output.rows, output.sample) for output in outputs], worth.count)
+    sampled = sum(len(output.sample) for output in outputs)
+    return bounds, f"{len(bounds) + 1} ranges of {rows} rows from {sampled} sampled keys"
 
 
 def is_sampled(edge: ShuffleEdge, shuffle: EdgeShuffle) -> bool:

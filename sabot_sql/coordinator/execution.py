@@ -274,7 +274,7 @@ class Execution:
             if rules.is_sampled(edge, shuffles[edge.edge_id]) and shuffles[edge.edge_id].bounds is None
         ]
         if undecided:
-            bounds, reason = rules.decide_bounds(stage, shuffles)
+            bounds, reason = rules.decide_bounds(stage, shuffles, self._controller)
             for edge_id in undecided:
                 shuffles[edge_id].bounds = bounds
                 self.decisions[edge_id] = reason

@@ -88,7 +88,7 @@ def _reset(
 
 def shown_error(failure: TaskFailure) -> SabotSQLError:
     """The error of a failed task as the user gets it: with its place where it is not the user's own."""
-    if failure.kind in (FailureKind.USER, FailureKind.RESOURCE, FailureKind.DEADLINE):
+    if failure.kind in (FailureKind.USER, FailureKind.RESOURCE, FailureKind.DEADLINE, FailureKind.CANCELLED):
         return failure.error
     task_id = failure.id
     return AgentError(

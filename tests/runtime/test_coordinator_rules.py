@@ -74,6 +74,14 @@ def test_the_controller_says_why() -> None:
     assert planned.reason == "4 tasks as planned"
 
 
+def test_few_rows_and_few_bytes_are_one_range() -> None:
+    controller = DBOSParallelController(coalesce_bytes=1000, few_rows=10)
+    assert controller.calculate_range_count(9, 10**6, planned=4).count == 1
+    assert controller.calculate_range_count(10, 10**6, planned=4).count == 4
+    assert controller.calculate_range_count(10**6, 1500, planned=4).count == 2
+    assert DBOSParallelController(0, 0, 0).calculate_range_count(1, 1, planned=4).count == 4
+
+
 def test_no_input_is_one_task() -> None:
     assert DBOSParallelController().calculate_optimal_worker_count(0, planned=8, most=32).count == 1
 
