@@ -6,7 +6,7 @@
 namespace sabot {
 namespace {
 
-// Odd constants: multiplying by them is a bijection, so that no lane ever forgets a bit.
+// Odd constants: multiplying by them is a bijection.
 constexpr uint64_t kPrimes[4] = {0x9fb21c651e98df25, 0xd6e8feb86659fd93, 0xe7037ed1a0b428db, 0xa0761d6478bd642f};
 
 uint64_t load(const uint8_t* at) {
@@ -15,7 +15,11 @@ uint64_t load(const uint8_t* at) {
   return value;
 }
 
-uint64_t absorb(uint64_t lane, uint64_t word, uint64_t prime) { return std::rotl((lane ^ word) * prime, 29); }
+// Every step is a bijection of the lane. The shift brings high bits down, so that a flip of one of them spreads too.
+uint64_t absorb(uint64_t lane, uint64_t word, uint64_t prime) {
+  const uint64_t mixed = lane ^ word;
+  return std::rotl((mixed ^ (mixed >> 32)) * prime, 29);
+}
 
 }  // namespace
 
