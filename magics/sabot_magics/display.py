@@ -111,7 +111,11 @@ class CellOutput:
         """Leave a plan that was drawn as it last was, with its final state, ``failed`` or ``cancelled``."""
         self._clear_line()
         if self._handle is not None:
-            plan = Plan({**self._snapshot, "state": state})
+            stages = [
+                {**stage, "state": state} if stage.get("state") == "running" else stage
+                for stage in self._snapshot.get("stages", ())
+            ]
+            plan = Plan({**self._snapshot, "state": state, "stages": stages})
             self._handle.update({"text/plain": plan.status(), "text/html": plan.html()}, raw=True)
 
     def _clear_line(self) -> None:

@@ -61,6 +61,7 @@ def _css() -> str:
         ".node": "fill:rgba(128,128,128,.1);stroke:currentColor;stroke-opacity:.4",
         ".end": "fill:none;stroke-dasharray:4 3",
         ".failed": "stroke:#D55E00;stroke-opacity:1;stroke-width:2",
+        ".cancelled": "stroke-dasharray:4 3",
         ".running": "stroke:#0072B2;stroke-opacity:1;stroke-width:2",
         ".bar": "stroke:currentColor;stroke-width:4;stroke-linecap:round;opacity:.14",
         ".time": "opacity:.6",
@@ -129,7 +130,7 @@ def _titled(words: str, tooltips: bool) -> str:
 
 def _stage(stage: StageView, layout: Layout, longest_ms: float, tooltips: bool) -> str:
     center, height = layout.nodes[stage.stage_id], layout.heights[stage.stage_id]
-    state = stage.state if stage.state in ("failed", "running") else ""
+    state = stage.state if stage.state in ("failed", "running", "cancelled") else ""
     # A separator stays at the end of its line.
     words = f"{stage.stage_id} {stage.title}".replace(" · ", "\N{NO-BREAK SPACE}· ")
     lines = textwrap.wrap(words, _TITLE_CHARACTERS)[:3]

@@ -104,7 +104,7 @@ def findings(plan: PlanModel) -> list[str]:
         if stage.spilled_bytes
     ]
     timed = [(stage.elapsed_ms, stage) for stage in plan.stages if stage.elapsed_ms is not None]
-    if len(timed) > 1 and plan.elapsed_ms:
+    if len(timed) > 1 and plan.elapsed_ms and plan.state == "finished":
         slowest, stage = max(timed, key=lambda item: item[0])
         if slowest >= 100 and slowest > 0.5 * plan.elapsed_ms:
             share = min(1.0, slowest / plan.elapsed_ms)

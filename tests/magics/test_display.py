@@ -78,10 +78,15 @@ def test_what_failed_stays_as_it_last_was(
     monkeypatch.setattr(shell, "display_pub", recorder)
     output = CellOutput("auto", notebook=True)
     clock[0] += 1
-    output.draw(running())
+    document = running()
+    document["stages"][2]["state"] = "running"
+    output.draw(document)
+    assert ">running</text>" in recorder.bundles[0]["data"]["text/html"]
     output.fail("cancelled")
     assert recorder.bundles[0]["data"]["text/plain"].endswith("cancelled")
-    assert "<svg" in recorder.bundles[0]["data"]["text/html"]
+    html = recorder.bundles[0]["data"]["text/html"]
+    assert ">running</text>" not in html
+    assert ">cancelled</text>" in html
     quick = CellOutput("auto", notebook=True)
     quick.fail("failed")
     assert len(recorder.bundles) == 1
