@@ -30,6 +30,11 @@ def check(root: Node) -> None:
     _Checker().spread(root)
 
 
+def spreads(node: Node) -> bool:
+    """Whether the node's rows are spread over several tasks of its stage."""
+    return _Checker().spread(node)
+
+
 class _Checker:
     """``spread`` answers whether a node's rows are spread over several tasks of its stage."""
 

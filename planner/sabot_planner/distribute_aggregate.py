@@ -89,7 +89,9 @@ def _in_two_phases(walk: Distributor, node: Aggregate, child: Placed, phases: li
             set_id.args.pop("schema")
             groupings = (*groupings, Computed(f"{node.keys[0].name}g", set_id))
     speaks = any(_may_be_silent(a) for a in node.aggregates) and not node.keys
-    partial = replace(node, input=child.node, aggregates=partial_columns, groupings=groupings, having_rows=speaks)
+    partial = replace(
+        node, input=child.node, aggregates=partial_columns, groupings=groupings, partial=True, having_rows=speaks
+    )
     types = walk.types.of(node)
     walk.types.learn(
         {

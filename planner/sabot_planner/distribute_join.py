@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sqlglot import exp
+
 from sabot_planner.display import size
 from sabot_planner.logical import Join, JoinKind, Node
+from sabot_planner.operators import ShuffleEdgeType
 from sabot_planner.partitioning import Arbitrary, Hashed, Partitioning, Replicated, Single, merge_equal
 from sabot_planner.scalars import EquiKey, equi_keys, key_name
 
 if TYPE_CHECKING:
     from sabot_planner.distribute import Distributor, Placed
 
-_RIGHT_MAY_BE_COPIED = frozenset(
+RIGHT_MAY_BE_COPIED = frozenset(
     {
         JoinKind.INNER,
         JoinKind.CROSS,
@@ -29,7 +32,9 @@ _RIGHT_MAY_BE_COPIED = frozenset(
 """Kinds in which every row of the left side decides for itself. In the others an unmatched row of the right side comes
 out, and would come out once per task that has a copy of it."""
 
-_LEFT_MAY_BE_COPIED = frozenset(
+_SURELY_SMALL_BYTES = 1 << 20
+
+LEFT_MAY_BE_COPIED = frozenset(
     {JoinKind.INNER, JoinKind.CROSS, JoinKind.RIGHT, JoinKind.RIGHT_SEMI, JoinKind.RIGHT_ANTI}
 )
 
@@ -96,14 +101,14 @@ def _cheapest(walk: Distributor, node: Join, left: Placed, right: Placed, keys: 
         choices.append(_hash_both(walk, node, left, right, keys, left_bytes, right_bytes))
     limit = walk.context.settings.broadcast_bytes
     forced = not keys
-    if node.kind in _RIGHT_MAY_BE_COPIED and (right_bytes <= limit or forced or _is_copied(right)):
+    if node.kind in RIGHT_MAY_BE_COPIED and (right_bytes <= limit or forced or _is_copied(right)):
         anchor = (
             left
             if left_spread
             else walk.spread(walk.gather(left, "") if not left.local else left, "to join in parallel")
         )
         cost = right_bytes * walk.width + (0 if left_spread else left_bytes)
-        copied = _copy(walk, node.right, right, right_bytes)
+        copied = _copy(walk, node.right, right, right_bytes, [(k.right, k.left) for k in keys], node.left)
         choices.append(
             _Choice(
                 0 if _is_copied(right) and left_spread else cost,
@@ -111,14 +116,14 @@ def _cheapest(walk: Distributor, node: Join, left: Placed, right: Placed, keys: 
                 replace(anchor, node=_joined(node, anchor.node, copied)),
             )
         )
-    if node.kind in _LEFT_MAY_BE_COPIED and (left_bytes <= limit or forced or _is_copied(left)):
+    if node.kind in LEFT_MAY_BE_COPIED and (left_bytes <= limit or forced or _is_copied(left)):
         anchor = (
             right
             if right_spread
             else walk.spread(walk.gather(right, "") if not right.local else right, "to join in parallel")
         )
         cost = left_bytes * walk.width + (0 if right_spread else right_bytes)
-        copied = _copy(walk, node.left, left, left_bytes)
+        copied = _copy(walk, node.left, left, left_bytes, [(k.left, k.right) for k in keys], node.right)
         choices.append(
             _Choice(
                 0 if _is_copied(left) and right_spread else cost,
@@ -136,10 +141,31 @@ def _is_copied(placed: Placed) -> bool:
     return isinstance(placed.partitioning, Replicated)
 
 
-def _copy(walk: Distributor, node: Node, placed: Placed, size_bytes: int) -> Node:
+def _copy(
+    walk: Distributor,
+    node: Node,
+    placed: Placed,
+    size_bytes: int,
+    keys: list[tuple[exp.Expression, exp.Expression]],
+    other_side: Node,
+) -> Node:
+    """The side as every task reads it; ``keys`` are its join keys and those of the other side."""
     if _is_copied(placed):
         return placed.node
-    return walk.broadcast(node, placed, f"about {size(size_bytes)}: less to copy to every task than to hash both sides")
+    reason = f"about {size(size_bytes)}: less to copy to every task than to hash both sides"
+    exchange = walk.broadcast(node, placed, reason)
+    if not keys or exchange.bytes < _SURELY_SMALL_BYTES:
+        return exchange
+    # A guess that may be wrong by orders of magnitude: the rows are written so that they can still be hashed.
+    own, other = zip(*keys, strict=True)
+    return replace(
+        exchange,
+        keys=own,
+        written_as=ShuffleEdgeType.HASH,
+        other_keys=other,
+        other_rows=walk.estimator.rows(other_side),
+        other_bytes=walk.bytes(other_side),
+    )
 
 
 def _hash_both(

@@ -197,13 +197,15 @@ class Aggregate(Unary):
     """Groups by ``keys`` and computes ``aggregates``, each one aggregate call.
 
     ``grouping_sets`` lists key ordinals per set (None: one set of all keys); ``groupings`` are GROUPING(…) columns.
-    ``having_rows`` keeps a global aggregate silent where its input is empty (a partial phase that must not speak).
+    ``partial``: the first of two phases, whose groups need not be whole. ``having_rows`` keeps a partial phase without
+    keys silent where its input is empty.
     """
 
     keys: tuple[Computed, ...]
     aggregates: tuple[Computed, ...]
     grouping_sets: tuple[tuple[int, ...], ...] | None = None
     groupings: tuple[Computed, ...] = ()
+    partial: bool = False
     having_rows: bool = False
 
     @property

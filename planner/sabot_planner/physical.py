@@ -16,6 +16,9 @@ class Exchange(Node):
 
     ``keys`` place the rows of HASH, ``sort_keys`` those of RANGE. ``gather``: one task reads everything, in producer
     order. ``rows`` and ``bytes`` are estimates.
+    ``written_as`` and ``other_keys`` leave the choice between BROADCAST and HASH open until the rows are counted: a
+    BROADCAST that is written as HASH buckets of ``keys`` can still become HASH, the other side of its join being hashed
+    by ``other_keys``; ``other_rows`` and ``other_bytes`` are that side's estimates.
     """
 
     input: Node
@@ -27,6 +30,10 @@ class Exchange(Node):
     bytes: int = 0
     reason: str = ""
     decided: Decided = Decided.PLAN
+    written_as: ShuffleEdgeType | None = None
+    other_keys: tuple[exp.Expression, ...] = ()
+    other_rows: int = 0
+    other_bytes: int = 0
 
     @property
     def inputs(self) -> tuple[Node, ...]:

@@ -102,7 +102,7 @@ class EdgeFacts:
 class Revisable(Protocol):
     """The planner's memory between revisions of one query."""
 
-    def revise(self, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
+    def revise(self, plan: QueryPlan, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
         """See :meth:`QueryPlan.revise`."""
         ...
 
@@ -123,7 +123,10 @@ class QueryPlan:
     planner_state: Revisable | None = field(default=None, repr=False, compare=False)
 
     def revise(self, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
-        """The plan after the edges in ``facts`` finished; operators in ``started`` and all facts stay as they are."""
+        """The plan after the edges in ``facts`` finished; the same object where nothing changes.
+
+        Operators in ``started`` keep their ids and what they compute, edges in ``facts`` how they are written.
+        """
         if self.planner_state is None:
             return self
-        return self.planner_state.revise(facts, started)
+        return self.planner_state.revise(self, facts, started)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlglot import exp
 
+from sabot_planner.adapt import AdaptivePlan, initial_graph
 from sabot_planner.build import build
 from sabot_planner.check import check
 from sabot_planner.column_types import ColumnTypes
@@ -19,7 +20,7 @@ from sabot_planner.plan import Mode, PlanContext, QueryPlan
 from sabot_planner.prune import prune
 from sabot_planner.rules import apply_rules
 from sabot_planner.scalars import nodes
-from sabot_planner.stages import cut
+from sabot_planner.stages import Cut, StageNames, mark_shared
 
 
 def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
@@ -42,12 +43,15 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
     walker = Distributor(context, types, Estimator(context), width)
     placed = walker.settled(walker.place(logical))
     check(placed.node)
-    graph = cut(placed.node, _ordered(logical), width, context.settings, display)
+    root = mark_shared(placed.node)
+    how = Cut(_ordered(logical), width, context.settings, display, StageNames())
+    graph = initial_graph(root, how)
     if not any(o.parallelism > 1 for o in graph.operators) and width > 1:
         return QueryPlan(Mode.SINGLE, _why_single(placed.node), 1, None, output)
     mode = Mode.PARTLY if walker.gathered else Mode.DISTRIBUTED
     reason = "; ".join(dict.fromkeys(walker.gathered)) or f"distributed over {context.agents} agents"
-    return QueryPlan(mode, reason, context.agents, graph, output)
+    state = AdaptivePlan(root, how) if context.settings.adaptive else None
+    return QueryPlan(mode, reason, context.agents, graph, output, state)
 
 
 def _ordered(root: Node) -> bool:

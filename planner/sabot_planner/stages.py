@@ -6,6 +6,7 @@ edges are bound to. A common table expression that several stages read is a stag
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -24,39 +25,85 @@ from sabot_planner.scalars import column, literal, substitute
 _SPREADING = (ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE, ShuffleEdgeType.REBALANCE)
 
 
-def cut(root: Node, ordered: bool, width: int, settings: PlanSettings, display: DisplayNames) -> JobGraph:
-    """The job graph of a distributed plan; ``ordered`` says that its result has a promised order."""
-    cutter = _Cutter(width, settings, display)
-    sink = cutter.stage(_with_cut_ctes(root))
+class StageNames:
+    """Ids of stages and edges, by the plan node that each stands for; kept over all revisions of a plan."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, int], tuple[Node, str]] = {}
+        self._given: dict[str, int] = {}
+
+    def of(self, kind: str, node: Node) -> str:
+        """The id of the stage (``s``) whose root, or the edge (``e``) whose exchange or reading, is ``node``."""
+        known = self._names.get((kind, id(node)))
+        if known is None:
+            number = self._given.get(kind, 0)
+            self._given[kind] = number + 1
+            known = self._names[kind, id(node)] = (node, f"{kind}{number}")
+        return known[1]
+
+    def carry(self, old: Node, new: Node) -> None:
+        """Let ``new`` stand where ``old`` stood."""
+        for kind in ("s", "e"):
+            known = self._names.get((kind, id(old)))
+            if known is not None:
+                self._names[kind, id(new)] = (new, known[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What ``cut`` needs besides the plan itself."""
+
+    ordered: bool
+    width: int
+    settings: PlanSettings
+    display: DisplayNames
+    names: StageNames
+
+
+def cut(root: Node, how: Cut, waits: Mapping[int, Exchange]) -> JobGraph:
+    """The job graph of a distributed plan whose shared expressions are marked by :func:`mark_shared`.
+
+    ``waits`` maps the identity of an exchange to another one that must be measured before the first one's stage starts.
+    """
+    cutter = _Cutter(how, waits)
+    sink = cutter.stage(root)
     operators = tuple(cutter.operator(stage) for stage in cutter.stages)
-    return JobGraph(operators, tuple(draft.edge(cutter) for draft in cutter.edges), sink.operator_id, ordered)
+    return JobGraph(operators, tuple(draft.edge(cutter) for draft in cutter.edges), sink.operator_id, how.ordered)
 
 
 @dataclass(frozen=True, eq=False)
-class _CutRef(Node):
+class CutRef(Node):
     """A reading of a shared expression that another stage computes."""
 
     reference: CteRef
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """The columns under this reading's names."""
         return self.reference.names
 
+    def with_shared(self, shared: Node) -> CutRef:
+        """The same reading of a changed expression."""
+        if shared is self.reference.shared:
+            return self
+        assert isinstance(shared, Shared)
+        return CutRef(CteRef(shared, self.reference.names))
 
-def _with_cut_ctes(root: Node) -> Node:
+
+def mark_shared(root: Node) -> Node:
     """The plan with every reading of an expression that more than one stage reads marked as a leaf."""
     homes: dict[str, set[int]] = {}
     for top in [root, *(n.input for n in walk(root) if isinstance(n, Exchange))]:
-        for node in _own_nodes(top):
+        for node in own_nodes(top):
             if isinstance(node, CteRef):
                 homes.setdefault(node.shared.cte_id, set()).add(id(top))
     cut_ids = {cte_id for cte_id, tops in homes.items() if len(tops) > 1}
     if not cut_ids:
         return root
-    return rewrite(root, lambda n: _CutRef(n) if isinstance(n, CteRef) and n.shared.cte_id in cut_ids else n)
+    return rewrite(root, lambda n: CutRef(n) if isinstance(n, CteRef) and n.shared.cte_id in cut_ids else n)
 
 
-def _own_nodes(top: Node) -> list[Node]:
+def own_nodes(top: Node) -> list[Node]:
     """The nodes of the stage whose root is ``top``."""
     found: list[Node] = []
     stack = [top]
@@ -82,6 +129,7 @@ class _Stage:
     extra: list[Computed] = field(default_factory=list)
     parallel: bool = False
     placement: Placement = Placement.ANY
+    after: list[Exchange] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -119,6 +167,7 @@ class _Draft:
             partitions=cutter.partitions(node),
             partition_by=self.partition_by,
             columns=self.columns,
+            written_as=node.written_as,
             bounds_partitions=cutter.width if node.edge_type is ShuffleEdgeType.RANGE else 1,
             rows_estimated=node.rows,
             bytes_estimated=node.bytes,
@@ -128,10 +177,12 @@ class _Draft:
 
 
 class _Cutter:
-    def __init__(self, width: int, settings: PlanSettings, display: DisplayNames) -> None:
-        self.display = display
-        self.width = width
-        self.settings = settings
+    def __init__(self, how: Cut, waits: Mapping[int, Exchange]) -> None:
+        self.display = how.display
+        self.width = how.width
+        self.settings = how.settings
+        self._names = how.names
+        self._waits = waits
         self.stages: list[_Stage] = []
         self.edges: list[_Draft] = []
         self._shared: dict[int, _Stage] = {}
@@ -139,14 +190,14 @@ class _Cutter:
     def stage(self, root: Node) -> _Stage:
         """The stage whose root is ``root``, after all that it reads."""
         stage = _Stage("", root)
-        for node in _own_nodes(root):
+        for node in own_nodes(root):
             if isinstance(node, TaskScan):
                 self._read_scan(node, stage)
             elif isinstance(node, Exchange):
                 self._read_exchange(node, stage)
-            elif isinstance(node, _CutRef):
+            elif isinstance(node, CutRef):
                 self._read_shared(node, stage)
-        stage.operator_id = f"s{len(self.stages)}"
+        stage.operator_id = self._names.of("s", root)
         self.stages.append(stage)
         return stage
 
@@ -163,6 +214,8 @@ class _Cutter:
         back: dict[str, exp.Expression] = {}
         if cut_ref is None:
             source, columns = self.stage(node.input), node.input.columns
+            if id(node) in self._waits:
+                source.after.append(self._waits[id(node)])
         else:
             # The shared stage writes this edge itself; it knows the columns under its own names.
             reference = cut_ref.reference
@@ -170,7 +223,7 @@ class _Cutter:
             own = dict(zip(reference.names, reference.shared.columns, strict=True))
             back = {name: column(own[name]) for name in reference.names}
             columns = tuple(own[name] for name in node.columns)
-        draft = _Draft(f"e{len(self.edges) + 1}", source, stage, node.edge_type, columns, exchange=node)
+        draft = _Draft(self._names.of("e", node), source, stage, node.edge_type, columns, exchange=node)
         self.edges.append(draft)
         self._place_rows(draft, node, back)
         stage.parallel |= not node.gather and node.edge_type in _SPREADING
@@ -179,7 +232,7 @@ class _Cutter:
         )
 
     def _place_rows(self, draft: _Draft, node: Exchange, back: dict[str, exp.Expression]) -> None:
-        if node.edge_type is ShuffleEdgeType.HASH:
+        if _written_as(node) is ShuffleEdgeType.HASH:
             draft.partition_by = f"h_{draft.edge_id}"
             value: exp.Expression = call("hash", *(substitute(k, back) for k in node.keys))
         elif node.edge_type is ShuffleEdgeType.RANGE:
@@ -189,9 +242,10 @@ class _Cutter:
             return
         draft.source.extra.append(Computed(draft.partition_by, value))
 
-    def _read_shared(self, node: _CutRef, stage: _Stage) -> None:
+    def _read_shared(self, node: CutRef, stage: _Stage) -> None:
         source = self._shared_stage(node.reference.shared)
-        draft = _Draft(f"e{len(self.edges) + 1}", source, stage, ShuffleEdgeType.FORWARD, node.reference.shared.columns)
+        edge_id = self._names.of("e", node)
+        draft = _Draft(edge_id, source, stage, ShuffleEdgeType.FORWARD, node.reference.shared.columns)
         self.edges.append(draft)
         stage.parallel |= source.parallel
         stage.leaves[id(node)] = f"{draft.edge_id} AS r_{draft.edge_id}({', '.join(node.columns)})"
@@ -202,16 +256,19 @@ class _Cutter:
             known = self._shared[id(shared)] = self.stage(shared.input)
         return known
 
+    def _source_of(self, exchange: Exchange) -> str:
+        return next(draft.source.operator_id for draft in self.edges if draft.exchange is exchange)
+
     def partitions(self, node: Exchange) -> int:
         """How many partitions each producer task writes."""
-        if node.edge_type is ShuffleEdgeType.HASH and self.settings.partitions is None:
+        if _written_as(node) is ShuffleEdgeType.HASH and self.settings.partitions is None:
             return self.width * self.settings.buckets_per_agent
-        spread = node.edge_type in (ShuffleEdgeType.HASH, ShuffleEdgeType.REBALANCE) and not node.gather
+        spread = _written_as(node) in (ShuffleEdgeType.HASH, ShuffleEdgeType.REBALANCE) and not node.gather
         return self.width if spread else 1
 
     def operator(self, stage: _Stage) -> StreamOperatorNode:
         """The finished operator of a stage."""
-        writer = FragmentWriter(lambda node: stage.leaves[id(node)], (TaskScan, Exchange, _CutRef))
+        writer = FragmentWriter(lambda node: stage.leaves[id(node)], (TaskScan, Exchange, CutRef))
         return StreamOperatorNode(
             stage.operator_id,
             operator_type(stage.root),
@@ -219,15 +276,20 @@ class _Cutter:
             parallelism=self.width if stage.parallel and stage.placement is Placement.ANY else 1,
             scans=tuple(stage.scans),
             placement=stage.placement,
+            start_after=tuple(self._source_of(exchange) for exchange in stage.after),
             label=operator_label(stage.root, self.display),
         )
 
 
-def _direct_reference(node: Node) -> _CutRef | None:
+def _written_as(node: Exchange) -> ShuffleEdgeType:
+    return node.written_as or node.edge_type
+
+
+def _direct_reference(node: Node) -> CutRef | None:
     """The reading of a cut expression where an exchange moves nothing but its columns."""
     while isinstance(node, Project) and is_narrowing(node):
         node = node.input
-    return node if isinstance(node, _CutRef) else None
+    return node if isinstance(node, CutRef) else None
 
 
 def _sort_key(keys: tuple[SortKey, ...], back: dict[str, exp.Expression]) -> exp.Expression:

@@ -1,0 +1,240 @@
+"""Decide again while the query runs: BROADCAST or HASH by measured bytes.
+
+The plan is changed in place of one join at a time, and only where nothing above relies on where its rows are:
+
+    Join                                   Join
+    ├─ HASH  e1 (not started)      →       ├─ (computed in the join's own stage)
+    └─ HASH  e2 (measured: 36 kB)          └─ BROADCAST e2 (read whole, as its buckets lie)
+
+and the other way round where a side that was to be copied turns out large. Had a GROUP BY above reused the hash of the
+join, the first change would split its groups over tasks; such joins are left as planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from sabot_planner.check import check, spreads
+from sabot_planner.display import size
+from sabot_planner.distribute_join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
+from sabot_planner.job_graph import JobGraph
+from sabot_planner.logical import (
+    Aggregate,
+    Filter,
+    Join,
+    LateralCall,
+    Limit,
+    Node,
+    Project,
+    SetKind,
+    SetOp,
+    Shared,
+    Sort,
+    replace_inputs,
+)
+from sabot_planner.operators import Decided, Placement, ShuffleEdgeType
+from sabot_planner.physical import Exchange, TaskScan
+from sabot_planner.plan import EdgeFacts, QueryPlan
+from sabot_planner.stages import Cut, CutRef, cut, own_nodes
+
+
+def initial_graph(root: Node, how: Cut) -> JobGraph:
+    """The job graph before anything is measured; where a join is still open, its smaller side runs first."""
+    return cut(root, how, _waits(root) if how.settings.adaptive else {})
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptivePlan:
+    """A distributed plan that can still change; one per revision."""
+
+    root: Node
+    how: Cut
+
+    def revise(self, plan: QueryPlan, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
+        """See :meth:`sabot_planner.plan.QueryPlan.revise`."""
+        root = self.root
+        while True:
+            changed = self._one_change(root, facts, started)
+            if changed is None:
+                break
+            check(changed)
+            root = changed
+        if root is self.root:
+            return plan
+        graph = cut(root, self.how, _waits(root))
+        return replace(plan, job_graph=graph, planner_state=AdaptivePlan(root, self.how))
+
+    def _one_change(self, root: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> Node | None:
+        for top in _stage_roots(root):
+            if self.how.names.of("s", top) in started:
+                continue
+            for join in _open_joins(top):
+                new = self._decided(join, facts, started)
+                if new is not None:
+                    return self._replaced(root, join, new)
+        return None
+
+    def _decided(self, join: Join, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> Join | None:
+        for copied, other, allowed in (
+            (join.right, join.left, RIGHT_MAY_BE_COPIED),
+            (join.left, join.right, LEFT_MAY_BE_COPIED),
+        ):
+            measured = facts.get(self.how.names.of("e", copied)) if isinstance(copied, Exchange) else None
+            if measured is None or not isinstance(copied, Exchange):
+                continue
+            new = None
+            if copied.edge_type is ShuffleEdgeType.HASH and join.kind in allowed:
+                new = self._copy_instead(copied, other, measured, started)
+            elif copied.edge_type is ShuffleEdgeType.BROADCAST and copied.written_as is ShuffleEdgeType.HASH:
+                new = self._hash_instead(copied, other, measured)
+            if new is not None:
+                one, two = new
+                self.how.names.carry(copied, one)
+                return (
+                    replace(join, left=two, right=one) if copied is join.right else replace(join, left=one, right=two)
+                )
+        return None
+
+    def _copy_instead(
+        self, copied: Exchange, other: Node, measured: EdgeFacts, started: frozenset[str]
+    ) -> tuple[Node, Node] | None:
+        if not isinstance(other, Exchange) or not _may_stay(other) or self.how.names.of("s", other.input) in started:
+            return None
+        limit = min(self.how.settings.broadcast_bytes, 2 * other.bytes // self.how.width)
+        if measured.bytes > limit:
+            return None
+        reason = (
+            f"measured {size(measured.bytes)} (estimated {size(copied.bytes)}): copied to every task, "
+            f"so that about {size(other.bytes)} of the other side stay where they are"
+        )
+        return (
+            replace(
+                copied,
+                edge_type=ShuffleEdgeType.BROADCAST,
+                written_as=ShuffleEdgeType.HASH,
+                decided=Decided.RUN,
+                reason=reason,
+            ),
+            other.input,
+        )
+
+    def _hash_instead(self, copied: Exchange, other: Node, measured: EdgeFacts) -> tuple[Node, Node] | None:
+        other_bytes = copied.other_bytes
+        too_large = measured.bytes > self.how.settings.broadcast_bytes
+        if not too_large or measured.bytes * self.how.width <= 2 * other_bytes or not spreads(other):
+            return None
+        reason = (
+            f"measured {size(measured.bytes)} (estimated {size(copied.bytes)}): "
+            f"more to copy to every task than to hash about {size(other_bytes)} of the other side"
+        )
+        one = replace(
+            copied, edge_type=ShuffleEdgeType.HASH, written_as=None, decided=Decided.RUN, reason=reason, other_keys=()
+        )
+        two = Exchange(
+            other,
+            ShuffleEdgeType.HASH,
+            copied.other_keys,
+            rows=copied.other_rows,
+            bytes=other_bytes,
+            reason=reason,
+            decided=Decided.RUN,
+        )
+        return one, two
+
+    def _replaced(self, root: Node, old: Node, new: Node) -> Node:
+        """The plan with ``old`` replaced; whatever is rebuilt on the way keeps its name."""
+        done: dict[int, Node] = {}
+
+        def visit(node: Node) -> Node:
+            known = done.get(id(node))
+            if known is None:
+                if node is old:
+                    known = new
+                elif isinstance(node, CutRef):
+                    known = node.with_shared(visit(node.reference.shared))
+                else:
+                    known = replace_inputs(node, tuple(visit(i) for i in node.inputs))
+                if known is not node:
+                    self.how.names.carry(node, known)
+                done[id(node)] = known
+            return known
+
+        return visit(root)
+
+
+def _stage_roots(root: Node) -> list[Node]:
+    """The root of every stage, each once."""
+    roots: dict[int, Node] = {}
+
+    def visit(top: Node) -> None:
+        if id(top) in roots:
+            return
+        roots[id(top)] = top
+        for node in own_nodes(top):
+            if isinstance(node, Exchange):
+                visit(node.input)
+            elif isinstance(node, CutRef):
+                visit(node.reference.shared.input)
+
+    visit(root)
+    return [t for t in roots.values() if not isinstance(t, CutRef)]
+
+
+def _open_joins(top: Node) -> list[Join]:
+    """Joins of a stage whose rows may be anywhere, as far as the rest of the stage is concerned."""
+    found: list[Join] = []
+    stack = [top]
+    while stack:
+        node = stack.pop()
+        match node:
+            case Join():
+                found.append(node)
+                # Below a join that is hashed by its keys on both sides, the sides' own places matter.
+                if not spreads(node.left):
+                    stack.append(node.right)
+                elif not spreads(node.right):
+                    stack.append(node.left)
+            case Filter() | Project() | LateralCall() | Shared():
+                stack.append(node.inputs[0])
+            case Aggregate() if node.partial:
+                stack.append(node.input)
+            case Sort() | Limit():
+                stack.append(node.input)
+            case SetOp() if node.kind is SetKind.UNION_ALL:
+                stack.extend(node.branches)
+            case _:
+                pass
+    return found
+
+
+def _may_stay(other: Exchange) -> bool:
+    """Whether an exchange may be taken out: its stage is its own, spread, and not bound to the session's process."""
+    if other.edge_type is not ShuffleEdgeType.HASH or not spreads(other.input):
+        return False
+    for node in own_nodes(other.input):
+        if isinstance(node, TaskScan) and node.scan.source.placement is Placement.SESSION:
+            return False
+    inner = other.input
+    while isinstance(inner, Project):
+        inner = inner.input
+    return not isinstance(inner, CutRef)
+
+
+def _waits(root: Node) -> dict[int, Exchange]:
+    """For each join that is still open: the larger side's exchange waits for the smaller side's to be measured."""
+    waits: dict[int, Exchange] = {}
+    for top in _stage_roots(root):
+        for join in _open_joins(top):
+            left, right = join.left, join.right
+            if not isinstance(left, Exchange) or not isinstance(right, Exchange):
+                continue
+            if left.edge_type is not ShuffleEdgeType.HASH or right.edge_type is not ShuffleEdgeType.HASH:
+                continue
+            if Decided.RUN in (left.decided, right.decided):
+                continue
+            small, large = (left, right) if left.bytes < right.bytes else (right, left)
+            may_copy = LEFT_MAY_BE_COPIED if small is left else RIGHT_MAY_BE_COPIED
+            if join.kind in may_copy and _may_stay(large):
+                waits[id(large)] = small
+    return waits
