@@ -62,6 +62,10 @@ class _Detail:
     reasons: bool = True
     picture: bool = True
 
+    @property
+    def tooltips(self) -> bool:
+        return self.partitions
+
 
 _DETAILS = (
     _Detail(4000, True, True),
@@ -78,8 +82,11 @@ def html(plan: PlanModel, *, opened: bool = False) -> str:
 
     A plan too large for the budget loses detail that the JSON still has: tasks first, then SQL, the picture last.
     """
+    pictures: dict[bool, str] = {}
     for detail in _DETAILS:
-        text = _html(plan, detail, opened)
+        if detail.picture and detail.tooltips not in pictures:
+            pictures[detail.tooltips] = svg(plan, standalone=False, tooltips=detail.tooltips)
+        text = _html(plan, detail, pictures[detail.tooltips] if detail.picture else "", opened)
         if len(text.encode(errors="replace")) <= MAX_BYTES:
             return text
     return (
@@ -88,13 +95,12 @@ def html(plan: PlanModel, *, opened: bool = False) -> str:
     )
 
 
-def _html(plan: PlanModel, detail: _Detail, opened: bool) -> str:
+def _html(plan: PlanModel, detail: _Detail, picture: str, opened: bool) -> str:
     parts = [f'<div class="sabot-plan">{_STYLE}', _status(plan)]
     parts += [f'<p class="warn">{escape(clip(text, 200))}</p>' for text in findings(plan)]
     # One statement on one agent is no picture; the cell that it stands under shows its SQL already.
     if plan.stages and (opened or plan.mode != "single"):
-        if detail.picture and plan.mode != "single":
-            picture = svg(plan, standalone=False, tooltips=detail.partitions)
+        if picture and plan.mode != "single":
             parts.append(f'<div class="pic" hidden="hidden" tabindex="0">{picture}</div>')
         summary = f"{plural(len(plan.stages), 'stage')} and their edges as a table, with SQL and reasons"
         parts.append(f"<details{' open' if opened else ''}><summary>{summary}</summary>")

@@ -285,6 +285,7 @@ def test_unloading_restores_what_was_there(notebook: Notebook) -> None:
     notebook.run("%load_ext sabot_sql")
 
 
+@pytest.mark.bench
 def test_the_magic_adds_less_than_ten_milliseconds(notebook: Notebook) -> None:
     notebook.names.update(x=1, frame=pd.DataFrame({"a": range(1000)}))
     notebook.sabot("SELECT 1", "kept <<")

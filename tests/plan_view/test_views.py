@@ -166,9 +166,9 @@ def test_forty_stages_are_drawn_fast() -> None:
     plan = Plan(plans.wide(40))
     elapsed = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         plan.html()
-        elapsed.append(time.perf_counter() - start)
+        elapsed.append(time.process_time() - start)
     assert min(elapsed) < 0.1
 
 
