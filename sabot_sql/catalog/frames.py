@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from sabot_sql.errors import BindError
 
-Scope = Mapping[str, Any]
+
+class Scope(Protocol):
+    """Where a name is looked up: a mapping, or the variables of a running function."""
+
+    def get(self, name: str, /) -> Any:
+        """The value of the name, or None."""
+        ...
+
+
+class _FunctionLocals:
+    """The variables of a function's frame.
+
+    Python copies all of them when they are asked for and keeps the copy with the frame, which would hold on to values
+    that the function lets go: they are asked for only when it has a variable of that name.
+    """
+
+    def __init__(self, frame: FrameType) -> None:
+        self._frame = frame
+        code = frame.f_code
+        self._names = frozenset((*code.co_varnames, *code.co_cellvars, *code.co_freevars))
+
+    def get(self, name: str, /) -> Any:
+        return self._frame.f_locals.get(name) if name in self._names else None
+
 
 # Frames of these packages stand between the user's code and us.
 _OUR_PACKAGES = ("sabot_sql", "sabot_magics", "IPython", "ipykernel")
@@ -25,6 +49,8 @@ def caller_scopes() -> tuple[Scope, ...]:
     while frame is not None:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package not in _OUR_PACKAGES:
+            if frame.f_code.co_flags & inspect.CO_NEWLOCALS:
+                return _FunctionLocals(frame), frame.f_globals
             return frame.f_locals, frame.f_globals
         frame = frame.f_back
     return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import weakref
 from collections.abc import Iterator, Sequence
@@ -69,6 +70,7 @@ class MemoryTables:
     @contextmanager
     def objects(self, statement: Statement, scopes: Sequence[Scope]) -> Iterator[None]:
         """While it is open every name stands for its object."""
+        self._refresh_frames()
         for name in list(self._shadowed):
             self._bind_object(name, self._registered[name])
         with self._scoped(statement, scopes):
@@ -90,8 +92,8 @@ class MemoryTables:
         # A pandas frame may have been changed in place since: its columns and rows are looked at anew.
         for name, source in self._registered.items():
             if type(source.value).__module__.startswith("pandas"):
-                self._registered[name] = memory_source(name, source.value)
-                self._bind_object(name, source)
+                fresh = self._registered[name] = memory_source(name, source.value)
+                self._bind_object(name, fresh)
 
     @contextmanager
     def _scoped(self, statement: Statement, scopes: Sequence[Scope]) -> Iterator[dict[str, MemorySource]]:
@@ -111,12 +113,11 @@ class MemoryTables:
 
     def _unknown_names(self, statement: Statement, scopes: Sequence[Scope]) -> list[str]:
         main = self._connection.main
-        try:
-            names = main.get_table_names(statement.text)
-        except duckdb.Error:
-            # It binds a little: USING over tables it does not know fails. A word too many costs a view, no more.
-            names = {match.strip('"').replace('""', '"') for match in _WORD.findall(statement.text)}
-        names = {name for name in names if name not in self._registered and find_object(name, scopes) is not None}
+        names = {
+            name
+            for name in self._table_names(statement)
+            if name not in self._registered and find_object(name, scopes) is not None
+        }
         if not names:
             return []
         known = main.execute(
@@ -124,6 +125,13 @@ class MemoryTables:
             " UNION ALL SELECT lower(view_name) FROM duckdb_views() WHERE in_search_path(database_name, schema_name)"
         ).fetchall()
         return sorted(name for name in names if (name.lower(),) not in known)
+
+    def _table_names(self, statement: Statement) -> set[str]:
+        if not self._connection.in_transaction:  # which an error would end
+            with contextlib.suppress(duckdb.Error):
+                return self._connection.main.get_table_names(statement.text)
+        # DuckDB binds a little for that: USING over tables it does not know fails. A word too many costs a view.
+        return {match.strip('"').replace('""', '"') for match in _WORD.findall(statement.text)}
 
     def _source(self, name: str, value: object) -> MemorySource:
         try:
