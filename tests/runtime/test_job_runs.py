@@ -189,6 +189,27 @@ def test_forward_chain_runs_as_one_task(pool: AgentPool) -> None:
     assert sorted(rows(finished)) == [(0,), (2,), (4,), (6,), (8,)]
 
 
+def test_a_pipeline_of_all_unkeyed_and_keyed_edges(pool: AgentPool) -> None:
+    graph = JobGraph(
+        (
+            op("source", "SELECT i, i % 40 AS user_id, i % 7 AS amount FROM t", 10, scans=SCAN),
+            op("enrich", "SELECT *, amount * 2 AS doubled FROM raw WHERE i < 9000", 10),
+            op("per_user", "SELECT user_id, sum(doubled)::BIGINT AS spent FROM enriched GROUP BY user_id", 5),
+            op("alerts", "SELECT user_id, spent FROM spending WHERE spent > 1345", 2),
+        ),
+        (
+            ShuffleEdge("raw", "source", "enrich", FORWARD),
+            ShuffleEdge("enriched", "enrich", "per_user", HASH, keys=("user_id",)),
+            ShuffleEdge("spending", "per_user", "alerts", REBALANCE),
+        ),
+    )
+    assert len(graph.to_execution_graph().tasks) == 27
+    finished = run(pool, graph)
+    assert [len(stage["tasks"]) for stage in finished.plan["stages"]] == [10, 10, 5, 2]
+    spent = {user: sum(i % 7 * 2 for i in range(user, 9000, 40)) for user in range(40)}
+    assert sorted(rows(finished)) == [(user, value) for user, value in sorted(spent.items()) if value > 1345]
+
+
 def test_a_frame_of_the_session_is_scanned_there(pool: AgentPool) -> None:
     frame = (ScanInput("t", "frame", ("number",)),)
     graph = JobGraph(
