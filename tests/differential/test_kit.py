@@ -135,6 +135,10 @@ def test_a_seeded_error_is_found(oracle: Oracle, sql: str, change: Any) -> None:
         ("SELECT k, first(s) FROM t GROUP BY k", lambda r: [(k, "s4") for k, _ in r]),
         ("SELECT i, row_number() OVER () FROM t", lambda r: [(i, 41 - n) for i, n in r]),
         ("SELECT sum(f) FROM t", lambda r: [(r[0][0] + 1e-12,)]),
+        (
+            "SELECT i, row_number() OVER (PARTITION BY k ORDER BY i), lag(i) OVER (PARTITION BY k ORDER BY s) FROM t",
+            lambda r: [(i, n, 0) for i, n, _ in r],
+        ),
         ("SELECT i, k FROM t ORDER BY k", lambda r: [r[1], r[0], *r[2:]]),
     ],
 )
