@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import textwrap
 from dataclasses import dataclass
 from html import escape
 
@@ -19,13 +18,16 @@ _RESULT_WIDTH = 92.0
 _SPACING = Spacing(
     _NODE_WIDTH, _NODE_HEIGHT, curve_width=44.0, level_width=18.0, node_gap=26.0, port_in=24.0, port_out=58.0
 )
-_INSET = 10
 _PAD = 8.0
 _ARROW = 9.0
-_TITLE_CHARACTERS = 25
+_INSET = 10
+_TITLE_WIDTH = _NODE_WIDTH - 2 * _INSET
+_TITLE_LINES = 2
 _KEY_CHARACTERS = 20
 _SUB_CHARACTER_WIDTH = 6.1
 _TOOLTIP_CHARACTERS = 300
+_NARROW = frozenset(" .,:;|!'·ijlftr()[]\N{NO-BREAK SPACE}")
+_WIDE = frozenset("mwMW@%…")
 # What XML 1.0 cannot hold even escaped.
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -131,12 +133,7 @@ def _titled(words: str, tooltips: bool) -> str:
 def _stage(stage: StageView, layout: Layout, longest_ms: float, tooltips: bool) -> str:
     center, height = layout.nodes[stage.stage_id], layout.heights[stage.stage_id]
     state = stage.state if stage.state in ("failed", "running", "cancelled") else ""
-    # A separator stays at the end of its line.
-    words = f"{stage.stage_id} {stage.title}".replace(" · ", "\N{NO-BREAK SPACE}· ")
-    lines = textwrap.wrap(words, _TITLE_CHARACTERS)[:3]
-    if len(lines) == 3:
-        lines = [lines[0], clip(f"{lines[1]} {lines[2]}", _TITLE_CHARACTERS)]
-    first, *rest = lines
+    first, *rest = _title_lines(f"{stage.stage_id} {clip(stage.title, 120)}")
     title = f"{stage.stage_id}: {clip(stage.title, _TOOLTIP_CHARACTERS)}"
     if stage.spilled_bytes:
         title += f"\n{bytes_text(stage.spilled_bytes)} spilled"
@@ -166,6 +163,32 @@ def _stage(stage: StageView, layout: Layout, longest_ms: float, tooltips: bool) 
         filled = max(1.0, track * elapsed / longest_ms)
         parts.append(f'<path class="bar" {start}{track:.0f}"/><path class="bar time" {start}{filled:.0f}"/>')
     return "".join([*parts, "</g>"])
+
+
+def _title_lines(title: str) -> list[str]:
+    """``title`` in as many lines as a node has room for; a separator stays at the end of its line."""
+    lines = [""]
+    for word in title.replace(" · ", "\N{NO-BREAK SPACE}· ").split(" "):
+        longer = f"{lines[-1]} {word}".lstrip()
+        if not lines[-1] or _pixels(longer) <= _TITLE_WIDTH:
+            lines[-1] = longer
+        elif len(lines) < _TITLE_LINES:
+            lines.append(word)
+        else:
+            lines[-1] = longer + "…"
+            break
+    return [_clip_pixels(line, _TITLE_WIDTH) for line in lines]
+
+
+def _pixels(text: str) -> float:
+    """About how wide bold text is: no font is at hand where the picture is made."""
+    return sum(3.9 if c in _NARROW else 9.8 if c in _WIDE else 7.9 if c.isupper() else 6.9 for c in text)
+
+
+def _clip_pixels(text: str, width: float) -> str:
+    while _pixels(text) > width:
+        text = text.rstrip("…")[:-1].rstrip() + "…"
+    return text
 
 
 def _result(plan: PlanModel, layout: Layout) -> str:
