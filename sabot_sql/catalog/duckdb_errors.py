@@ -68,6 +68,7 @@ _SOURCE_MESSAGES: tuple[tuple[str, str], ...] = (
     (r"file \"(?P<file>[^\"]*)\": failed to cast column \"(?P<column>.*?)\"", "COLUMN_TYPE_DIFFERS"),
     (r"In file \"(?P<file>[^\"]*)\" the column \"(?P<column>.*?)\" has type", "COLUMN_TYPE_DIFFERS"),
     (r"No magic bytes found at end of file '(?P<file>.*?)'", "FILE_CORRUPT"),
+    (r"Footer length error in file '(?P<file>.*?)'", "FILE_CORRUPT"),
     (r"File '(?P<file>.*?)' too small to be a Parquet file", "FILE_CORRUPT"),
     (r"(?:Failed to read|Error while reading|Malformed JSON in|Error when sniffing) file \"(?P<file>[^\"]*)\"",
      "FILE_CORRUPT"),

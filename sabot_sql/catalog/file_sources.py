@@ -202,8 +202,9 @@ def file_units(call: FunctionCall, columns: Sequence[Column], found: FileSet) ->
 
 def max_slices(units: Sequence[tuple[Piece, int]]) -> int:
     """How many slices ``units`` can make: row groups can be cut to single rows, files without an index cannot."""
-    rows = sum(weight for piece, weight in units if piece.last_row is not None)
-    return max(1, len(units), rows)
+    if any(piece.last_row is not None for piece, _ in units):
+        return max(2, len(units), sum(weight for piece, weight in units if piece.last_row is not None))
+    return max(1, len(units))
 
 
 def file_name_column(call: FunctionCall, main: duckdb.DuckDBPyConnection) -> str | None:

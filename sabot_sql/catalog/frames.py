@@ -133,11 +133,11 @@ def memory_source(name: str, value: object) -> MemorySource:
     readable: Any = value
     if kind == "pandas":
         size = int(readable.memory_usage(index=False, deep=False).sum())
-        return MemorySource(name, number, value, value, len(readable), size, max(1, len(readable)))
+        return MemorySource(name, number, value, value, len(readable), size, max(2, len(readable)))
     if kind == "dataset":
         return MemorySource(name, number, value, value, None, None, _dataset_fragments(value))
     table = _arrow_table(readable, kind)
-    return MemorySource(name, number, table, value, table.num_rows, table.nbytes, max(1, table.num_rows))
+    return MemorySource(name, number, table, value, table.num_rows, table.nbytes, max(2, table.num_rows))
 
 
 def _arrow_table(value: Any, kind: str | None) -> Any:

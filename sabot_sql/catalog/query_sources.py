@@ -181,7 +181,7 @@ class QuerySources:
             self._attached[database] = attached
         placement = Placement.ANY if attached is not None else self._session_placement
         size = None if rows is None else rows * sum(_type_bytes(column.type) for column in columns)
-        slices = 1 if rows is None else max(1, rows)
+        slices = 1 if rows is None else max(2, rows)  # also a short table is cut where that is asked for
         info = SourceInfo(source_id, name, columns, rows, size, slices, placement)
         return TableSource(info, relation) if rows is not None else WholeSource(info, relation)
 
