@@ -56,7 +56,7 @@ def select_block(tree: exp.Expression, relation: Relation, names: Names, context
             raise Undistributable("ORDER BY on a DISTINCT block")
         return _limited(tree, node)
     limit_tree = tree.args.get("limit")
-    percent = limit_tree.args["expression"] if limit_tree is not None and limit_tree.args.get("percent") else None
+    percent = _percent(limit_tree)
     if keys:
         limit, offset = limit_of(tree) if percent is None else (None, 0)
         node = Sort(node, keys, limit, offset)
@@ -80,6 +80,18 @@ def limit_of(tree: exp.Expression) -> tuple[int | None, int]:
     """The literal LIMIT (None: unbounded) and OFFSET of a query."""
     limit = tree.args.get("limit")
     return (integer(limit.args["expression"]) if limit is not None else None, offset_of(tree))
+
+
+def _percent(limit: exp.Expression | None) -> exp.Expression | None:
+    if limit is None or not limit.args.get("percent"):
+        return None
+    value: exp.Expression = limit.args["expression"]
+    inner = value
+    while type(inner) in (exp.Cast, exp.Paren):
+        inner = inner.args["this"]
+    if type(inner) is not exp.Literal:
+        raise Undistributable(f"LIMIT by an expression: {to_sql(value)}")
+    return value
 
 
 def offset_of(tree: exp.Expression) -> int:

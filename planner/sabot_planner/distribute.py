@@ -6,7 +6,7 @@ Each operator states what it requires of its inputs, each placed sub-plan what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
@@ -14,6 +14,7 @@ from sqlglot import exp
 from sabot_planner.column_types import ColumnTypes, width_bytes
 from sabot_planner.distribute_aggregate import place_aggregate
 from sabot_planner.distribute_join import place_join
+from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
 from sabot_planner.logical import (
     Aggregate,
@@ -140,9 +141,15 @@ class Distributor:
         gather: bool = False,
         reason: str = "",
     ) -> Exchange:
-        """An exchange above ``placed`` with its estimates."""
+        """An exchange above ``placed`` with its estimates.
+
+        Raises:
+            Undistributable: a column's type would not survive the way.
+        """
+        types = self.types.of(placed.node)
+        refuse_fragile(types)
         rows = self.estimator.rows(placed.node)
-        width = width_bytes(self.types.of(placed.node), placed.node.columns)
+        width = width_bytes(types, placed.node.columns)
         return Exchange(
             placed.node,
             edge_type,
@@ -165,6 +172,20 @@ class Distributor:
         if not isinstance(placed.partitioning, Single | Replicated):
             self.gathered.append(reason)
         return self.gather(placed, reason)
+
+    def gather_in_order(self, node: Node, parallel: bool, reason: str) -> Placed:
+        """All rows of ``node`` in one task in DuckDB's own order, for an operator that depends on it.
+
+        The tasks of a UNION ALL each hold a part of every branch: read one after the other they would mix the branches,
+        so each branch is gathered by itself.
+        """
+        if isinstance(node, SetOp) and node.kind is SetKind.UNION_ALL:
+            branches = [self.gather_in_order(b, parallel, reason).node for b in node.branches]
+            return Placed(replace_inputs(node, tuple(branches)), Single())
+        if isinstance(node, Filter | Project) and _order_is_unions(node):
+            inner = self.gather_in_order(node.inputs[0], parallel, reason)
+            return replace(inner, node=replace_inputs(node, (inner.node,)))
+        return self.gather_rows(self.place(node, parallel), reason)
 
     def hash(self, placed: Placed, keys: Sequence[exp.Expression], reason: str) -> Placed:
         """Rows that agree on ``keys`` together."""
@@ -215,7 +236,7 @@ class Distributor:
         source = node.source
         if source.placement is Placement.SESSION:
             return Placed(TaskScan(node, sliced=False), Arbitrary(), local=True)
-        sliced = parallel and source.max_slices > 1 and (source.rows is None or source.rows > 1)
+        sliced = parallel and source.max_slices > 1
         return Placed(TaskScan(node, sliced), Arbitrary() if sliced else Single())
 
     def _project(self, node: Project, parallel: bool) -> Placed:
@@ -229,11 +250,12 @@ class Distributor:
         return replace(child, node=replace_inputs(node, (child.node,)), partitioning=part)
 
     def _window(self, node: Window, parallel: bool) -> Placed:
-        child = self.settled(self.place(node.input, parallel))
         keys = node.partition_by
         if not keys or not self.hashable(keys, node.input):
-            child = self.gather_rows(child, "a window without PARTITION BY needs all rows in order")
-        elif not satisfies(child.partitioning, Clustered(tuple(key_name(k) for k in keys))):
+            child = self.gather_in_order(node.input, parallel, "a window without PARTITION BY needs all rows in order")
+            return replace(child, node=replace_inputs(node, (child.node,)))
+        child = self.settled(self.place(node.input, parallel))
+        if not satisfies(child.partitioning, Clustered(tuple(key_name(k) for k in keys))):
             child = self.hash(child, keys, "window partitions must be whole")
         return replace(child, node=replace_inputs(node, (child.node,)))
 
@@ -252,14 +274,15 @@ class Distributor:
         return self._limited(ordered, Limit(node.input, node.limit, node.offset))
 
     def _limit(self, node: Limit, parallel: bool) -> Placed:
-        child = self.settled(self.place(node.input, parallel))
         if node.percent is not None:
-            gathered = self.gather_rows(child, "LIMIT by percent needs the number of all rows")
+            gathered = self.gather_in_order(node.input, parallel, "LIMIT by percent needs the number of all rows")
             return Placed(replace(node, input=gathered.node), Single())
-        return self._limited(child, node)
+        if _order_is_unions(node.input):
+            return self._limited(self.gather_in_order(node.input, parallel, "the first rows, in order"), node)
+        return self._limited(self.place(node.input, parallel), node)
 
     def _limited(self, child: Placed, node: Limit) -> Placed:
-        if satisfies(child.partitioning, OneTask()):
+        if satisfies(child.partitioning, OneTask()) and not child.local:
             return replace(child, node=replace(node, input=child.node), partitioning=Single())
         if node.limit is not None:
             child = replace(child, node=Limit(child.node, node.limit + node.offset, 0))
@@ -304,7 +327,7 @@ class Distributor:
         return Placed(replace_inputs(node, tuple(branches)), Single())
 
     def _in_one_task(self, node: Node, parallel: bool, reason: str) -> Placed:
-        placed = [self.gather_rows(self.place(i, parallel), reason) for i in node.inputs]
+        placed = [self.gather_in_order(i, parallel, reason) for i in node.inputs]
         return Placed(replace_inputs(node, tuple(p.node for p in placed)), Single())
 
     def _recursive(self, node: RecursiveCte, parallel: bool) -> Placed:
@@ -320,3 +343,24 @@ class Distributor:
         if isinstance(node, RecursiveRef):
             return node
         return replace_inputs(node, tuple(self._around_reference(i, cte_id, parallel) for i in node.inputs))
+
+
+def _order_is_unions(node: Node) -> bool:
+    """Whether the order of the node's rows is that of a UNION ALL's branches."""
+    while isinstance(node, Filter | Project):
+        node = node.inputs[0]
+    return isinstance(node, SetOp) and node.kind is SetKind.UNION_ALL
+
+
+def refuse_fragile(types: Mapping[str, str]) -> None:
+    """Refuse columns that come back from Arrow as something else.
+
+    A NULL in a UNION loses its tag, an unnamed struct gets names.
+
+    Raises:
+        Undistributable: there is one.
+    """
+    for text in types.values():
+        for fragile in ("UNION(", "TUPLE(", "VARIANT"):
+            if fragile in text:
+                raise Undistributable(f"a column of type {fragile.rstrip('(')} does not survive between agents")

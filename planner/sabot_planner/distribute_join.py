@@ -41,9 +41,11 @@ LEFT_MAY_BE_COPIED = frozenset(
 
 def place_join(walk: Distributor, node: Join, parallel: bool) -> Placed:
     """The join placed."""
-    left, right = walk.place(node.left, parallel), walk.place(node.right, parallel)
     if node.kind is JoinKind.POSITIONAL:
-        return _in_one_task(walk, node, left, right, "a positional join needs both sides in order")
+        reason = "a positional join needs both sides in order"
+        one, two = (walk.gather_in_order(side, parallel, reason) for side in (node.left, node.right))
+        return replace(one, node=_joined(node, one.node, two.node), partitioning=Single())
+    left, right = walk.place(node.left, parallel), walk.place(node.right, parallel)
     if _together(left, right):
         both_copied = isinstance(left.partitioning, Replicated) and isinstance(right.partitioning, Replicated)
         return replace(

@@ -10,7 +10,7 @@ from sabot_planner.check import check
 from sabot_planner.column_types import ColumnTypes
 from sabot_planner.dialect import function_call
 from sabot_planner.display import DisplayNames
-from sabot_planner.distribute import Distributor
+from sabot_planner.distribute import Distributor, refuse_fragile
 from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
 from sabot_planner.logical import Computed, Filter, Join, LateralCall, Node, Project, Scan, Sort, Window, walk
@@ -41,7 +41,11 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
     logical = prune(apply_rules(logical))
     width = context.settings.partitions or context.agents
     walker = Distributor(context, types, Estimator(context), width)
-    placed = walker.settled(walker.place(logical))
+    try:
+        refuse_fragile({c.name: c.type for c in output})
+        placed = walker.place(logical)
+    except Undistributable as error:
+        return QueryPlan(Mode.SINGLE, str(error), 1, None, output)
     check(placed.node)
     root = mark_shared(placed.node)
     how = Cut(_ordered(logical), width, context.settings, display, StageNames())
