@@ -170,7 +170,7 @@ class Oracle:
                 )
             try:
                 tree = exported(copy, sql)
-                if tree is not None and _break_ties(tree):
+                if tree is not None and _break_ties(tree, seed):
                     return fetch(copy, to_sql(tree))
                 return fetch(copy, sql)
             except duckdb.Error:
@@ -218,7 +218,7 @@ _POSITIONAL = frozenset({"row_number", "ntile", "lag", "lead"})
 _RANKS = frozenset({"rank", "dense_rank", "rank_dense", "percent_rank", "cume_dist"})
 
 
-def _break_ties(tree: Any) -> bool:
+def _break_ties(tree: Any, seed: int) -> bool:
     """Order the ties of windows that count rows at random: which comes first is the choice of an implementation.
 
     DuckDB itself makes it by the windows it sorted before, whatever the order of the input.
@@ -229,9 +229,22 @@ def _break_ties(tree: Any) -> bool:
         order, frame = window.args.get("order"), window.args.get("spec")
         by_rows = frame is not None and frame.args["kind"] == "ROWS" and name not in _RANKS
         if order is not None and (by_rows or name in _POSITIONAL):
-            order.append("expressions", exp.Ordered(this=call("random"), desc=False, nulls_first=False))
+            rows = [
+                exp.Column(this=exp.to_identifier(name)) for name in _relation_names(window.find_ancestor(exp.Select))
+            ]
+            key = call("hash", *rows, exp.Literal(this=str(seed), is_string=False))
+            order.append("expressions", exp.Ordered(this=key, desc=False, nulls_first=False))
             broken = True
     return broken
+
+
+def _relation_names(select: Any) -> list[str]:
+    from_ = select.args.get("from_")
+    relations = [from_.args["this"]] if from_ is not None else []
+    relations += [join.args["this"] for join in select.args.get("joins") or ()]
+    return [
+        alias.args["this"].args["this"] for alias in (each.args.get("alias") for each in relations) if alias is not None
+    ]
 
 
 def _agree(answers: Sequence[Rows]) -> bool:
