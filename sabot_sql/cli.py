@@ -110,6 +110,8 @@ def _query(options: argparse.Namespace) -> None:
 
 
 def _write(result: sabot_sql.Result, form: str, output: str | None) -> None:
+    if form == "csv" and not result.columns:
+        return
     if form == "parquet":
         result.to_parquet(str(output))
     elif form == "csv" and output is not None:

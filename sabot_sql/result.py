@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sabot_sql.catalog.conversion import Converter, is_lossy
+from sabot_sql.errors import BindError
 from sabot_sql.plan_view import Plan
 from sabot_sql.result_store import ResultStore, rebatched, renamed
 from sabot_sql.table_view import TableSummary, html_table, text_table
@@ -166,14 +167,30 @@ class Result:
     # ------------------------------------------------------------------------------------------------------- files
 
     def to_parquet(self, path: str | PathLike[str]) -> None:
-        """Write all rows to a Parquet file."""
+        """Write all rows to a Parquet file.
+
+        Raises:
+            SourceError: it cannot be written.
+            BindError: the statement gave no columns to write.
+        """
+        self._check_columns()
         with self._relation() as relation:
             relation.to_parquet(fspath(path))
 
     def to_csv(self, path: str | PathLike[str]) -> None:
-        """Write all rows to a CSV file with a header."""
+        """Write all rows to a CSV file with a header.
+
+        Raises:
+            SourceError: it cannot be written.
+            BindError: the statement gave no columns to write.
+        """
+        self._check_columns()
         with self._relation() as relation:
             relation.to_csv(fspath(path))
+
+    def _check_columns(self) -> None:
+        if not self.columns:
+            raise BindError("the statement gave no rows that could be written", code="NO_COLUMNS")
 
     # ----------------------------------------------------------------------------------------------------- display
 
