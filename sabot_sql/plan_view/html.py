@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from html import escape
 
 from sabot_sql.plan_view.model import RESULT, EdgeView, PlanModel, StageView
-from sabot_sql.plan_view.svg import CSS, svg
+from sabot_sql.plan_view.svg import CSS, clean, svg
+from sabot_sql.plan_view.timeline import CSS as TIMELINE_CSS
+from sabot_sql.plan_view.timeline import timeline
 from sabot_sql.plan_view.tree import TreeRow, tree_rows
 from sabot_sql.plan_view.units import bytes_text, count_text, duration_text, plural
 from sabot_sql.plan_view.words import clip, decision_text, edge_name, findings, rows_text, status_text, tasks_text
@@ -48,7 +50,7 @@ _STYLE = (
     ".sabot-plan .t-broadcast{border-top:6px double #E69F00}"
     ".sabot-plan .t-range{border-top:4px dashed #009E73}"
     ".sabot-plan .t-rebalance{border-top:4px dotted #CC79A7}"
-    ".sabot-plan .t-forward{border-top-width:1px}" + CSS + "</style>"
+    ".sabot-plan .t-forward{border-top-width:1px}" + CSS + TIMELINE_CSS + "</style>"
 )
 
 
@@ -104,7 +106,11 @@ def _html(plan: PlanModel, detail: _Detail, picture: str, opened: bool) -> str:
             parts.append(f'<div class="pic" hidden="hidden" tabindex="0">{picture}</div>')
         summary = f"{plural(len(plan.stages), 'stage')} and their edges as a table, with SQL and reasons"
         parts.append(f"<details{' open' if opened else ''}><summary>{summary}</summary>")
-        parts.append(f'<div class="scroll" tabindex="0">{_table(plan, detail)}</div></details>')
+        parts.append(f'<div class="scroll" tabindex="0">{_table(plan, detail)}</div>')
+        times = clean(timeline(plan)) if detail.tasks else ""
+        if times:
+            parts.append(f'<div class="pic" hidden="hidden" tabindex="0">{times}</div>')
+        parts.append("</details>")
     return "".join([*parts, "</div>"])
 
 

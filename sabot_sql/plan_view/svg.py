@@ -100,7 +100,7 @@ def svg(plan: PlanModel, *, standalone: bool = True, tooltips: bool = True) -> s
     parts = [_edge(*item, tooltips) for item in zip(edges, layout.routes, labels, strict=True)]
     parts += [_stage(stage, layout, longest, tooltips) for stage in plan.stages]
     parts.append(_result(plan, layout))
-    body = _NOT_XML.sub("\ufffd", "".join(parts))
+    body = clean("".join(parts))
     width, height = layout.width - _NODE_WIDTH + _RESULT_WIDTH + 2 * _PAD, layout.height + 2 * _PAD
     # Text stays legible: below three quarters of its size the picture scrolls instead of shrinking.
     look = f"font-family:system-ui,sans-serif;min-width:{0.75 * width:.0f}px;"
@@ -112,6 +112,11 @@ def svg(plan: PlanModel, *, standalone: bool = True, tooltips: bool = True) -> s
         f'width="{width:.0f}" height="{height:.0f}" viewBox="{-_PAD:.0f} {-_PAD:.0f} {width:.0f} {height:.0f}" '
         f'style="{look}">{f"<style>{CSS}</style>" if standalone else ""}{body}</svg>'
     )
+
+
+def clean(text: str) -> str:
+    """``text`` without the characters that XML cannot hold."""
+    return _NOT_XML.sub("\ufffd", text)
 
 
 def _implied(stage: StageView) -> EdgeView:
