@@ -11,12 +11,13 @@ from sabot_planner.operators import (
     Decided,
     OperatorType,
     Placement,
+    RangeSplit,
     ScanInput,
     ShuffleEdge,
     ShuffleEdgeType,
     StreamOperatorNode,
 )
-from sabot_planner.plan import EdgeFacts, Mode, PlanContext, PlanSettings, QueryPlan, SourceInfo
+from sabot_planner.plan import EdgeFacts, Mode, PlanContext, PlanSettings, QueryPlan, SourceInfo, Zone
 
 if TYPE_CHECKING:
     from sabot_planner.planner import plan_query
@@ -33,6 +34,7 @@ __all__ = [
     "PlanContext",
     "PlanSettings",
     "QueryPlan",
+    "RangeSplit",
     "ScanInput",
     "ShuffleEdge",
     "ShuffleEdgeType",
@@ -40,6 +42,7 @@ __all__ = [
     "StreamOperatorNode",
     "Task",
     "TaskInput",
+    "Zone",
     "plan_query",
     "to_execution_graph",
 ]

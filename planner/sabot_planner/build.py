@@ -16,6 +16,7 @@ from sabot_planner.build_scope import Names, Relation, Scope
 from sabot_planner.build_select import limit_of, select_block
 from sabot_planner.dialect import join_type, parse_exported, to_sql
 from sabot_planner.errors import Undistributable
+from sabot_planner.guard import same_meaning
 from sabot_planner.logical import (
     CteRef,
     Join,
@@ -51,6 +52,8 @@ def build(sql: str, context: PlanContext) -> tuple[Node, tuple[str, ...]]:
         Undistributable: the text has a form that the planner does not know.
     """
     tree = parse_exported(sql)
+    if not same_meaning(context.serialized(sql), context.serialized(to_sql(tree))):
+        raise Undistributable("the exported plan was not read exactly")
     builder = _Builder(tree, context)
     node = builder.query(tree, {})
     return node, _output_names(tree, len(node.columns))

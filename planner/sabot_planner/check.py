@@ -88,14 +88,20 @@ class _Checker:
         if not left:
             self._demand(node.kind not in _LEFT_PRESERVED, node, "the left side not copied")
         if left and right:
-            self._demand(self._hashed_below(node.left) or self._hashed_below(node.right), node, "both sides hashed")
+            self._demand(
+                self._placed_by_key(node.left) and self._placed_by_key(node.right),
+                node,
+                "both sides placed by their keys",
+            )
         return True
 
     @staticmethod
-    def _hashed_below(node: Node) -> bool:
+    def _placed_by_key(node: Node) -> bool:
         stack = [node]
         while stack:
             inner = stack.pop()
+            if isinstance(inner, TaskScan) and inner.split is not None:
+                return True
             if isinstance(inner, Exchange):
                 if inner.edge_type is ShuffleEdgeType.HASH:
                     return True

@@ -39,7 +39,7 @@ from sabot_planner.logical import (
     replace_inputs,
     walk,
 )
-from sabot_planner.operators import Placement, ShuffleEdgeType
+from sabot_planner.operators import Placement, RangeSplit, ShuffleEdgeType
 from sabot_planner.partitioning import (
     Arbitrary,
     Clustered,
@@ -49,6 +49,7 @@ from sabot_planner.partitioning import (
     Ranged,
     Replicated,
     Single,
+    Sorted,
     renamed,
     satisfies,
 )
@@ -71,12 +72,16 @@ class Placed:
 
 @dataclass(slots=True)
 class Distributor:
-    """The walk's state: what is known of types and sizes, and the reasons collected on the way."""
+    """The walk's state: what is known of types and sizes, and the reasons collected on the way.
+
+    ``splits`` maps the first column name of a scan to the column by whose ranges it is cut, and the ranges.
+    """
 
     context: PlanContext
     types: ColumnTypes
     estimator: Estimator
     width: int
+    splits: Mapping[str, tuple[str, RangeSplit]]
     gathered: list[str] = field(default_factory=list)
     _placed: dict[tuple[int, bool], tuple[Node, Placed]] = field(default_factory=dict)
 
@@ -237,6 +242,10 @@ class Distributor:
         if source.placement is Placement.SESSION:
             return Placed(TaskScan(node, sliced=False), Arbitrary(), local=True)
         sliced = parallel and source.max_slices > 1
+        split = self.splits.get(node.names[0]) if sliced else None
+        if split is not None:
+            name, ranges = split
+            return Placed(TaskScan(node, sliced, ranges), Ranged(frozenset({name}), ranges))
         return Placed(TaskScan(node, sliced), Arbitrary() if sliced else Single())
 
     def _project(self, node: Project, parallel: bool) -> Placed:
@@ -245,8 +254,6 @@ class Distributor:
         for item in node.items:
             names.setdefault(key_name(item.expression), set()).add(item.name)
         part = renamed(child.partitioning, names)
-        if isinstance(child.partitioning, Ranged):
-            part = child.partitioning
         return replace(child, node=replace_inputs(node, (child.node,)), partitioning=part)
 
     def _window(self, node: Window, parallel: bool) -> Placed:
@@ -268,7 +275,7 @@ class Distributor:
             gathered = self.gather(Placed(first, Arbitrary()), f"top {node.limit + node.offset} of each task")
             return Placed(replace(node, input=gathered.node), Single())
         exchange = self.exchange(child, ShuffleEdgeType.RANGE, sort=node, reason="global order")
-        ordered = Placed(Sort(exchange, node.keys), Ranged(ordered=True))
+        ordered = Placed(Sort(exchange, node.keys), Sorted())
         if node.limit is None and not node.offset:
             return ordered
         return self._limited(ordered, Limit(node.input, node.limit, node.offset))

@@ -10,7 +10,7 @@ from sqlglot import exp
 from sabot_planner.display import size
 from sabot_planner.logical import Join, JoinKind, Node
 from sabot_planner.operators import ShuffleEdgeType
-from sabot_planner.partitioning import Arbitrary, Hashed, Partitioning, Replicated, Single, merge_equal
+from sabot_planner.partitioning import Arbitrary, Hashed, Partitioning, Ranged, Replicated, Single, merge_equal
 from sabot_planner.scalars import EquiKey, equi_keys, key_name
 
 if TYPE_CHECKING:
@@ -52,8 +52,23 @@ def place_join(walk: Distributor, node: Join, parallel: bool) -> Placed:
             left, node=_joined(node, left.node, right.node), partitioning=Replicated() if both_copied else Single()
         )
     keys = _usable_keys(walk, node)
+    together = _cut_alike(left, right, keys)
+    if together is not None:
+        joined = replace(left, node=_joined(node, left.node, right.node), partitioning=together)
+        return replace(joined, partitioning=_after(node, together, keys))
     plan = _cheapest(walk, node, left, right, keys)
     return plan if plan is not None else _in_one_task(walk, node, left, right, f"a {node.kind} join without equal keys")
+
+
+def _cut_alike(left: Placed, right: Placed, keys: list[EquiKey]) -> Partitioning | None:
+    """The partitioning of a join whose sides are cut at the same bounds of a join key: nothing has to move."""
+    one, two = left.partitioning, right.partitioning
+    if not isinstance(one, Ranged) or not isinstance(two, Ranged) or one.split.bounds != two.split.bounds:
+        return None
+    for key in keys:
+        if key_name(key.left) in one.key and key_name(key.right) in two.key:
+            return Ranged(one.key | two.key, one.split)
+    return None
 
 
 def _joined(node: Join, left: Node, right: Node) -> Join:
@@ -234,7 +249,7 @@ def _after(node: Join, part: Partitioning, keys: list[EquiKey]) -> Partitioning:
         case JoinKind.INNER:
             return merge_equal(part, pairs)
         case JoinKind.FULL:
-            return Arbitrary() if isinstance(part, Hashed) else part
+            return Arbitrary() if isinstance(part, Hashed | Ranged) else part
         case JoinKind.LEFT | JoinKind.SINGLE | JoinKind.ASOF_LEFT:
             return _keeping(part, frozenset(node.right.columns), {right for _, right in pairs})
         case JoinKind.RIGHT:
@@ -245,6 +260,9 @@ def _after(node: Join, part: Partitioning, keys: list[EquiKey]) -> Partitioning:
 
 def _keeping(part: Partitioning, padded: frozenset[str], padded_keys: set[str]) -> Partitioning:
     """The partitioning without the names of the side that is padded with NULL."""
+    if isinstance(part, Ranged):
+        key = part.key - padded - padded_keys
+        return Ranged(key, part.split) if key else Arbitrary()
     if not isinstance(part, Hashed):
         return part
     kept = tuple(key - padded - padded_keys for key in part.keys)

@@ -55,7 +55,8 @@ def operator_label(root: Node, display: DisplayNames) -> str:
         if isinstance(node, Exchange):
             return
         if isinstance(node, TaskScan):
-            words.append(f"scan {node.scan.source.name}")
+            by = f" by {node.split.column}" if node.split is not None else ""
+            words.append(f"scan {node.scan.source.name}{by}")
             return
         for child in node.inputs:
             visit(child)

@@ -58,17 +58,42 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class RangeSplit:
+    """A source cut by the values of ``column``, whose row groups do not overlap in it.
+
+    Part i holds the rows with bounds[i - 1] <= column < bounds[i]; ``bounds`` are SQL literals in ascending order. Two
+    sources with the same bounds are cut alike.
+    """
+
+    column: str
+    bounds: tuple[str, ...]
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are."""
+        return len(self.bounds) + 1
+
+    def between(self, first: int, last: int) -> tuple[str | None, str | None]:
+        """The lower and upper bound of parts [first, last); None where there is none."""
+        low = self.bounds[first - 1] if first > 0 else None
+        high = self.bounds[last - 1] if last < self.parts else None
+        return low, high
+
+
+@dataclass(frozen=True, slots=True)
 class ScanInput:
     """A source that a fragment reads under the relation name ``name``.
 
     The fragment's tasks read slices of it: task i of n reads the i-th of n contiguous slices, in source order.
-    Where ``sliced`` is false every task reads the whole source.
+    Where ``sliced`` is false every task reads the whole source. With ``split`` the slices are parts of it, contiguous
+    runs of them where there are fewer tasks than parts.
     """
 
     name: str
     source_id: str
     columns: tuple[str, ...]
     sliced: bool = True
+    split: RangeSplit | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from sabot_planner.operators import RangeSplit
+
 Key = frozenset[str]
 """Names that are equal in every row; a hash of any of them is a hash of all."""
 
@@ -43,13 +45,18 @@ class Hashed:
 
 @dataclass(frozen=True, slots=True)
 class Ranged:
-    """Task i holds rows that sort before those of task i + 1; ``ordered`` says that each task's rows are sorted too."""
+    """A row is in the task whose part of ``split`` its value of ``key`` is in; no value is NULL."""
 
-    keys: tuple[str, ...] = ()
-    ordered: bool = False
+    key: Key
+    split: RangeSplit
 
 
-Partitioning = Single | Replicated | Arbitrary | Hashed | Ranged
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """Task i holds sorted rows that come before those of task i + 1."""
+
+
+Partitioning = Single | Replicated | Arbitrary | Hashed | Ranged | Sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +94,16 @@ def satisfies(offered: Partitioning, required: Distribution) -> bool:
             if isinstance(offered, Single | Replicated):
                 return True
             wanted = set(keys)
+            if isinstance(offered, Ranged):
+                return bool(offered.key & wanted)
             return isinstance(offered, Hashed) and bool(offered.keys) and all(key & wanted for key in offered.keys)
 
 
 def merge_equal(partitioning: Partitioning, pairs: Iterable[tuple[str, str]]) -> Partitioning:
     """``partitioning`` once each pair of names is known to be equal in every row."""
-    if not isinstance(partitioning, Hashed):
+    if not isinstance(partitioning, Hashed | Ranged):
         return partitioning
-    keys = list(partitioning.keys)
+    keys = list(partitioning.keys if isinstance(partitioning, Hashed) else [partitioning.key])
     changed = True
     listed = list(pairs)
     while changed:
@@ -104,7 +113,7 @@ def merge_equal(partitioning: Partitioning, pairs: Iterable[tuple[str, str]]) ->
                 if (left in key) != (right in key):
                     keys[i] = key | {left, right}
                     changed = True
-    return Hashed(tuple(keys))
+    return Hashed(tuple(keys)) if isinstance(partitioning, Hashed) else Ranged(keys[0], partitioning.split)
 
 
 def renamed(partitioning: Partitioning, names: dict[str, set[str]]) -> Partitioning:
@@ -112,12 +121,12 @@ def renamed(partitioning: Partitioning, names: dict[str, set[str]]) -> Partition
 
     A key that no output column carries makes the partitioning unknowable above, hence ``Arbitrary``.
     """
-    if not isinstance(partitioning, Hashed):
-        return Arbitrary() if isinstance(partitioning, Ranged) else partitioning
+    if not isinstance(partitioning, Hashed | Ranged):
+        return partitioning
     keys = []
-    for key in partitioning.keys:
+    for key in partitioning.keys if isinstance(partitioning, Hashed) else [partitioning.key]:
         out: frozenset[str] = frozenset().union(*(names.get(name, set()) for name in key))
         if not out:
             return Arbitrary()
         keys.append(out)
-    return Hashed(tuple(keys))
+    return Hashed(tuple(keys)) if isinstance(partitioning, Hashed) else Ranged(keys[0], partitioning.split)

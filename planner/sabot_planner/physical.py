@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from sabot_planner.logical import Node, Scan, SortKey
-from sabot_planner.operators import Decided, ShuffleEdgeType
+from sabot_planner.operators import Decided, RangeSplit, ShuffleEdgeType
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +46,14 @@ class Exchange(Node):
 
 @dataclass(frozen=True, eq=False)
 class TaskScan(Node):
-    """A scan in a stage: with ``sliced`` each task reads its own part of the source, else the one task reads it all."""
+    """A scan in a stage: with ``sliced`` each task reads its own part of the source, else the one task reads it all.
+
+    ``split`` says that the parts are ranges of a column.
+    """
 
     scan: Scan
     sliced: bool
+    split: RangeSplit | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:

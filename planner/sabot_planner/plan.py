@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from typing import Protocol
 
@@ -38,6 +39,15 @@ class SourceInfo:
     placement: Placement = Placement.ANY
 
 
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """The smallest and largest value of a column in one row group, which has no NULL in it, and the group's rows."""
+
+    low: int | date
+    high: int | date
+    rows: int
+
+
 class PlanContext(Protocol):
     """What the planner may ask while it plans. Pure to the planner: same question, same answer."""
 
@@ -48,12 +58,20 @@ class PlanContext(Protocol):
         """Describe the relation ``relation_sql``, a table name or table function call as DuckDB exported it."""
         ...
 
+    def zones(self, source_id: str, column: str) -> tuple[Zone, ...] | None:
+        """The zones of a column in source order; None where they are not known or a value may be NULL."""
+        ...
+
     def types(self, expressions: Sequence[str], relation_sql: str) -> tuple[str, ...]:
         """DuckDB's types of ``expressions`` over ``relation_sql``, without reading a row."""
         ...
 
     def aggregates(self) -> frozenset[str]:
         """Lower-case names of all of DuckDB's aggregate functions."""
+        ...
+
+    def serialized(self, sql: str) -> str:
+        """DuckDB's parse of ``sql`` as JSON (``json_serialize_sql``), an error object where it cannot be parsed."""
         ...
 
     def volatile_functions(self) -> frozenset[str]:

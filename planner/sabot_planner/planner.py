@@ -7,6 +7,7 @@ from sqlglot import exp
 from sabot_planner.adapt import AdaptivePlan, initial_graph
 from sabot_planner.build import build
 from sabot_planner.check import check
+from sabot_planner.clustering import choose_splits
 from sabot_planner.column_types import ColumnTypes
 from sabot_planner.dialect import function_call
 from sabot_planner.display import DisplayNames
@@ -40,7 +41,7 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
     display = DisplayNames(logical, names)
     logical = prune(apply_rules(logical))
     width = context.settings.partitions or context.agents
-    walker = Distributor(context, types, Estimator(context), width)
+    walker = Distributor(context, types, Estimator(context), width, choose_splits(logical, context, types, width))
     try:
         refuse_fragile({c.name: c.type for c in output})
         placed = walker.place(logical)

@@ -204,7 +204,7 @@ class _Cutter:
     def _read_scan(self, node: TaskScan, stage: _Stage) -> None:
         name = f"scan_{len(stage.scans)}"
         stage.leaves[id(node)] = name
-        stage.scans.append(ScanInput(name, node.scan.source.source_id, node.scan.names, node.sliced))
+        stage.scans.append(ScanInput(name, node.scan.source.source_id, node.scan.names, node.sliced, node.split))
         stage.parallel |= node.sliced
         if node.scan.source.placement is Placement.SESSION:
             stage.placement = Placement.SESSION

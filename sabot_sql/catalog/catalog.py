@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -121,21 +121,12 @@ class Catalog:
         """A connection of their own for agents in this process, so that none of them waits for a statement."""
         return self.connection.plain_cursor()
 
-    def prepare(self, config: SessionConfig) -> SessionConfig:
-        """Make the session's DuckDB ready for agents; gives the configuration that theirs needs.
-
-        Process agents are left their share of the memory. Slices name rows by number, and DuckDB 2.0 fails with an
-        internal error where it materialises such a scan late, so that is off wherever fragments run.
-        """
-        cursor = self.connection.plain_cursor()
+    def share_memory(self, config: SessionConfig) -> None:
+        """Leave process agents their share of the memory."""
         if "memory_limit" not in config.duckdb:
             thread = config.isolation is Isolation.THREAD
             limit = config.duckdb_total_bytes if thread else config.duckdb_memory_bytes
-            cursor.execute(f"SET GLOBAL memory_limit = '{limit}B'")
-        ((before,),) = cursor.execute("SELECT current_setting('disabled_optimizers')").fetchall()
-        disabled = ",".join(dict.fromkeys([*filter(None, str(before).split(",")), "late_materialization"]))
-        cursor.execute(f"SET GLOBAL disabled_optimizers = {quote_text(disabled)}")
-        return replace(config, duckdb={**config.duckdb, "disabled_optimizers": disabled})
+            self.connection.plain_cursor().execute(f"SET GLOBAL memory_limit = '{limit}B'")
 
     def close(self) -> None:
         """Close the session's DuckDB."""

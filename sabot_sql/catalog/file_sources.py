@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sabot_planner import Column, SourceInfo
+from sabot_planner import Column, SourceInfo, Zone
 from sabot_sql.catalog.connection import quote_text
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.parquet_footers import FooterFacts, footer
@@ -94,6 +94,7 @@ class FileSource:
     """The name under which the user asked for the file name, if so."""
     virtual: frozenset[str]
     """Which of the columns are DuckDB's virtual ones; a file may have columns of the same names."""
+    facts: tuple[FooterFacts, ...] | None = None
 
     def slice(self, index: int, count: int) -> SliceBinding:
         """Pieces go to the slice in which their middle row falls, so slices are contiguous and nearly even."""
@@ -109,6 +110,25 @@ class FileSource:
         if not pieces:
             return SliceBinding(select(self.info.columns, self.relation, "false"))
         return SliceBinding(" UNION ALL ".join(self._select(run) for run in self._runs(pieces)))
+
+    def range(self, column: str, low: str | None, high: str | None) -> SliceBinding:
+        """The rows of a range of values; DuckDB skips the row groups outside of it."""
+        name = quote_name(column)
+        bounds = [(name, ">=", low), (name, "<", high)]
+        conditions = " AND ".join(f"{n} {sign} {value}" for n, sign, value in bounds if value is not None)
+        return SliceBinding(select(self.info.columns, self.relation, conditions or None))
+
+    def zones(self, column: str) -> tuple[Zone, ...] | None:
+        """Least and greatest values of a column by row group; not of one that hive paths or DuckDB itself provide."""
+        if self.facts is None or column in self.virtual or any(f"/{column}=" in file for file in self.files):
+            return None
+        zones: list[Zone] = []
+        for fact in self.facts:
+            found = fact.zones(column)
+            if found is None:
+                return None
+            zones += found
+        return tuple(zones)
 
     def _units(self, count: int) -> Sequence[tuple[Piece, int]]:
         """The smallest pieces for ``count`` slices: row groups, and parts of them where those are too few."""

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sabot_planner import Zone
+
+if TYPE_CHECKING:
+    from pyarrow import parquet as pq
 
 _MAX_ENTRIES = 4096
 
@@ -19,6 +26,23 @@ class FooterFacts:
 
     group_rows: tuple[int, ...]
     size_bytes: int
+    metadata: pq.FileMetaData = field(repr=False, compare=False)
+
+    def zones(self, column: str) -> tuple[Zone, ...] | None:
+        """The least and greatest value of a column in every row group; None where one is not known or may be NULL."""
+        schema = self.metadata.schema
+        index = next((i for i in range(len(schema)) if schema.column(i).path == column), None)
+        if index is None:
+            return None
+        zones = []
+        for number, rows in enumerate(self.group_rows):
+            statistics = self.metadata.row_group(number).column(index).statistics
+            if statistics is None or not statistics.has_min_max or statistics.null_count != 0:
+                return None
+            if type(statistics.min) not in (int, date, datetime):
+                return None
+            zones.append(Zone(statistics.min, statistics.max, rows))
+        return tuple(zones)
 
     @property
     def rows(self) -> int:
@@ -41,7 +65,7 @@ def footer(path: str) -> FooterFacts | None:
     except (OSError, ValueError):
         return None
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    facts = FooterFacts(tuple(g.num_rows for g in groups), sum(g.total_byte_size for g in groups))
+    facts = FooterFacts(tuple(g.num_rows for g in groups), sum(g.total_byte_size for g in groups), metadata)
     with _lock:
         _cache[key] = facts
         while len(_cache) > _MAX_ENTRIES:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from sabot_planner import Column, Placement, PlanSettings, SourceInfo
+from sabot_planner import Column, Placement, PlanSettings, SourceInfo, Zone
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.duckdb_errors import translate
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 # Table functions that give the same rows on any agent, in any process.
 _PURE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "repeat", "repeat_row"})
 
+# Slices name rows by number, and DuckDB 2.0 fails with an internal error where it materialises such a scan late.
+_FRAGMENT_SETTINGS = {"late_materialization_max_rows": "0"}
+
 
 class QuerySources:
     """Implements ``PlanContext`` and ``SourceBinder``.
@@ -66,7 +69,7 @@ class QuerySources:
         self._estimates = estimates
         self._sources: dict[tuple[str, tuple[str, ...]], Source] = {}
         self._by_id: dict[str, Source] = {}
-        self._settings = connection.session_settings()
+        self._settings = {**connection.session_settings(), **_FRAGMENT_SETTINGS}
         self._attached: dict[str, str] = {}
         self._paths: dict[str, None] = {}
 
@@ -80,6 +83,11 @@ class QuerySources:
             self._sources[key] = source
             self._by_id[source.info.source_id] = source
         return self._sources[key].info
+
+    def zones(self, source_id: str, column: str) -> tuple[Zone, ...] | None:
+        """Least and greatest values per row group of the Parquet files of a source."""
+        source = self._by_id[source_id]
+        return source.zones(column) if isinstance(source, FileSource) else None
 
     def types(self, expressions: Sequence[str], relation_sql: str) -> tuple[str, ...]:
         """DuckDB's types of the expressions, from binding alone."""
@@ -110,8 +118,15 @@ class QuerySources:
         """See :class:`~sabot_sql.catalog.sources.SourceBinder`."""
         return self._by_id[source_id].slice(index, count)
 
+    def bind_range(self, source_id: str, column: str, low: str | None, high: str | None) -> SliceBinding:
+        """See :class:`~sabot_sql.catalog.sources.SourceBinder`."""
+        source = self._by_id[source_id]
+        if not isinstance(source, FileSource):
+            raise InternalError(f"source {source_id} has no ranges")
+        return source.range(column, low, high)
+
     def session_settings(self) -> Mapping[str, str]:
-        """Settings that change answers."""
+        """Settings that change answers, and one that slices need."""
         return self._settings
 
     def attachments(self) -> tuple[tuple[str, str], ...]:
@@ -167,7 +182,7 @@ class QuerySources:
             return WholeSource(info, relation)
         units = file_units(call, columns, found)
         info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, max_slices(units))
-        return FileSource(info, call, relation, found.files, units, file_column, frozenset(virtual))
+        return FileSource(info, call, relation, found.files, units, file_column, frozenset(virtual), found.facts)
 
     def _table(self, table: TableName, relation: str, virtual: tuple[str, ...], source_id: str) -> Source:
         columns = self._columns(relation, virtual)

@@ -29,6 +29,10 @@ class SourceBinder(Protocol):
         """Slice ``index`` of ``count`` contiguous slices, in source order; (0, 1) is the whole source."""
         ...
 
+    def bind_range(self, source_id: str, column: str, low: str | None, high: str | None) -> SliceBinding:
+        """The rows with low <= column < high; the bounds are SQL literals, None leaves that side open."""
+        ...
+
     def session_settings(self) -> Mapping[str, str]:
         """Settings that change answers and must hold for every fragment."""
         ...

@@ -25,7 +25,11 @@ def _fragment(command: StartTask, operator_id: str, sources: SourceBinder) -> Fr
     scans = []
     for scan in node.scans:
         index, count = (command.id.task, command.parallelism) if scan.sliced else (0, 1)
-        binding = sources.bind_slice(scan.source_id, index, count)
+        if scan.split is None:
+            binding = sources.bind_slice(scan.source_id, index, count)
+        else:
+            first, last = index * scan.split.parts // count, (index + 1) * scan.split.parts // count
+            binding = sources.bind_range(scan.source_id, scan.split.column, *scan.split.between(first, last))
         scans.append(ScanBinding(scan.name, scan.columns, binding.sql, dict(binding.registrations)))
     return Fragment(
         node.sql,

@@ -18,6 +18,10 @@ class NoSources:
         """There are none."""
         raise InternalError(f"no source {source_id!r}; slice {index} of {count} was asked for")
 
+    def bind_range(self, source_id: str, column: str, low: str | None, high: str | None) -> SliceBinding:
+        """There are none."""
+        raise InternalError(f"no source {source_id!r}; its range [{low}, {high}) of {column} was asked for")
+
     def session_settings(self) -> Mapping[str, str]:
         """None."""
         return {}
