@@ -71,7 +71,8 @@ class Pools:
     def _start(self, config: SessionConfig) -> None:
         from sabot_sql.agent.pool import start_agents  # native code, which one agent does not need
 
-        self._pool = start_agents(self._catalog.prepare(config), self._catalog.agents_connection())
+        self._catalog.share_memory(config)
+        self._pool = start_agents(config, self._catalog.agents_connection())
         self._config = config
 
     def _end(self) -> None:

@@ -71,6 +71,23 @@ def test_settings_change_answers_on_every_agent(session: Session) -> None:
     assert rows == [("2024-01-01", 7), ("2024-01-02", 12), ("2024-01-03", 4)]
 
 
+def test_a_setting_of_the_session_ends_with_its_reset(session: Session) -> None:
+    session.execute("CREATE TABLE t AS SELECT CASE WHEN i > 2 THEN i END AS a FROM range(6) r(i)")
+    for statement, first in (
+        ("SET SESSION default_null_order = 'nulls_first'", None),
+        ("RESET SESSION default_null_order", 3),
+    ):
+        session.execute(statement)
+        assert session.query("SELECT a FROM t ORDER BY a LIMIT 1").fetchall() == [(first,)]
+
+
+def test_the_first_rows_of_a_wide_table_are_found(session: Session) -> None:
+    # DuckDB would fetch the columns of such rows late, which fails for rows that are chosen by their numbers.
+    session.execute("CREATE TABLE t AS SELECT i, 's' || i AS s, {'x': i} AS st, [i] AS l FROM range(3000) r(i)")
+    rows = session.query("SELECT s, st, l FROM t ORDER BY i DESC LIMIT 2").fetchall()
+    assert rows == [("s2999", {"x": 2999}, [2999]), ("s2998", {"x": 2998}, [2998])]
+
+
 @pytest.mark.parametrize(
     ("sql", "params", "rows"),
     [
