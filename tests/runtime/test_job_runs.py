@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ class Numbers(NoSources):
             table = pa.table({"i": pa.array(range(first, last), pa.int64())})
             return SliceBinding("SELECT i FROM numbers_frame", {"numbers_frame": table})
         return SliceBinding(f"SELECT range AS i FROM range({first}, {last})")
+
+
+class Switch:
+    """A cancellation."""
+
+    cancelled = False
 
 
 SCAN = (ScanInput("t", "n", ("i",)),)
@@ -360,11 +367,27 @@ def test_fragments_cannot_change_an_agent(process_pool: AgentPool, statement: st
         run(process_pool, JobGraph((op("bad", statement),)))
 
 
+def test_queries_of_several_threads_share_the_agents(pool: AgentPool) -> None:
+    with ThreadPoolExecutor(4) as executor:
+        answers = list(executor.map(lambda _: sorted(rows(run(pool, hash_group()))), range(12)))
+    assert answers == [EXPECTED_SUMS] * 12
+    _assert_memory_is_free(pool)
+
+
+def test_cancelling_one_query_leaves_the_others_alone(pool: AgentPool) -> None:
+    switch = Switch()
+    with ThreadPoolExecutor(2) as executor:
+        doomed = executor.submit(run, pool, JobGraph((op("forever", FOREVER, 2),)), cancel=switch)
+        time.sleep(0.2)
+        other = executor.submit(run, pool, hash_group())
+        time.sleep(0.2)
+        switch.cancelled = True
+        with pytest.raises(QueryCancelled):
+            doomed.result(5)
+        assert sorted(rows(other.result(10))) == EXPECTED_SUMS
+
+
 # --- cancelling -------------------------------------------------------------------------------------------------------
-
-
-class Switch:
-    cancelled = False
 
 
 def test_cancel_ends_within_a_second_and_frees_everything(fresh_pool: AgentPool) -> None:
