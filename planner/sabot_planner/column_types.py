@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqlglot import exp
 
 from sabot_planner.dialect import to_sql, type_text
+from sabot_planner.known_types import known_type
 from sabot_planner.logical import (
     Aggregate,
     Computed,
@@ -107,8 +108,17 @@ class ColumnTypes:
             return "BOOLEAN"
         if kind is exp.Collate:
             return "VARCHAR"
-        if kind is exp.Anonymous and expression.args["this"] == "count_star":
-            return "BIGINT"
+        if kind is exp.Window:
+            return self._read_off(expression.args["this"])
+        if kind is exp.Anonymous and not expression.args.get("export_state"):
+            arguments = [self._read_off(a) for a in expression.args["expressions"]]
+            if None not in arguments:
+                return known_type(expression.args["this"], [a for a in arguments if a is not None])
+        if kind is exp.Case:
+            branches = [i.args["true"] for i in expression.args["ifs"]]
+            default = expression.args.get("default")
+            found = {self._read_off(b) for b in [*branches, *([default] if default is not None else [])]}
+            return found.pop() if len(found) == 1 else None
         return None
 
     def _visit(self, node: Node) -> None:

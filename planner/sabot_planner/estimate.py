@@ -42,9 +42,10 @@ class Guess:
 class Estimator:
     """Row guesses per node: DuckDB's own where it made one for the same scans, else rules of thumb."""
 
-    def __init__(self, context: PlanContext, measured: dict[int, int] | None = None) -> None:
+    def __init__(self, context: PlanContext, root: Node) -> None:
         self._context = context
-        self._measured = measured or {}
+        # Only joins are decided by estimates; without one DuckDB need not be asked for any.
+        self._has_joins = any(isinstance(n, Join) for n in walk(root))
         self._known: dict[int, tuple[Node, Guess]] = {}
 
     def rows(self, node: Node) -> int:
@@ -60,9 +61,6 @@ class Estimator:
         return known[1]
 
     def _guess(self, node: Node) -> Guess:
-        measured = self._measured.get(id(node))
-        if measured is not None:
-            return Guess(measured, measured)
         match node:
             case TaskScan():
                 return self.guess(node.scan)
@@ -102,6 +100,8 @@ class Estimator:
                 return self.guess(node.inputs[0])
 
     def _ask(self, node: Node) -> int | None:
+        if not self._has_joins:
+            return None
         scans = [n for n in walk(node) if isinstance(n, Scan)]
         if not scans or len({s.alias for s in scans}) != len(scans):
             return None

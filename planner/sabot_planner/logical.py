@@ -7,7 +7,7 @@ and may be shared: a ``Shared`` node is a common table expression that several `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -364,16 +364,17 @@ def rewrite(node: Node, rule: Callable[[Node], Node]) -> Node:
     return visit(node)
 
 
-def walk(node: Node) -> Iterator[Node]:
+def walk(node: Node) -> list[Node]:
     """Every node once, inputs before the nodes that read them."""
+    order: list[Node] = []
     seen: set[int] = set()
 
-    def visit(current: Node) -> Iterator[Node]:
-        if id(current) in seen:
-            return
-        seen.add(id(current))
-        for child in current.inputs:
-            yield from visit(child)
-        yield current
+    def visit(current: Node) -> None:
+        if id(current) not in seen:
+            seen.add(id(current))
+            for child in current.inputs:
+                visit(child)
+            order.append(current)
 
-    yield from visit(node)
+    visit(node)
+    return order

@@ -41,7 +41,8 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
     display = DisplayNames(logical, names)
     logical = prune(apply_rules(logical))
     width = context.settings.partitions or context.agents
-    walker = Distributor(context, types, Estimator(context), width, choose_splits(logical, context, types, width))
+    splits = choose_splits(logical, context, types, width)
+    walker = Distributor(context, types, Estimator(context, logical), width, splits)
     try:
         refuse_fragile({c.name: c.type for c in output})
         placed = walker.place(logical)

@@ -32,7 +32,7 @@ from sabot_planner.scalars import column, columns_of, nodes
 def prune(root: Node) -> Node:
     """The plan without unread columns; the root keeps all of its own."""
     needs: dict[int, set[str]] = {id(root): set(root.columns)}
-    order = list(walk(root))
+    order = walk(root)
     for node in reversed(order):  # readers come before what they read
         needed = needs.setdefault(id(node), set())
         for child, names in _asked(node, needed):

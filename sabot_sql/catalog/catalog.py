@@ -147,12 +147,16 @@ class Catalog:
                 exported = self._explain("EXPLAIN (SQL)", statement)
             except (duckdb.Error, RuntimeError) as error:
                 return self._reason(error, statement)
-            try:
-                explained = self._explain("EXPLAIN (FORMAT json)", statement)
-            except (duckdb.Error, RuntimeError):
-                explained = None
-        estimates = Estimates(exported, explained)
+        facts = self._facts
+        estimates = Estimates(exported, lambda: facts.estimated(exported, lambda: self._estimated_plan(statement)))
         return BoundQuery(exported, QuerySources(self.connection, self._facts, config, shadows, estimates))
+
+    def _estimated_plan(self, statement: Statement) -> str | None:
+        with self._exportable_plans():
+            try:
+                return self._explain("EXPLAIN (FORMAT json)", statement)
+            except (duckdb.Error, RuntimeError):
+                return None
 
     def _explain(self, prefix: str, statement: Statement) -> str:
         text = f"{prefix} {statement.text}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Any
 
 from sabot_planner import Column
 from sabot_sql.catalog.connection import Connection
 
 _MAX_DESCRIBED = 512
+_MOST_TEXTS = 64
 
 
 class CatalogFacts:
@@ -19,6 +21,8 @@ class CatalogFacts:
         self._aggregates: frozenset[str] | None = None
         self._volatile: frozenset[str] | None = None
         self._files: dict[str, str] | None = None
+        self._parsed: OrderedDict[str, str] = OrderedDict()
+        self._estimated: OrderedDict[str, str | None] = OrderedDict()
         self._described: OrderedDict[Hashable, tuple[Column, ...]] = OrderedDict()
 
     def forget(self) -> None:
@@ -26,12 +30,29 @@ class CatalogFacts:
         self._aggregates = self._volatile = None
         self._files = None
         self._described.clear()
+        self._estimated.clear()
 
     def aggregates(self) -> frozenset[str]:
         """Lower-case names of all aggregate functions."""
         if self._aggregates is None:
             self._aggregates = self._functions("function_type = 'aggregate'")
         return self._aggregates
+
+    def serialized(self, sql: str) -> str:
+        """DuckDB's parse of ``sql`` as JSON, remembered: the text alone decides it."""
+        known = self._parsed.get(sql)
+        if known is None:
+            rows = self._connection.main.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+            known = self._parsed[sql] = str(rows[0][0])
+            _shorten(self._parsed)
+        return known
+
+    def estimated(self, exported_sql: str, ask: Callable[[], str | None]) -> str | None:
+        """DuckDB's plan with its estimates for one exported plan; a hint, so that one of an earlier run will do."""
+        if exported_sql not in self._estimated:
+            self._estimated[exported_sql] = ask()
+            _shorten(self._estimated)
+        return self._estimated[exported_sql]
 
     def volatile_functions(self) -> frozenset[str]:
         """Lower-case names of all functions that DuckDB does not fold."""
@@ -66,3 +87,8 @@ class CatalogFacts:
             f"SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE {condition}"
         ).fetchall()
         return frozenset(row[0] for row in rows)
+
+
+def _shorten(remembered: OrderedDict[str, Any]) -> None:
+    if len(remembered) > _MOST_TEXTS:
+        remembered.popitem(last=False)

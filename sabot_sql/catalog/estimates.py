@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # Nodes that pass on the rows of one input, perhaps fewer: their estimate is still one of the same scans or join.
@@ -26,13 +26,14 @@ _LEAF_ALIAS = re.compile(r"\bAS (r\d+)\(\s*column0\b")
 class Estimates:
     """Estimates by the set of scans below a node.
 
+    DuckDB is asked for its plan when the first estimate is wanted.
     Scans are matched by position: the n-th leaf of the exported SQL is the n-th leaf of the explained plan. Where the
     two do not have the same number of leaves nothing is estimated.
     """
 
-    def __init__(self, exported_sql: str, explained_json: str | None) -> None:
+    def __init__(self, exported_sql: str, explain_json: Callable[[], str | None]) -> None:
         self._exported_sql = exported_sql
-        self._explained_json = explained_json
+        self._explain_json = explain_json
         self._rows: dict[frozenset[int], int] | None = None
         self._positions: dict[str, int] = {}
 
@@ -45,12 +46,13 @@ class Estimates:
         return self._rows.get(frozenset(self._positions[table] for table in tables))
 
     def _read(self) -> dict[frozenset[int], int]:
-        if self._explained_json is None:
+        explained = self._explain_json()
+        if explained is None:
             return {}
         aliases = _LEAF_ALIAS.findall(self._exported_sql)
         rows: dict[frozenset[int], int] = {}
         leaves = 0
-        for root in json.loads(self._explained_json):
+        for root in json.loads(explained):
             leaves, _ = _walk(root, leaves, rows)
         if leaves != len(aliases):
             return {}

@@ -27,9 +27,15 @@ class FooterFacts:
     group_rows: tuple[int, ...]
     size_bytes: int
     metadata: pq.FileMetaData = field(repr=False, compare=False)
+    _zones: dict[str, tuple[Zone, ...] | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def zones(self, column: str) -> tuple[Zone, ...] | None:
         """The least and greatest value of a column in every row group; None where one is not known or may be NULL."""
+        if column not in self._zones:
+            self._zones[column] = self._read_zones(column)
+        return self._zones[column]
+
+    def _read_zones(self, column: str) -> tuple[Zone, ...] | None:
         schema = self.metadata.schema
         index = next((i for i in range(len(schema)) if schema.column(i).path == column), None)
         if index is None:

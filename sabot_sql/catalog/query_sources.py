@@ -109,8 +109,7 @@ class QuerySources:
 
     def serialized(self, sql: str) -> str:
         """DuckDB's parse of ``sql`` as JSON (``json_serialize_sql``), an error object where it cannot be parsed."""
-        rows = self._connection.main.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
-        return str(rows[0][0])
+        return self._facts.serialized(sql)
 
     # ------------------------------------------------------------------------------------------------ SourceBinder
 
