@@ -1,0 +1,181 @@
+"""Runs a plan's fragments task by task on one DuckDB connection: rows without any runtime.
+
+Every edge travels as Arrow, and every source is cut into as many slices as its operator has tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from sabot_planner import (
+    EdgeFacts,
+    JobGraph,
+    QueryPlan,
+    ScanInput,
+    ShuffleEdge,
+    ShuffleEdgeType,
+    StreamOperatorNode,
+    Task,
+)
+from sabot_planner.execution_graph import task_input
+from sabot_planner.sql_text import quote, task_sql
+from tests.planner.context import FakeContext
+from tests.support.compare import Rows
+
+
+@dataclass(slots=True)
+class Simulation:
+    """One run of a plan; ``plan`` is the revised one at the end, ``facts`` what was measured of each edge."""
+
+    context: FakeContext
+    plan: QueryPlan
+    adaptive: bool = True
+    facts: dict[str, EdgeFacts] = field(default_factory=dict)
+    _types: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    _parts: dict[tuple[str, int, int], pa.Table] = field(default_factory=dict)
+    _partitions: dict[str, int] = field(default_factory=dict)
+    _copied: set[str] = field(default_factory=set)
+
+    def run(self) -> Rows:
+        """The rows of the plan."""
+        graph = self.graph
+        done: dict[str, StreamOperatorNode] = {}
+        result: pa.Table | None = None
+        self.connection.execute("SET arrow_lossless_conversion = true")
+        while graph.sink not in done:
+            node = self._next(graph, done)
+            outputs = [self._run_task(graph, node, index) for index in range(node.parallelism)]
+            done[node.operator_id] = node
+            for edge in graph.outputs_of(node.operator_id):
+                self._write(edge, outputs)
+            if node.operator_id == graph.sink:
+                result = pa.concat_tables(outputs)
+            if self.adaptive:
+                self.plan = self.plan.revise(dict(self.facts), frozenset(done))
+                graph = self.graph
+        assert result is not None
+        return self._rows(result, self._types[graph.sink])
+
+    @property
+    def graph(self) -> JobGraph:
+        assert self.plan.job_graph is not None
+        return self.plan.job_graph
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        return self.context.connection
+
+    def _next(self, graph: JobGraph, done: dict[str, StreamOperatorNode]) -> StreamOperatorNode:
+        for operator_id in graph.topological_order():
+            node = graph.operator(operator_id)
+            ready = {e.source for e in graph.inputs_of(operator_id)} | set(node.start_after)
+            if operator_id not in done and ready <= done.keys():
+                return node
+        raise AssertionError(f"nothing can start: {done.keys()} of {graph.topological_order()}")
+
+    def _run_task(self, graph: JobGraph, node: StreamOperatorNode, index: int) -> pa.Table:
+        bindings = [(s.name, s.columns, self._slice(s, index, node.parallelism)) for s in node.scans]
+        registered = []
+        for edge in graph.inputs_of(node.operator_id):
+            table = self._read(edge, graph, Task(node.operator_id, index, node.parallelism))
+            name = f"__edge_{edge.edge_id}"
+            self.connection.register(name, table)
+            registered.append(name)
+            bindings.append((edge.input_name, (), f"SELECT {self._typed(edge)} FROM {name}"))
+        text = task_sql(node.sql, bindings)
+        try:
+            relation = self.connection.sql(text)
+            self._types[node.operator_id] = tuple(zip(relation.columns, map(str, relation.types), strict=True))
+            return relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise AssertionError(f"{node.operator_id}: {error}\n{text}") from error
+        finally:
+            for name in registered:
+                self.connection.unregister(name)
+
+    def _slice(self, scan: ScanInput, index: int, count: int) -> str:
+        relation, columns = self.context.relations[scan.source_id]
+        copy = f"copy_of_{scan.source_id}"
+        names = ", ".join(map(quote, columns))
+        if scan.source_id not in self._copied:
+            self.connection.execute(
+                f'CREATE OR REPLACE TEMP TABLE {copy} AS SELECT row_number() OVER () - 1 AS "slice row", {names}'
+                f" FROM {relation}"
+            )
+            self._copied.add(scan.source_id)
+        if not scan.sliced:
+            return f"SELECT {names} FROM {copy}"
+        if scan.split is not None:
+            parts = scan.split.parts
+            low, high = scan.split.between(index * parts // count, (index + 1) * parts // count)
+            column = quote(scan.split.column)
+            terms = [f"{column} >= {low}"] * (low is not None) + [f"{column} < {high}"] * (high is not None)
+            return f"SELECT {names} FROM {copy} WHERE {' AND '.join(terms) or 'TRUE'}"
+        return (
+            f"SELECT {names} FROM {copy}"
+            f' WHERE "slice row" * {count} // (SELECT greatest(count(*), 1) FROM {copy}) = {index}'
+        )
+
+    def _typed(self, edge: ShuffleEdge) -> str:
+        types = dict(self._types[edge.source])
+        return ", ".join(
+            f"CAST({quote(c)} AS {types[c]}) AS {quote(c)}" if "ENUM(" in types[c] else quote(c) for c in edge.columns
+        )
+
+    # --- edges
+
+    def _write(self, edge: ShuffleEdge, outputs: list[pa.Table]) -> None:
+        written = edge.write_type
+        count = edge.bounds_partitions if written is ShuffleEdgeType.RANGE else edge.partitions
+        bounds = _bounds(edge, outputs, count) if written is ShuffleEdgeType.RANGE else []
+        rows, sizes = [0] * count, [0] * count
+        for producer, table in enumerate(outputs):
+            kept = table.select(list(edge.columns))
+            for partition, indices in enumerate(_placed(edge, table, count, bounds)):
+                part = kept.take(pa.array(indices, pa.int64()))
+                self._parts[edge.edge_id, producer, partition] = part
+                rows[partition] += part.num_rows
+                sizes[partition] += part.nbytes
+        self._partitions[edge.edge_id] = count
+        self.facts[edge.edge_id] = EdgeFacts(sum(rows), sum(sizes), tuple(rows), tuple(sizes))
+
+    def _read(self, edge: ShuffleEdge, graph: JobGraph, task: Task) -> pa.Table:
+        written = replace(edge, partitions=self._partitions[edge.edge_id])
+        read = task_input(written, task, graph.operator(edge.source).parallelism)
+        return pa.concat_tables(
+            self._parts[edge.edge_id, producer, partition]
+            for producer in read.producers
+            for partition in range(read.first_partition, read.last_partition)
+        )
+
+    def _rows(self, result: pa.Table, types: tuple[tuple[str, str], ...]) -> Rows:
+        self.connection.register("__result", result)
+        items = [f"CAST({quote(n)} AS {t})" if "ENUM(" in t else quote(n) for n, t in types]
+        rows = self.connection.execute(f"SELECT {', '.join(items)} FROM __result").fetchall()
+        self.connection.unregister("__result")
+        return Rows(tuple(c.name for c in self.plan.output), tuple(t for _, t in types), tuple(rows))
+
+
+def _placed(edge: ShuffleEdge, table: pa.Table, count: int, bounds: list[bytes]) -> list[list[int]]:
+    """Which rows of a producer's output go to each partition."""
+    parts: list[list[int]] = [[] for _ in range(count)]
+    values: list[Any] = table.column(edge.partition_by).to_pylist() if edge.partition_by else [None] * len(table)
+    for index, value in enumerate(values):
+        match edge.write_type:
+            case ShuffleEdgeType.HASH:
+                partition = ((value >> 32) * count) >> 32
+            case ShuffleEdgeType.RANGE:
+                partition = sum(bound <= value for bound in bounds)
+            case _:
+                partition = index % count
+        parts[partition].append(index)
+    return parts
+
+
+def _bounds(edge: ShuffleEdge, outputs: list[pa.Table], count: int) -> list[bytes]:
+    keys = sorted({bytes(key) for table in outputs for key in table.column(edge.partition_by).to_pylist()})
+    return [keys[len(keys) * i // count] for i in range(1, count)] if len(keys) >= count else keys[1:count]

@@ -1,0 +1,123 @@
+"""Job graphs are checked when they are made; execution graphs are their tasks and channels."""
+
+from __future__ import annotations
+
+import pytest
+
+from sabot_planner import (
+    JobGraph,
+    OperatorType,
+    ShuffleEdge,
+    ShuffleEdgeType,
+    StreamOperatorNode,
+    Task,
+)
+from sabot_planner.errors import InvalidJobGraph
+from sabot_planner.execution_graph import TaskInput, task_input
+
+
+def node(operator_id: str, parallelism: int = 1, kind: OperatorType = OperatorType.MAP) -> StreamOperatorNode:
+    return StreamOperatorNode(operator_id, kind, "SELECT 1", parallelism)
+
+
+def edge(source: str, target: str, kind: ShuffleEdgeType, partitions: int = 1) -> ShuffleEdge:
+    return ShuffleEdge(f"{source}_{target}", source, target, kind, partitions=partitions)
+
+
+@pytest.fixture
+def fraud() -> JobGraph:
+    """The fraud-detection pipeline."""
+    return JobGraph(
+        (
+            node("source", 10, OperatorType.SOURCE),
+            node("enrich", 10),
+            node("fraud", 5, OperatorType.GROUP_BY),
+            node("alerts", 2, OperatorType.SINK),
+        ),
+        (
+            edge("source", "enrich", ShuffleEdgeType.FORWARD),
+            edge("enrich", "fraud", ShuffleEdgeType.HASH, 5),
+            edge("fraud", "alerts", ShuffleEdgeType.REBALANCE, 2),
+        ),
+    )
+
+
+def test_the_fraud_pipeline_has_27_tasks_and_10_50_10_connections(fraud: JobGraph) -> None:
+    execution = fraud.to_execution_graph()
+    assert len(execution.tasks) == 27
+    assert [len(execution.connections(e.edge_id)) for e in fraud.edges] == [10, 50, 10]
+    assert execution.connections("source_enrich") == tuple((f"source_{i}", f"enrich_{i}") for i in range(10))
+    assert fraud.sink == "alerts"
+    assert [t.task_id for t in execution.tasks_of("alerts")] == ["alerts_0", "alerts_1"]
+
+
+def test_tasks_come_producers_first(fraud: JobGraph) -> None:
+    operators = [task.operator_id for task in fraud.to_execution_graph().tasks]
+    assert operators == sorted(operators, key=["source", "enrich", "fraud", "alerts"].index)
+
+
+def test_forward_reads_its_own_producer_only(fraud: JobGraph) -> None:
+    (read,) = fraud.to_execution_graph().inputs(Task("enrich", 3, 10))
+    assert read == TaskInput("source_enrich", (3,), 0, 1)
+
+
+def test_broadcast_reads_all_of_it_however_it_was_written() -> None:
+    read = task_input(edge("a", "b", ShuffleEdgeType.BROADCAST, 8), Task("b", 1, 3), producers=2)
+    assert read == TaskInput("a_b", (0, 1), 0, 8)
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 3, 4, 7, 16])
+@pytest.mark.parametrize("parallelism", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("kind", [ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE, ShuffleEdgeType.REBALANCE])
+def test_every_partition_is_read_by_exactly_one_task_in_order(
+    kind: ShuffleEdgeType, parallelism: int, partitions: int
+) -> None:
+    reads = [task_input(edge("a", "b", kind, partitions), Task("b", i, parallelism), 2) for i in range(parallelism)]
+    assert [p for r in reads for p in range(r.first_partition, r.last_partition)] == list(range(partitions))
+    assert all(r.producers == (0, 1) for r in reads)
+
+
+@pytest.mark.parametrize(
+    ("operators", "edges", "message"),
+    [
+        ((node("a"), node("a")), (), "duplicate operator"),
+        ((node("a"), node("b")), (edge("a", "b", ShuffleEdgeType.HASH),) * 2, "duplicate edge"),
+        ((node("a"),), (edge("a", "z", ShuffleEdgeType.HASH),), "names operator 'z'"),
+        (
+            (node("a"), node("b"), node("c")),
+            (
+                edge("a", "b", ShuffleEdgeType.HASH),
+                edge("b", "a", ShuffleEdgeType.HASH),
+                edge("a", "c", ShuffleEdgeType.HASH),
+            ),
+            "cycle",
+        ),
+        ((node("a", 2), node("b", 3)), (edge("a", "b", ShuffleEdgeType.FORWARD),), "parallelism 2 to 3"),
+        ((node("a"), node("b")), (), "name the sink"),
+    ],
+)
+def test_a_graph_that_cannot_run_is_refused(
+    operators: tuple[StreamOperatorNode, ...], edges: tuple[ShuffleEdge, ...], message: str
+) -> None:
+    with pytest.raises(InvalidJobGraph, match=message):
+        JobGraph(operators, edges)
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "a/b", "../a", "ä", "x" * 65, "a\n"])
+def test_ids_are_harmless_as_file_and_relation_names(bad: str) -> None:
+    with pytest.raises(InvalidJobGraph, match="must match"):
+        node(bad)
+
+
+def test_there_is_no_operator_without_a_task_and_no_edge_without_a_partition() -> None:
+    with pytest.raises(InvalidJobGraph, match="at least 1"):
+        node("a", 0)
+    with pytest.raises(InvalidJobGraph, match="at least 1"):
+        edge("a", "b", ShuffleEdgeType.HASH, 0)
+
+
+def test_an_edge_that_became_broadcast_is_still_written_as_it_was() -> None:
+    late = ShuffleEdge("e", "a", "b", ShuffleEdgeType.BROADCAST, written_as=ShuffleEdgeType.HASH, partitions=8)
+    assert late.write_type is ShuffleEdgeType.HASH
+    assert edge("a", "b", ShuffleEdgeType.RANGE).write_type is ShuffleEdgeType.RANGE
+    assert late.input_name == "e"
