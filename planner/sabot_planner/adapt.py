@@ -34,9 +34,9 @@ from sabot_planner.logical import (
     replace_inputs,
 )
 from sabot_planner.operators import Decided, Placement, ShuffleEdgeType
-from sabot_planner.physical import Exchange, TaskScan
+from sabot_planner.physical import CutRef, Exchange, TaskScan
 from sabot_planner.plan import EdgeFacts, QueryPlan
-from sabot_planner.stages import Cut, CutRef, cut, own_nodes
+from sabot_planner.stages import Cut, cut, own_nodes
 
 
 def initial_graph(root: Node, how: Cut) -> JobGraph:

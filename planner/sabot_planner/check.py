@@ -18,7 +18,7 @@ from sabot_planner.logical import (
     Window,
 )
 from sabot_planner.operators import ShuffleEdgeType
-from sabot_planner.physical import Exchange, TaskScan
+from sabot_planner.physical import CutRef, Exchange, TaskScan
 
 
 def check(root: Node) -> None:
@@ -60,6 +60,8 @@ class _Checker:
                 )
             case Values():
                 return False
+            case CutRef():
+                return self.spread(node.reference.shared.input)
             case Sample() | RecursiveCte():
                 self._demand(not any(inputs), node, "all rows in one task")
                 return False

@@ -124,7 +124,8 @@ class Distributor:
             case CteRef():
                 shared = self.place(node.shared, parallel)
                 assert isinstance(shared.node, Shared)
-                part = shared.partitioning if isinstance(shared.partitioning, Single | Replicated) else Arbitrary()
+                # What another stage computes is read from it, literals too: nothing shared is everywhere at no cost.
+                part = Single() if isinstance(shared.partitioning, Single | Replicated) else Arbitrary()
                 return Placed(CteRef(shared.node, node.names), part)
             case Shared():
                 child = self.settled(self.place(node.input, parallel))

@@ -9,7 +9,7 @@ from sabot_planner.aggregates import TwoPhase, describe, two_phase
 from sabot_planner.column_types import STATE
 from sabot_planner.dialect import call, function_call
 from sabot_planner.logical import Aggregate, Computed, Project
-from sabot_planner.partitioning import Clustered, renamed, satisfies
+from sabot_planner.partitioning import Clustered, Partitioning, renamed, satisfies
 from sabot_planner.scalars import column, key_name
 
 if TYPE_CHECKING:
@@ -22,10 +22,8 @@ def place_aggregate(walk: Distributor, node: Aggregate, parallel: bool) -> Place
     key_names = tuple(key_name(k.expression) for k in node.keys)
     in_every_set = _keys_in_every_set(node)
     if satisfies(child.partitioning, Clustered(tuple(key_names[i] for i in in_every_set))):
-        names: dict[str, set[str]] = {}
-        for key, name in zip(node.keys, key_names, strict=True):
-            names.setdefault(name, set()).add(key.name)
-        return replace(child, node=replace(node, input=child.node), partitioning=renamed(child.partitioning, names))
+        part = _through_groups(child.partitioning, node)
+        return replace(child, node=replace(node, input=child.node), partitioning=part)
     keys = [k.expression for k in node.keys]
     hashable = walk.hashable(keys, node.input)
     phases = _phases(walk, node) if hashable and not _duplicate_sets(node) else None
@@ -33,12 +31,19 @@ def place_aggregate(walk: Distributor, node: Aggregate, parallel: bool) -> Place
         return _in_two_phases(walk, node, child, phases)
     if keys and hashable and node.grouping_sets is None:
         moved = walk.hash(child, keys, f"{_whole_group(walk, node)} needs its whole group")
-        names = {}
-        for key, name in zip(node.keys, key_names, strict=True):
-            names.setdefault(name, set()).add(key.name)
-        return replace(moved, node=replace(node, input=moved.node), partitioning=renamed(moved.partitioning, names))
+        part = _through_groups(moved.partitioning, node)
+        return replace(moved, node=replace(node, input=moved.node), partitioning=part)
     gathered = walk.gather_rows(child, f"{_whole_group(walk, node)} cannot be combined from parts")
     return replace(gathered, node=replace(node, input=gathered.node))
+
+
+def _through_groups(part: Partitioning, node: Aggregate) -> Partitioning:
+    """The partitioning of the groups: only keys of every grouping set keep their value in every row."""
+    names: dict[str, set[str]] = {}
+    for ordinal in _keys_in_every_set(node):
+        key = node.keys[ordinal]
+        names.setdefault(key_name(key.expression), set()).add(key.name)
+    return renamed(part, names)
 
 
 def _keys_in_every_set(node: Aggregate) -> tuple[int, ...]:

@@ -248,11 +248,11 @@ def _after(node: Join, part: Partitioning, keys: list[EquiKey]) -> Partitioning:
     match node.kind:
         case JoinKind.INNER:
             return merge_equal(part, pairs)
-        case JoinKind.FULL:
+        case JoinKind.FULL | JoinKind.ASOF_FULL:
             return Arbitrary() if isinstance(part, Hashed | Ranged) else part
         case JoinKind.LEFT | JoinKind.SINGLE | JoinKind.ASOF_LEFT:
             return _keeping(part, frozenset(node.right.columns), {right for _, right in pairs})
-        case JoinKind.RIGHT:
+        case JoinKind.RIGHT | JoinKind.ASOF_RIGHT:
             return _keeping(part, frozenset(node.left.columns), {left for left, _ in pairs})
         case _:
             return part

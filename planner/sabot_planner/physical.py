@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
-from sabot_planner.logical import Node, Scan, SortKey
+from sabot_planner.logical import CteRef, Node, Scan, Shared, SortKey
 from sabot_planner.operators import Decided, RangeSplit, ShuffleEdgeType
 
 
@@ -58,3 +58,22 @@ class TaskScan(Node):
     @property
     def columns(self) -> tuple[str, ...]:
         return self.scan.names
+
+
+@dataclass(frozen=True, eq=False)
+class CutRef(Node):
+    """A reading of a shared expression that another stage computes."""
+
+    reference: CteRef
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns under this reading's names."""
+        return self.reference.names
+
+    def with_shared(self, shared: Node) -> CutRef:
+        """The same reading of a changed expression."""
+        if shared is self.reference.shared:
+            return self
+        assert isinstance(shared, Shared)
+        return CutRef(CteRef(shared, self.reference.names))

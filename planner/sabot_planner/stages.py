@@ -18,7 +18,7 @@ from sabot_planner.job_graph import JobGraph
 from sabot_planner.labels import operator_label, operator_type
 from sabot_planner.logical import Computed, CteRef, Node, Project, Shared, SortKey, rewrite, walk
 from sabot_planner.operators import Placement, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
-from sabot_planner.physical import Exchange, TaskScan
+from sabot_planner.physical import CutRef, Exchange, TaskScan
 from sabot_planner.plan import PlanSettings
 from sabot_planner.scalars import column, literal, substitute
 
@@ -69,25 +69,6 @@ def cut(root: Node, how: Cut, waits: Mapping[int, Exchange]) -> JobGraph:
     sink = cutter.stage(root)
     operators = tuple(cutter.operator(stage) for stage in cutter.stages)
     return JobGraph(operators, tuple(draft.edge(cutter) for draft in cutter.edges), sink.operator_id, how.ordered)
-
-
-@dataclass(frozen=True, eq=False)
-class CutRef(Node):
-    """A reading of a shared expression that another stage computes."""
-
-    reference: CteRef
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns under this reading's names."""
-        return self.reference.names
-
-    def with_shared(self, shared: Node) -> CutRef:
-        """The same reading of a changed expression."""
-        if shared is self.reference.shared:
-            return self
-        assert isinstance(shared, Shared)
-        return CutRef(CteRef(shared, self.reference.names))
 
 
 def mark_shared(root: Node) -> Node:
