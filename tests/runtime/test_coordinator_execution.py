@@ -286,13 +286,13 @@ class Revisions:
         self.graph = graph
         self.asked: list[tuple[Mapping[str, EdgeFacts], frozenset[str]]] = []
 
-    def revise(self, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
+    def revise(self, plan: QueryPlan, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
         self.asked.append((dict(facts), started))
         edges = tuple(
             replace(e, edge_type=BROADCAST, written_as=HASH) if e.edge_id == "e1" and "e1" in facts else e
             for e in self.graph.edges
         )
-        return QueryPlan(Mode.DISTRIBUTED, "revised", 2, replace(self.graph, edges=edges), (), self)
+        return replace(plan, job_graph=replace(self.graph, edges=edges))
 
 
 def test_the_plan_is_revised_after_each_finished_stage() -> None:
