@@ -40,6 +40,7 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
     output = tuple(Column(n, t) for n, t in zip(names, types.of(logical).values(), strict=True))
     display = DisplayNames(logical, names)
     logical = prune(apply_rules(logical))
+    types.of(logical)  # the rules made columns of their own
     width = context.settings.partitions or context.agents
     splits = choose_splits(logical, context, types, width)
     walker = Distributor(context, types, Estimator(context, logical), width, splits)
