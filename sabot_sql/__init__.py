@@ -47,6 +47,7 @@ __all__ = [
     "SourceError",
     "ValueFailure",
     "connect",
+    "default_session",
     "query",
 ]
 
@@ -121,10 +122,11 @@ def query(sql: str, params: Any = None, **options: Any) -> Result:
     Raises:
         SabotSQLError: see :meth:`Session.query`.
     """
-    return _default_session().query(sql, params, **options)
+    return default_session().query(sql, params, **options)
 
 
-def _default_session() -> Session:
+def default_session() -> Session:
+    """The session of :func:`query` and of ``%%sabot`` cells; made when it is first asked for, or was closed."""
     global _default
     with _default_lock:
         if _default is None or _default.closed:

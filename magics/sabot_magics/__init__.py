@@ -18,7 +18,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """Put back what loading found, and close the notebook's own session."""
+    """Put back what loading found."""
     from sabot_magics.extension import unload
 
     unload(shell)

@@ -45,11 +45,10 @@ def load(shell: InteractiveShell) -> None:
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Undo :func:`load`."""
+    """Undo :func:`load`; the default session stays, for it is Python's as well."""
     loaded: _Loaded | None = getattr(shell, _ATTRIBUTE, None)
     if loaded is None:
         return
-    loaded.magic.close()
     for kind, function in loaded.found.items():
         if function is None:
             shell.magics_manager.magics[kind].pop(_NAME, None)

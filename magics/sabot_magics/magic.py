@@ -20,7 +20,7 @@ from sabot_sql import ConfigError, QueryCancelled, Result, SabotSQLError, Sessio
 
 
 class SabotMagic(Configurable):
-    """Runs SQL cells on a session of sabot_sql; the notebook's own session is made by the first cell that needs it."""
+    """Runs SQL cells on the default session of sabot_sql, which the first cell that needs it makes."""
 
     agents = Union(
         [Int(min=1), Enum(["auto"])],
@@ -39,7 +39,7 @@ class SabotMagic(Configurable):
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(parent=shell)
         self._ip = shell
-        self._own_session: Session | None = None
+        self._session_used: Session | None = None
         self.queries_run = 0
 
     @needs_local_scope
@@ -67,15 +67,9 @@ class SabotMagic(Configurable):
 
         self._guarded(run)
 
-    def close(self) -> None:
-        """Close the notebook's own session."""
-        if self._own_session is not None:
-            self._own_session.close()
-            self._own_session = None
-
     def catalog_query(self) -> Query | None:
         """What completion asks the session with; None as long as there is none."""
-        session = self._own_session
+        session = self._session_used
         if session is None or session.closed:
             return None
         return lambda sql: session.query(sql, agents="auto").fetchall()
@@ -107,16 +101,16 @@ class SabotMagic(Configurable):
                 self._cancel(options.query_id)
 
     def _cancel(self, query_id: str | None) -> None:
-        running = self._own_session.running() if self._own_session is not None else ()
+        running = self._session_used.running() if self._session_used is not None else ()
         chosen = [known for known in running if query_id in (None, known)]
         if query_id is not None and not chosen:
             raise ConfigError(f"no query {query_id} is running", candidates=running)
-        if self._own_session is not None:
-            self._own_session.cancel(query_id)
+        if self._session_used is not None:
+            self._session_used.cancel(query_id)
         print(f"cancelled: {', '.join(chosen) or 'nothing, no query is running'}")
 
     def _status(self) -> str:
-        session = self._own_session
+        session = self._session_used
         if session is None or session.closed:
             return "no session yet: the first query starts one"
         running = ", ".join(session.running()) or "nothing"
@@ -171,6 +165,5 @@ class SabotMagic(Configurable):
                     hint=f"make one: {options.connection} = sabot_sql.connect(agents=4)",
                 )
             return session
-        if self._own_session is None or self._own_session.closed:
-            self._own_session = sabot_sql.connect()
-        return self._own_session
+        self._session_used = sabot_sql.default_session()
+        return self._session_used

@@ -26,7 +26,7 @@ HELP = """\
   --max-rows N                   fetch at most N rows, and say so when there were more
   -p, --params VARIABLE          a dict (for $name) or a list (for ? and $1) with the values to bind
   -p, --params NAME=EXPRESSION   bind $NAME to the value of a Python expression; may be repeated
-  -c, --conn VARIABLE            the Session to use instead of the notebook's own
+  -c, --conn VARIABLE            the Session to use instead of the default one
   --explain [text|json|svg]      show the plan and its estimates, run nothing
   --profile                      show the plan with all its details
   --agents N|auto                number of agents

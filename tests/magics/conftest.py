@@ -14,6 +14,8 @@ from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+import sabot_sql
+
 
 class Recorder(DisplayPublisher):
     """Keeps what is displayed, as a notebook would."""
@@ -115,3 +117,4 @@ def notebook(shell: InteractiveShell, tmp_path: Path, monkeypatch: pytest.Monkey
     assert notebook.run("%load_ext sabot_sql").error is None
     yield notebook
     assert notebook.run("%unload_ext sabot_sql").error is None
+    sabot_sql.default_session().close()

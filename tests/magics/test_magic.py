@@ -114,6 +114,15 @@ def test_frames_of_the_notebook_are_tables(notebook: Notebook) -> None:
     assert notebook.names["again"].fetchall() == [(1,)]
 
 
+def test_python_sees_the_same_tables(notebook: Notebook) -> None:
+    notebook.sabot("CREATE TABLE shared AS SELECT 5 AS a")
+    assert sabot_sql.query("FROM shared").fetchall() == [(5,)]
+    sabot_sql.default_session().register("registered", pa.table({"b": [6]}))
+    assert notebook.sabot("SELECT a + b AS c FROM shared, registered").rows == [["11"]]
+    sabot_sql.default_session().close()
+    assert isinstance(notebook.run("%%sabot\nFROM shared").error, sabot_sql.BindError)
+
+
 def test_another_session(notebook: Notebook) -> None:
     with sabot_sql.connect() as other:
         notebook.names["other"] = other
