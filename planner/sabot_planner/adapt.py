@@ -36,12 +36,12 @@ from sabot_planner.logical import (
 from sabot_planner.operators import Decided, Placement, ShuffleEdgeType
 from sabot_planner.physical import CutRef, Exchange, TaskScan
 from sabot_planner.plan import EdgeFacts, QueryPlan
-from sabot_planner.stages import Cut, cut, own_nodes
+from sabot_planner.stages import Cut, OpenEdges, cut, own_nodes
 
 
 def initial_graph(root: Node, how: Cut) -> JobGraph:
     """The job graph before anything is measured; where a join is still open, its smaller side runs first."""
-    return cut(root, how, _waits(root) if how.settings.adaptive else {})
+    return cut(root, how, _still_open(root) if how.settings.adaptive else OpenEdges())
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class AdaptivePlan:
             root = changed
         if root is self.root:
             return plan
-        graph = cut(root, self.how, _waits(root))
+        graph = cut(root, self.how, _still_open(root))
         return replace(plan, job_graph=graph, planner_state=AdaptivePlan(root, self.how))
 
     def _one_change(self, root: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> Node | None:
@@ -221,9 +221,13 @@ def _may_stay(other: Exchange) -> bool:
     return not isinstance(inner, CutRef)
 
 
-def _waits(root: Node) -> dict[int, Exchange]:
-    """For each join that is still open: the larger side's exchange waits for the smaller side's to be measured."""
+def _still_open(root: Node) -> OpenEdges:
+    """For each open join of two hashed sides: the larger side waits for the smaller one's measure, and which may split.
+
+    A side may be split where the other one may be copied, and where the stage has no third input that is hashed.
+    """
     waits: dict[int, Exchange] = {}
+    splittable: set[int] = set()
     for top in _stage_roots(root):
         for join in _open_joins(top):
             left, right = join.left, join.right
@@ -231,10 +235,14 @@ def _waits(root: Node) -> dict[int, Exchange]:
                 continue
             if left.edge_type is not ShuffleEdgeType.HASH or right.edge_type is not ShuffleEdgeType.HASH:
                 continue
+            hashed = [n for n in own_nodes(top) if isinstance(n, Exchange) and n.edge_type is ShuffleEdgeType.HASH]
+            if len(hashed) == 2:
+                splittable |= {id(left)} if join.kind in RIGHT_MAY_BE_COPIED else set()
+                splittable |= {id(right)} if join.kind in LEFT_MAY_BE_COPIED else set()
             if Decided.RUN in (left.decided, right.decided):
                 continue
             small, large = (left, right) if left.bytes < right.bytes else (right, left)
             may_copy = LEFT_MAY_BE_COPIED if small is left else RIGHT_MAY_BE_COPIED
             if join.kind in may_copy and _may_stay(large):
                 waits[id(large)] = small
-    return waits
+    return OpenEdges(waits, frozenset(splittable))

@@ -135,6 +135,8 @@ class ShuffleEdge:
     ``keys`` are shown to people.
     ``written_as`` is how the producer writes where that differs from ``edge_type``: an edge whose producer wrote hash
     buckets may turn into BROADCAST once it is measured, and its consumers then read every bucket.
+    ``splittable``: the rows of one hash partition may be dealt to several tasks that each read all of the other hashed
+    inputs' same partition.
     ``bounds_partitions`` of a RANGE edge is how many ranges to make when its rows are many; bounds come from a sample.
     """
 
@@ -147,6 +149,7 @@ class ShuffleEdge:
     partition_by: str | None = None
     columns: tuple[str, ...] = ()
     written_as: ShuffleEdgeType | None = None
+    splittable: bool = False
     bounds_partitions: int = 1
     rows_estimated: int | None = None
     bytes_estimated: int | None = None

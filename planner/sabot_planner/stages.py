@@ -60,12 +60,21 @@ class Cut:
     names: StageNames
 
 
-def cut(root: Node, how: Cut, waits: Mapping[int, Exchange]) -> JobGraph:
-    """The job graph of a distributed plan whose shared expressions are marked by :func:`mark_shared`.
+@dataclass(frozen=True, slots=True)
+class OpenEdges:
+    """What may still be decided of exchanges while the query runs, by their identity.
 
-    ``waits`` maps the identity of an exchange to another one that must be measured before the first one's stage starts.
+    ``waits`` maps an exchange to another that must be measured before the first one's stage starts; ``splittable``
+    are those of which a heavy partition may be shared out.
     """
-    cutter = _Cutter(how, waits)
+
+    waits: Mapping[int, Exchange] = field(default_factory=dict)
+    splittable: frozenset[int] = frozenset()
+
+
+def cut(root: Node, how: Cut, still_open: OpenEdges) -> JobGraph:
+    """The job graph of a distributed plan whose shared expressions are marked by :func:`mark_shared`."""
+    cutter = _Cutter(how, still_open)
     sink = cutter.stage(root)
     operators = tuple(cutter.operator(stage) for stage in cutter.stages)
     return JobGraph(operators, tuple(draft.edge(cutter) for draft in cutter.edges), sink.operator_id, how.ordered)
@@ -149,6 +158,7 @@ class _Draft:
             partition_by=self.partition_by,
             columns=self.columns,
             written_as=node.written_as,
+            splittable=id(node) in cutter.splittable,
             bounds_partitions=cutter.width if node.edge_type is ShuffleEdgeType.RANGE else 1,
             rows_estimated=node.rows,
             bytes_estimated=node.bytes,
@@ -158,12 +168,13 @@ class _Draft:
 
 
 class _Cutter:
-    def __init__(self, how: Cut, waits: Mapping[int, Exchange]) -> None:
+    def __init__(self, how: Cut, still_open: OpenEdges) -> None:
         self.display = how.display
         self.width = how.width
         self.settings = how.settings
         self._names = how.names
-        self._waits = waits
+        self._waits = still_open.waits
+        self.splittable = still_open.splittable
         self.stages: list[_Stage] = []
         self.edges: list[_Draft] = []
         self._shared: dict[int, _Stage] = {}

@@ -12,6 +12,7 @@ from sabot_sql.agent.task_spec import EdgeInput, EdgeOutput, TaskReport, WriteKi
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.partitions import balanced_runs, even_runs, range_bounds
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
+from sabot_sql.coordinator.skew import HashShare, split_heavy
 from sabot_sql.coordinator.stages import Stage
 
 RESULT_EDGE = "result"
@@ -35,6 +36,8 @@ class Reads:
     reason: str
     runs: tuple[tuple[int, int], ...] = ()
     """The hash buckets [first, last) of each task; consumers over a FORWARD edge must keep to them."""
+    split_edges: tuple[str, ...] = ()
+    """Edges of which a heavy partition is shared out; ``reason`` says which."""
 
 
 def write_scheme(graph: JobGraph, edge: ShuffleEdge) -> WriteScheme:
@@ -96,28 +99,43 @@ def share_inputs(
     hashed = [edge for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.HASH]
     parallelism, reason = stage.parallelism, f"{stage.parallelism} tasks as planned"
     runs: tuple[tuple[int, int], ...] = ()
+    shares: tuple[HashShare, ...] = ()
     ranged = [edge for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.RANGE]
     if ranged:
         parallelism = max(shuffles[edge.edge_id].partitions for edge in ranged)
         reason = f"a task for each of {parallelism} ranges"
-    elif forward is not None:
+    elif forward is not None and (stage.keyed or (not stage.slices and _alike(forward, hashed, shuffles))):
         parallelism, runs, reason = forward.parallelism, forward.runs, f"{forward.parallelism} tasks, one per producer"
-        if hashed and parallelism > 1 and (not runs or runs[-1][1] != len(_bucket_bytes(stage, hashed, shuffles))):
+        if parallelism > 1 and not _alike(forward, hashed, shuffles):
             raise InvalidJobGraph(f"the FORWARD and HASH inputs of {stage.stage_id!r} are not partitioned alike")
+        shares = tuple(HashShare(first, last) for first, last in runs)
     elif hashed:
         weights = _bucket_bytes(stage, hashed, shuffles)
-        if controller is not None:
+        if controller is not None and not stage.slices:
             worker_count = controller.calculate_optimal_worker_count(
                 sum(weights), planned=stage.parallelism, most=len(weights)
             )
             parallelism, reason = worker_count.count, worker_count.reason
-        runs = balanced_runs(weights, parallelism)
-        parallelism = len(runs)
+        split = split_heavy(hashed, shuffles, weights, parallelism) if controller is not None else None
+        if split is None:
+            runs = balanced_runs(weights, parallelism)
+            shares = tuple(HashShare(first, last) for first, last in runs)
+        else:
+            shares, reason = split.tasks, split.reason
+        parallelism = len(shares)
     reads = {
-        edge.edge_id: tuple(_read(edge, shuffles[edge.edge_id], task, parallelism, runs) for task in range(parallelism))
+        edge.edge_id: tuple(
+            _read(stage, edge, shuffles[edge.edge_id], task, parallelism, shares) for task in range(parallelism)
+        )
         for edge in stage.inputs
     }
-    return Reads(parallelism, reads, reason, runs)
+    split_edges = tuple(dict.fromkeys(share.split for share in shares if share.split is not None))
+    return Reads(parallelism, reads, reason, runs, split_edges)
+
+
+def _alike(forward: Reads, hashed: list[ShuffleEdge], shuffles: Mapping[str, EdgeShuffle]) -> bool:
+    """Whether the hashed inputs have the buckets that the producer of the FORWARD input was shared out by."""
+    return all(forward.runs and forward.runs[-1][1] == shuffles[edge.edge_id].partitions for edge in hashed)
 
 
 def _bucket_bytes(stage: Stage, hashed: list[ShuffleEdge], shuffles: Mapping[str, EdgeShuffle]) -> list[int]:
@@ -132,20 +150,24 @@ def _bucket_bytes(stage: Stage, hashed: list[ShuffleEdge], shuffles: Mapping[str
 
 
 def _read(
-    edge: ShuffleEdge, shuffle: EdgeShuffle, task: int, parallelism: int, runs: tuple[tuple[int, int], ...]
+    stage: Stage, edge: ShuffleEdge, shuffle: EdgeShuffle, task: int, parallelism: int, shares: tuple[HashShare, ...]
 ) -> Read:
     every = tuple(range(shuffle.producers))
     match edge.edge_type:
         case ShuffleEdgeType.FORWARD if shuffle.producers == parallelism:
             return Read((task,), 0, shuffle.partitions)
-        case ShuffleEdgeType.FORWARD if parallelism != 1:
+        case ShuffleEdgeType.FORWARD if parallelism != 1 and stage.keyed:
             raise InvalidJobGraph(
                 f"FORWARD edge {edge.edge_id!r} joins {shuffle.producers} tasks to {parallelism}; it needs equal ones"
             )
-        case ShuffleEdgeType.FORWARD | ShuffleEdgeType.BROADCAST:
+        case ShuffleEdgeType.FORWARD:
+            first, last = even_runs(shuffle.producers, parallelism)[task]
+            return Read(every[first:last], 0, shuffle.partitions) if first < last else Read(every[:1], 0, 0)
+        case ShuffleEdgeType.BROADCAST:
             return Read(every, 0, shuffle.partitions)
-        case ShuffleEdgeType.HASH if runs:
-            return Read(every, *runs[task])
+        case ShuffleEdgeType.HASH if shares:
+            share = shares[task]
+            return Read(share.producers if share.split == edge.edge_id else every, share.first, share.last)
         case ShuffleEdgeType.RANGE:
             return Read(every, task, task + 1) if task < shuffle.partitions else Read(every, 0, 0)
         case _:

@@ -282,6 +282,7 @@ class Execution:
             return [command for shuffle in shuffles.values() for command in self._split(shuffle)]
         controller = self._controller if self._adaptive else None
         reads = rules.share_inputs(stage, shuffles, controller, self._forward_reads(stage))
+        self.decisions.update(dict.fromkeys(reads.split_edges, reads.reason))
         outputs = [
             EdgeOutput(edge.edge_id, rules.write_scheme(self.graph, edge), edge.columns) for edge in stage.outputs
         ]

@@ -21,6 +21,10 @@ class Stage:
     """Edges that come from outside the chain."""
     outputs: tuple[ShuffleEdge, ...]
     start_after: frozenset[str]
+    slices: bool = False
+    """Its tasks also read slices of a source, which are worth all the planned tasks."""
+    keyed: bool = False
+    """An operator of it keeps state by key: its inputs must be partitioned alike."""
 
     @property
     def stage_id(self) -> str:
@@ -63,6 +67,8 @@ def _stage(graph: JobGraph, tail: str, started: Set[str]) -> Stage:
         tuple(inputs),
         graph.outputs_of(tail),
         frozenset(after),
+        slices=any(scan.sliced for node in nodes for scan in node.scans),
+        keyed=any(node.key_by for node in nodes),
     )
 
 
