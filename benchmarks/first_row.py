@@ -33,7 +33,8 @@ def main(arguments: Sequence[str]) -> int:
             seconds[name].append(float(done.stdout))
     median_s = {name: statistics.median(values[1:]) for name, values in seconds.items()}
     verdict = "met" if median_s["sabot_sql"] <= BAR_S else "missed"
-    print(f"import to first row: sabot_sql {median_s['sabot_sql']:.3f} s, DuckDB {median_s['duckdb']:.3f} s")
+    for name, values in seconds.items():
+        print(f"import to first row, {name}: median {median_s[name]:.3f} s, best {min(values[1:]):.3f} s")
     print(f"bar {BAR_S:g} s: {verdict}")
     return 0
 

@@ -40,7 +40,9 @@ def make_table(rows: int) -> pa.Table:
         }
     )
     batches = table.combine_chunks().to_batches(max_chunksize=BATCH_ROWS)
-    return pa.Table.from_batches([pa.record_batch(pc.take(batch, pa.array(range(batch.num_rows)))) for batch in batches])
+    return pa.Table.from_batches(
+        [pa.record_batch(pc.take(batch, pa.array(range(batch.num_rows)))) for batch in batches]
+    )
 
 
 def buffers_of(table: pa.Table) -> list[np.ndarray]:
@@ -85,7 +87,9 @@ class Partition:
 
 def polars_partition(table: pa.Table, partitions: int) -> Callable[[], None]:
     """polars' own partition_by, given the partition number of each row."""
-    frame = pl.DataFrame(pl.from_arrow(table)).with_columns((pl.col("key").hash() % partitions).cast(pl.UInt32).alias("p"))
+    frame = pl.DataFrame(pl.from_arrow(table)).with_columns(
+        (pl.col("key").hash() % partitions).cast(pl.UInt32).alias("p")
+    )
 
     def run() -> None:
         frame.partition_by("p", include_key=False)
@@ -195,7 +199,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
-    print(json.dumps({name: round(value, 3) for name, value in measure(arguments.rows, arguments.rounds).items()}, indent=2))
+    print(
+        json.dumps(
+            {name: round(value, 3) for name, value in measure(arguments.rows, arguments.rounds).items()}, indent=2
+        )
+    )
 
 
 if __name__ == "__main__":
