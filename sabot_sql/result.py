@@ -12,6 +12,7 @@ from sabot_sql.catalog.conversion import Converter, is_lossy
 from sabot_sql.errors import BindError
 from sabot_sql.plan_view import Plan
 from sabot_sql.result_store import ResultStore, rebatched, renamed
+from sabot_sql.result_values import python_rows
 from sabot_sql.table_view import TableSummary, html_table, text_table
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _ITERATION_ROWS = 10_000
 _SHOWN_ROWS = 20
+_SMALL_ROWS = 5_000
+"""So many rows are made Python values here; more are faster by way of DuckDB."""
 
 
 class Result:
@@ -140,6 +143,10 @@ class Result:
     def _rows(self, offset: int, count: int) -> list[tuple[Any, ...]]:
         if not self.columns or count <= 0 or offset >= len(self):
             return []
+        if count <= _SMALL_ROWS:
+            values = python_rows(self._store.part(offset, count), self.types)
+            if values is not None:
+                return values
         whole = offset == 0 and count >= len(self)
         with self._relation(None if whole else self._store.part(offset, count)) as relation:
             rows: list[tuple[Any, ...]] = relation.fetchall()

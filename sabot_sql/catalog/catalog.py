@@ -78,15 +78,26 @@ class Catalog:
             SabotSQLError: what DuckDB says, also while the rows are read.
         """
         with self.connection.lock, self._tables.objects(statement, scopes):
-            relation = self.connection.relation(statement)
-            if not statement.is_query:
-                self.connection.after(statement)
-                if self._facts is not None:
-                    self._facts.forget()
             try:
-                yield _rows(statement, relation)
+                rows = self._start(statement)
+            except SabotSQLError as error:
+                raise located(error, statement, self.connection) from None
+            try:
+                yield rows
             except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
+                _close(rows)
                 raise located(translate(error, statement.place), statement, self.connection) from None
+            finally:
+                _close(rows)
+
+    def _start(self, statement: Statement) -> Rows:
+        if statement.is_query:
+            return Rows(*self.connection.stream(statement))
+        relation = self.connection.relation(statement)
+        self.connection.after(statement)
+        if self._facts is not None:
+            self._facts.forget()
+        return _rows(statement, relation)
 
     def explain_failure(self, error: SabotSQLError, statement: Statement) -> SabotSQLError:
         """``error`` of an agent, with what can still be found out about an unreadable file."""
@@ -183,12 +194,18 @@ class Catalog:
             main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(str(before))}")
 
 
+def _close(rows: Rows) -> None:
+    # An open result would keep the connection from running anything else.
+    if rows.reader is not None:
+        rows.reader.close()
+
+
 def _rows(statement: Statement, relation: duckdb.DuckDBPyRelation | None) -> Rows:
     if relation is None or not statement.has_rows:
         return Rows((), None)
     columns = tuple(zip(relation.columns, map(str, relation.types), strict=True))
     reader = pa.RecordBatchReader.from_stream(relation)
-    if not statement.is_query and relation.columns in _SILENT_COLUMNS:
+    if relation.columns in _SILENT_COLUMNS:
         table = reader.read_all()
         if table.num_rows == 0:
             return Rows((), None)

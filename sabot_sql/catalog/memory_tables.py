@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from sabot_sql.catalog.connection import Connection, Statement
+from sabot_sql.catalog.connection import ColumnTypes, Connection, Statement
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.catalog.frames import MemorySource, Scope, find_object, memory_source
-from sabot_sql.catalog.shadows import ColumnTypes, Shadows
+from sabot_sql.catalog.shadows import Shadows
 from sabot_sql.errors import BindError
 from sabot_sql.scratch import Scratch
 
@@ -112,26 +112,21 @@ class MemoryTables:
                 self._drop(name)
 
     def _unknown_names(self, statement: Statement, scopes: Sequence[Scope]) -> list[str]:
-        main = self._connection.main
-        names = {
-            name
-            for name in self._table_names(statement)
-            if name not in self._registered and find_object(name, scopes) is not None
-        }
+        """Names in the statement that are tables in ``scopes`` and none to DuckDB."""
+        words = {word.strip('"').replace('""', '"') for word in _WORD.findall(statement.text)}
+        names = {w for w in words if w not in self._registered and find_object(w, scopes) is not None}
         if not names:
             return []
+        main = self._connection.main
+        if not self._connection.in_transaction:  # which an error would end
+            # DuckDB binds a little here: USING over tables it does not know fails. A word too many costs a view.
+            with contextlib.suppress(duckdb.Error):
+                names &= main.get_table_names(statement.text)
         known = main.execute(
             "SELECT lower(table_name) FROM duckdb_tables() WHERE in_search_path(database_name, schema_name)"
             " UNION ALL SELECT lower(view_name) FROM duckdb_views() WHERE in_search_path(database_name, schema_name)"
         ).fetchall()
         return sorted(name for name in names if (name.lower(),) not in known)
-
-    def _table_names(self, statement: Statement) -> set[str]:
-        if not self._connection.in_transaction:  # which an error would end
-            with contextlib.suppress(duckdb.Error):
-                return self._connection.main.get_table_names(statement.text)
-        # DuckDB binds a little for that: USING over tables it does not know fails. A word too many costs a view.
-        return {match.strip('"').replace('""', '"') for match in _WORD.findall(statement.text)}
 
     def _source(self, name: str, value: object) -> MemorySource:
         try:

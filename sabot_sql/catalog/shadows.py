@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyarrow import parquet as pq
 
-from sabot_sql.catalog.connection import quote_text
+from sabot_sql.catalog.connection import ColumnTypes, quote_text
 
 if TYPE_CHECKING:
     import duckdb
-
-ColumnTypes = tuple[tuple[str, str], ...]
 
 _ROW_GROUPS = 64
 _MAX_ROW_GROUP_ROWS = 1 << 17
