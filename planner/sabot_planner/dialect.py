@@ -30,7 +30,8 @@ SQL                                           node
 ``a IS NULL``, ``a IS NOT NULL``              ``Is(this=a, expression=Null())``, ``Not(Is(…))``
 ``NOT a``, ``a IN (…)``, ``a BETWEEN b AND c`` ``Not``, ``In``, ``Between``
 ``COALESCE``, ``CASE``                        ``Coalesce(this, expressions)``, ``Case(ifs=[If(this, true)], default)``
-``t.c``, ``c``, ``__mark_join_marker``        ``Column``
+``t.c``, ``c``, ``__mark_join_marker``        ``Column(this, table)``; the first of several names is a relation
+``t.c.f.g``                                   ``Dot(this=Dot(this=Column, expression=f), expression=g)``: struct fields
 ``x[i]``, ``x[a:b:s]``                        ``Bracket(this=x, expressions=[i or Slice(this, expression, step)])``
 ``(lambda x, y: e)``                          ``Lambda(this=e, expressions=[Identifier, …])``
 ``a := b``                                    ``PropertyEQ``

@@ -190,11 +190,10 @@ class ExpressionReader(Tokens, ABC):
             parts.append(self.identifier())
         if self.token == "(":
             return self._call_tail(self._arguments(parts))
-        if len(parts) == 2:
-            return exp.Column(this=parts[1], table=parts[0])
-        if len(parts) > 4:
-            self.fail("at most four parts of a name")
-        return exp.Column(**dict(zip(("this", "table", "db", "catalog"), reversed(parts), strict=False)))
+        node = exp.Column(this=parts[1], table=parts[0])
+        for field in parts[2:]:
+            node = exp.Dot(this=node, expression=field)
+        return node
 
     def _arguments(self, parts: list[Node]) -> Node:
         """The call ``parts(…)`` with everything inside its parentheses."""

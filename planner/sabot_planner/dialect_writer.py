@@ -196,7 +196,8 @@ def _slice(node: Node) -> str:
 
 
 def _dot(node: Node) -> str:
-    return f"({write_sql(node.args['this'])}).{write_sql(node.args['expression'])}"
+    this, text = node.args["this"], write_sql(node.args["this"])
+    return f"{text if type(this) in (exp.Column, exp.Dot) else f'({text})'}.{write_sql(node.args['expression'])}"
 
 
 def _collate(node: Node) -> str:
