@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sabot_planner.errors import InvalidJobGraph
@@ -89,19 +89,25 @@ def share_inputs(
     stage: Stage,
     shuffles: Mapping[str, EdgeShuffle],
     controller: DBOSParallelController | None,
-    forward: Reads | None,
+    producers: Sequence[Reads],
 ) -> Reads:
     """What each task of ``stage`` reads.
 
-    Without a ``controller`` the planned parallelism stands. ``forward`` is how the producer of a FORWARD input was
+    Without a ``controller`` the planned parallelism stands. ``producers`` are how the stages behind FORWARD inputs were
     shared out, task by task.
     """
+    # A consumer over FORWARD may join it, task by task, with another stage that is partitioned alike: neither may adapt.
+    fixed = any(edge.edge_type is ShuffleEdgeType.FORWARD for edge in stage.outputs)
+    controller = None if fixed else controller
+    forward = producers[0] if producers else None
     hashed = [edge for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.HASH]
     parallelism, reason = stage.parallelism, f"{stage.parallelism} tasks as planned"
     runs: tuple[tuple[int, int], ...] = ()
     shares: tuple[HashShare, ...] = ()
     ranged = [edge for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.RANGE]
-    if ranged:
+    if not _agree(producers):
+        parallelism, reason = 1, "one task: its inputs were shared out differently"
+    elif ranged:
         parallelism = max(shuffles[edge.edge_id].partitions for edge in ranged)
         reason = f"a task for each of {parallelism} ranges"
     elif forward is not None and (stage.keyed or (not stage.slices and _alike(forward, hashed, shuffles))):
@@ -118,7 +124,7 @@ def share_inputs(
             parallelism, reason = worker_count.count, worker_count.reason
         split = split_heavy(hashed, shuffles, weights, parallelism) if controller is not None else None
         if split is None:
-            runs = balanced_runs(weights, parallelism)
+            runs = even_runs(len(weights), parallelism) if fixed else balanced_runs(weights, parallelism)
             shares = tuple(HashShare(first, last) for first, last in runs)
         else:
             shares, reason = split.tasks, split.reason
@@ -131,6 +137,12 @@ def share_inputs(
     }
     split_edges = tuple(dict.fromkeys(share.split for share in shares if share.split is not None))
     return Reads(parallelism, reads, reason, runs, split_edges)
+
+
+def _agree(producers: Sequence[Reads]) -> bool:
+    """Whether task i of each of these stages holds the same keys, as far as they are partitioned by keys."""
+    runs = {reads.runs for reads in producers if reads.runs}
+    return len(runs) <= 1 and len({reads.parallelism for reads in producers}) <= 1
 
 
 def _alike(forward: Reads, hashed: list[ShuffleEdge], shuffles: Mapping[str, EdgeShuffle]) -> bool:
@@ -164,6 +176,8 @@ def _read(
             first, last = even_runs(shuffle.producers, parallelism)[task]
             return Read(every[first:last], 0, shuffle.partitions) if first < last else Read(every[:1], 0, 0)
         case ShuffleEdgeType.BROADCAST:
+            return Read(every, 0, shuffle.partitions)
+        case _ if parallelism == 1:
             return Read(every, 0, shuffle.partitions)
         case ShuffleEdgeType.HASH if shares:
             share = shares[task]

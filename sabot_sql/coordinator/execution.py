@@ -295,11 +295,9 @@ class Execution:
         self._place(run)
         return []
 
-    def _forward_reads(self, stage: Stage) -> rules.Reads | None:
-        producers = [
-            producer_of(self.runs, edge.edge_id) for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.FORWARD
-        ]
-        return producers[0].reads if producers else None
+    def _forward_reads(self, stage: Stage) -> list[rules.Reads]:
+        edges = [edge.edge_id for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.FORWARD]
+        return [producer_of(self.runs, edge_id).reads for edge_id in edges]
 
     def _split_late(self, run: StageRun) -> list[Command]:
         """Split what a task that ran again wrote as a sample."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.operators import Column
@@ -61,6 +62,8 @@ class Simulation:
         self.started: list[StartTask] = []
         self.finished = False
         self.error: SabotSQLError | None = None
+        self.skew: dict[str, int] = {}
+        """Edge → the partition that gets ten times the rows of the others."""
         self._take(self.execution.start(0.0))
 
     def running_on(self, agent: str) -> StartTask:
@@ -113,15 +116,14 @@ class Simulation:
         sample = ()
         if output.scheme.kind is WriteKind.SAMPLED:
             sample = tuple(bytes([i]) for i in range(min(rows, 200)))
-        return _output(
-            output.edge_id,
-            command.agent_id,
-            command.id.task,
-            command.id.attempt,
-            rows,
-            output.scheme.partitions,
-            sample,
-        )
+        task_id, parts = command.id, output.scheme.partitions
+        written = _output(output.edge_id, command.agent_id, task_id.task, task_id.attempt, rows, parts, sample)
+        heavy = self.skew.get(output.edge_id)
+        if heavy is None:
+            return written
+        counts = tuple(count * 10 if i == heavy else count for i, count in enumerate(written.partition_rows))
+        sizes = tuple(count * 100 for count in counts)
+        return replace(written, rows=sum(counts), size_bytes=sum(sizes), partition_rows=counts, partition_bytes=sizes)
 
     def _take(self, commands: list[Command]) -> None:
         for command in commands:

@@ -229,6 +229,54 @@ def test_hash_input_beside_a_forward_input_keeps_to_the_buckets_of_its_producer(
         assert (group.first, group.last) == (join.first, join.last)
 
 
+def two_shared_groupings() -> JobGraph:
+    """Two stages hashed by the same key, each read by two consumers, joined task by task."""
+    return JobGraph(
+        (
+            op("a", 2),
+            op("b", 2),
+            op("one", 2, key_by=("k",)),
+            op("two", 2, key_by=("k",)),
+            op("join", 2, "FROM f1 JOIN f2 USING (k)", key_by=("k",)),
+            op("left"),
+            op("right"),
+        ),
+        (
+            edge("e1", "a", "one", HASH, partition_by="h", partitions=8),
+            edge("e2", "b", "two", HASH, partition_by="h", partitions=8),
+            edge("f1", "one", "join", FORWARD),
+            edge("f2", "two", "join", FORWARD),
+            edge("g1", "one", "left", REBALANCE),
+            edge("g2", "two", "right", REBALANCE),
+        ),
+        sink="join",
+    )
+
+
+def test_stages_that_meet_over_forward_edges_share_their_buckets_alike() -> None:
+    # Balanced by bytes, 100 rows in the first bucket would move the cut of one stage and not of the other.
+    skewed = Simulation(two_shared_groupings(), controller=DBOSParallelController(coalesce_bytes=0, grant_bytes=0))
+    skewed.skew = {"e1": 0}
+    skewed.finish_all()
+    assert skewed.finished
+    reads = {(c.id.stage, c.id.task): c.inputs for c in skewed.started}
+    for task in (0, 1):
+        one, two = reads["one", task]["e1"], reads["two", task]["e2"]
+        assert (one.first, one.last) == (two.first, two.last)
+
+
+def test_little_input_does_not_shrink_one_of_two_stages_that_meet_over_forward_edges() -> None:
+    run = Simulation(
+        two_shared_groupings(),
+        controller=DBOSParallelController(coalesce_bytes=1 << 20),
+        rows=lambda name, _: 10 if name == "e1" else 100_000,
+    )
+    run.finish_all()
+    assert run.finished
+    tasks = {stage: sum(c.id.stage == stage for c in run.started) for stage in ("one", "two", "join")}
+    assert tasks == {"one": 2, "two": 2, "join": 2}
+
+
 # --- RANGE ------------------------------------------------------------------------------------------------------------
 
 
