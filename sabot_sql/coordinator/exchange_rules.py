@@ -96,7 +96,7 @@ def share_inputs(
     Without a ``controller`` the planned parallelism stands. ``producers`` are how the stages behind FORWARD inputs were
     shared out, task by task.
     """
-    # A consumer over FORWARD may join it, task by task, with another stage that is partitioned alike: neither may adapt.
+    # A consumer over FORWARD may join it task by task with another stage that is partitioned alike: neither may adapt.
     fixed = any(edge.edge_type is ShuffleEdgeType.FORWARD for edge in stage.outputs)
     controller = None if fixed else controller
     forward = producers[0] if producers else None
