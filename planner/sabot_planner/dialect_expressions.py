@@ -26,6 +26,7 @@ _COMPARISONS: dict[str, type[exp.Expression]] = {
     ">=": exp.GTE,
 }
 _CONNECTIVES = (exp.And, exp.Or)
+_NAMES = (exp.Column, exp.Dot)
 # DuckDB quotes a name that is one of these; a bare one in the place of an expression starts something else.
 _RESERVED = frozenset(
     {
@@ -154,8 +155,9 @@ class ExpressionReader(Tokens, ABC):
                 self.advance()
                 node = exp.Tuple(expressions=[node, *([] if self.token == ")" else self.listed(self.expression))])
         self.expect(")")
-        # (a AND b) AND c: the inner pair stays one operand, as DuckDB would see it.
-        return exp.Paren(this=node) if type(node) in _CONNECTIVES and self.token in ("AND", "OR") else node
+        # (a AND b) AND c: the inner pair stays one operand; (r.c).f: a field of a value, not a name in three parts.
+        kept = self.token in ("AND", "OR") if type(node) in _CONNECTIVES else self.token == "." and type(node) in _NAMES
+        return exp.Paren(this=node) if kept else node
 
     def _lambda(self) -> Node:
         self.expect("lambda")
