@@ -1,24 +1,51 @@
 """The last pass: prove, from the finished plan alone, that rows which must meet do meet.
 
-It derives where rows are anew, from exchanges and scans up, knowing nothing of why an exchange was put where it is.
+It derives where rows are anew, from exchanges and scans up, knowing nothing of why an exchange was put where it is and
+sharing no rule with the passes that put them there.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sabot_planner.errors import PlannerError
 from sabot_planner.logical import (
+    Aggregate,
+    CteRef,
+    Distinct,
+    Filter,
     Join,
     JoinKind,
+    LateralCall,
+    Limit,
     Node,
+    Project,
     RecursiveCte,
+    RecursiveRef,
     Sample,
     SetKind,
     SetOp,
+    Shared,
+    Sort,
+    SortKey,
     Values,
     Window,
 )
 from sabot_planner.operators import ShuffleEdgeType
+from sabot_planner.partitioning import (
+    Arbitrary,
+    Clustered,
+    Hashed,
+    Partitioning,
+    Ranged,
+    Single,
+    Sorted,
+    merge_equal,
+    renamed,
+    satisfies,
+)
 from sabot_planner.physical import CutRef, Exchange, TaskScan
+from sabot_planner.scalars import EquiKey, equi_keys, key_name
 
 
 def check(root: Node) -> None:
@@ -27,118 +54,260 @@ def check(root: Node) -> None:
     Raises:
         PlannerError: the plan would give wrong rows. This is a defect of the planner, never of the query.
     """
-    _Checker().spread(root)
+    found = _Checker().of(root)
+    _demand(found.unfinished is None, root, "its second phase")
 
 
 def spreads(node: Node) -> bool:
     """Whether the node's rows are spread over several tasks of its stage."""
-    return _Checker().spread(node)
+    return not isinstance(_Checker().of(node).partitioning, Single)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where a node's rows are; ``Single`` is whole in each task of the stage.
+
+    ``unfinished`` is the node of a first phase whose second phase has not come yet.
+    """
+
+    partitioning: Partitioning
+    unfinished: Node | None = None
 
 
 class _Checker:
-    """``spread`` answers whether a node's rows are spread over several tasks of its stage."""
-
     def __init__(self) -> None:
-        self._known: dict[int, bool] = {}
+        self._known: dict[int, _Found] = {}
 
-    def spread(self, node: Node) -> bool:
+    def of(self, node: Node) -> _Found:
         known = self._known.get(id(node))
         if known is None:
-            known = self._known[id(node)] = self._spread(node)
+            known = self._known[id(node)] = self._derive(node)
         return known
 
-    def _spread(self, node: Node) -> bool:
-        inputs = [self.spread(i) for i in node.inputs]
+    def _finished(self, node: Node, reader: Node) -> Partitioning:
+        found = self.of(node)
+        _demand(found.unfinished is None, reader, "the second phase of what it reads")
+        return found.partitioning
+
+    def _derive(self, node: Node) -> _Found:
+        match node:
+            case Exchange():
+                found = self.of(node.input)
+                return _Found(_moved(node), found.unfinished)
+            case Aggregate():
+                return self._aggregate(node)
+            case Distinct():
+                return self._distinct(node)
+            case Sort():
+                return self._sort(node)
+            case Limit():
+                return self._limit(node)
+            case _:
+                return _Found(self._whole(node))
+
+    def _whole(self, node: Node) -> Partitioning:
+        """Nodes that have no phases."""
+        inputs = [self._finished(i, node) for i in node.inputs]
         match node:
             case TaskScan():
-                return node.sliced
-            case Exchange():
-                return not node.gather and node.edge_type in (
-                    ShuffleEdgeType.HASH,
-                    ShuffleEdgeType.RANGE,
-                    ShuffleEdgeType.REBALANCE,
-                )
-            case Values():
-                return False
+                if node.split is not None and node.sliced:
+                    names = {c.name: n for c, n in zip(node.scan.source.columns, node.scan.names, strict=True)}
+                    return Ranged(frozenset({names[node.split.column]}), node.split)
+                return Arbitrary() if node.sliced else Single()
             case CutRef():
-                return self.spread(node.reference.shared.input)
-            case Sample() | RecursiveCte():
-                self._demand(not any(inputs), node, "all rows in one task")
-                return False
-            case Window() if not node.partition_by:
-                self._demand(not any(inputs), node, "all rows in one task")
-                return False
+                return _unplaced(self._finished(node.reference.shared.input, node))
+            case CteRef():
+                return _unplaced(inputs[0])
+            case Values() | RecursiveRef():
+                return Single()
+            case Filter() | LateralCall() | Shared():
+                return inputs[0]
+            case Project():
+                names: dict[str, set[str]] = {}
+                for item in node.items:
+                    names.setdefault(key_name(item.expression), set()).add(item.name)
+                return renamed(inputs[0], names)
+            case Window():
+                keys = tuple(key_name(k) for k in node.partition_by)
+                _demand(satisfies(inputs[0], Clustered(keys)), node, "whole partitions in one task")
+                return inputs[0]
             case Join():
-                return self._join(node, inputs)
-            case SetOp() if node.kind is not SetKind.UNION_ALL:
-                self._demand(inputs.count(inputs[0]) == len(inputs), node, "all branches hashed alike, or none")
-                return inputs[0]
+                return _join(node, inputs[0], inputs[1])
             case SetOp():
-                mixed = any(inputs) and not all(inputs)
-                self._demand(not mixed, node, "all branches spread, or none: one of them would be read by every task")
-                return inputs[0]
+                return _set_operation(node, inputs)
+            case Sample() | RecursiveCte():
+                _demand(all(isinstance(i, Single) for i in inputs), node, "all rows in one task")
+                return Single()
             case _:
-                return any(inputs)
+                raise PlannerError(f"nobody knows where the rows of a {type(node).__name__} are")
 
-    def _join(self, node: Join, inputs: list[bool]) -> bool:
-        left, right = inputs
-        if not left and not right:
-            return False
-        if not right:
-            # Every task of the stage has the right side whole, so its unmatched rows must not come out.
-            self._demand(node.kind not in _RIGHT_PRESERVED, node, "the right side not copied")
-        if not left:
-            self._demand(node.kind not in _LEFT_PRESERVED, node, "the left side not copied")
-        if left and right:
-            self._demand(
-                self._placed_by_key(node.left) and self._placed_by_key(node.right),
-                node,
-                "both sides placed by their keys",
-            )
-        return True
+    # --- operators that may come in two phases
 
-    @staticmethod
-    def _placed_by_key(node: Node) -> bool:
-        stack = [node]
-        while stack:
-            inner = stack.pop()
-            if isinstance(inner, TaskScan) and inner.split is not None:
-                return True
-            if isinstance(inner, Exchange):
-                if inner.edge_type is ShuffleEdgeType.HASH:
-                    return True
-                continue
-            stack.extend(inner.inputs)
-        return False
+    def _first_phase(self, node: Node) -> Node | None:
+        """The unfinished phase that ``node`` reads over an exchange."""
+        (child,) = node.inputs
+        found = self.of(child)
+        _demand(found.unfinished is None or isinstance(child, Exchange), node, "an exchange between two phases")
+        return found.unfinished
 
-    @staticmethod
-    def _demand(holds: bool, node: Node, wanted: str) -> None:
-        if not holds:
-            raise PlannerError(f"the plan's {type(node).__name__} needs {wanted}")
+    def _aggregate(self, node: Aggregate) -> _Found:
+        first = self._first_phase(node)
+        part = self.of(node.input).partitioning
+        if node.partial:
+            _demand(first is None, node, "one first phase only")
+            return _Found(Arbitrary(), node)
+        if first is not None:
+            keys = {c.name for c in (*first.keys, *first.groupings)} if isinstance(first, Aggregate) else None
+            _demand(keys == {key_name(k.expression) for k in node.keys}, node, "the keys of its first phase")
+        in_every_set = set(range(len(node.keys))).intersection(*(node.grouping_sets or ()))
+        names: dict[str, set[str]] = {}
+        for i in in_every_set:
+            names.setdefault(key_name(node.keys[i].expression), set()).add(node.keys[i].name)
+        _demand(satisfies(part, Clustered(tuple(names))), node, "whole groups in one task")
+        return _Found(renamed(part, names))
+
+    def _distinct(self, node: Distinct) -> _Found:
+        first = self._first_phase(node)
+        part = self.of(node.input).partitioning
+        keys = tuple(key_name(e) for e in node.on)
+        if first is not None:
+            alike = isinstance(first, Distinct) and {key_name(e) for e in first.on} == set(keys)
+            _demand(alike, node, "the columns of its first phase")
+        if satisfies(part, Clustered(keys)):
+            return _Found(part)
+        _demand(first is None, node, "equal rows in one task")
+        return _Found(part, node)
+
+    def _sort(self, node: Sort) -> _Found:
+        first = self._first_phase(node)
+        if first is not None:
+            alike = isinstance(first, Sort) and _same_order(first.keys, node.keys) and _covers(first, node)
+            _demand(alike, node, "the order of its first phase")
+        if isinstance(self.of(node.input).partitioning, Single):
+            return _Found(Single())
+        if node.limit is not None:
+            _demand(first is None and node.offset == 0, node, "all rows in one task")
+            return _Found(Arbitrary(), node)
+        child = node.input
+        ranged = isinstance(child, Exchange) and child.edge_type is ShuffleEdgeType.RANGE
+        _demand(ranged and _same_order(child.sort_keys, node.keys), node, "ranges of its own order")  # type: ignore[attr-defined]
+        return _Found(Sorted())
+
+    def _limit(self, node: Limit) -> _Found:
+        first = self._first_phase(node)
+        if first is not None:
+            _demand(isinstance(first, Limit) and _covers(first, node), node, "the rows of its first phase")
+        if isinstance(self.of(node.input).partitioning, Single):
+            return _Found(Single())
+        _demand(first is None and node.limit is not None and not node.offset, node, "all rows in one task")
+        return _Found(self.of(node.input).partitioning, node)
 
 
-_RIGHT_PRESERVED = frozenset(
-    {
-        JoinKind.RIGHT,
-        JoinKind.FULL,
-        JoinKind.RIGHT_SEMI,
-        JoinKind.RIGHT_ANTI,
-        JoinKind.POSITIONAL,
-        JoinKind.ASOF_RIGHT,
-        JoinKind.ASOF_FULL,
-    }
-)
-_LEFT_PRESERVED = frozenset(
-    {
-        JoinKind.LEFT,
-        JoinKind.FULL,
-        JoinKind.SEMI,
-        JoinKind.ANTI,
-        JoinKind.MARK,
-        JoinKind.SINGLE,
-        JoinKind.POSITIONAL,
-        JoinKind.ASOF,
-        JoinKind.ASOF_LEFT,
-        JoinKind.ASOF_FULL,
-    }
-)
+def _moved(node: Exchange) -> Partitioning:
+    if node.gather or node.edge_type is ShuffleEdgeType.BROADCAST:
+        return Single()
+    if node.edge_type is ShuffleEdgeType.HASH:
+        _demand(bool(node.keys), node, "keys")
+        return Hashed(tuple(frozenset({key_name(k)}) for k in node.keys))
+    return Arbitrary()
+
+
+def _unplaced(part: Partitioning) -> Partitioning:
+    return part if isinstance(part, Single) else Arbitrary()
+
+
+def _covers(first: Sort | Limit, second: Sort | Limit) -> bool:
+    return first.limit is None or (second.limit is not None and second.limit + second.offset <= first.limit)
+
+
+def _same_order(one: tuple[SortKey, ...], two: tuple[SortKey, ...]) -> bool:
+    def texts(keys: tuple[SortKey, ...]) -> list[tuple[str, bool, bool]]:
+        return [(key_name(k.expression), k.descending, k.nulls_first) for k in keys]
+
+    return texts(one) == texts(two)
+
+
+# --- joins
+
+
+def _join(node: Join, left: Partitioning, right: Partitioning) -> Partitioning:
+    if isinstance(left, Single) and isinstance(right, Single):
+        return Single()
+    keys, _ = equi_keys(node.condition, frozenset(node.left.columns), frozenset(node.right.columns))
+    pairs = [(key_name(k.left), key_name(k.right)) for k in keys]
+    if isinstance(right, Single):
+        # Every task of the stage has the right side whole, so its unmatched rows must not come out.
+        _demand(node.kind not in _RIGHT_PRESERVED, node, "the right side not copied")
+        return merge_equal(left, pairs) if node.kind is JoinKind.INNER else left
+    if isinstance(left, Single):
+        _demand(node.kind not in _LEFT_PRESERVED, node, "the left side not copied")
+        return merge_equal(right, pairs) if node.kind is JoinKind.INNER else right
+    if node.kind is JoinKind.MARK:
+        # A NULL on the right concerns every row of the left, unless the equality is null-safe.
+        keys = [k for k in keys if k.null_safe]
+    return _placed_alike(node, left, right, keys)
+
+
+def _placed_alike(node: Join, left: Partitioning, right: Partitioning, keys: list[EquiKey]) -> Partitioning:
+    alike = [(key_name(k.left), key_name(k.right)) for k in keys]
+    one, two = _keys(left), _keys(right)
+    same_kind = (isinstance(left, Hashed) and isinstance(right, Hashed)) or (
+        isinstance(left, Ranged) and isinstance(right, Ranged) and left.split.bounds == right.split.bounds
+    )
+    meet = len(one) == len(two) > 0 and all(
+        any(a in names and b in others for a, b in alike) for names, others in zip(one, two, strict=True)
+    )
+    _demand(same_kind and meet, node, "both sides placed by the same keys")
+    kept = [
+        (frozenset() if node.kind in _LEFT_PADDED else names) | (frozenset() if node.kind in _RIGHT_PADDED else others)
+        for names, others in zip(one, two, strict=True)
+    ]
+    if not all(kept):
+        return Arbitrary()
+    return Ranged(kept[0], left.split) if isinstance(left, Ranged) else Hashed(tuple(kept))
+
+
+def _keys(part: Partitioning) -> tuple[frozenset[str], ...]:
+    if isinstance(part, Hashed):
+        return part.keys
+    return (part.key,) if isinstance(part, Ranged) else ()
+
+
+# --- set operations
+
+
+def _set_operation(node: SetOp, parts: list[Partitioning]) -> Partitioning:
+    whole = [isinstance(p, Single) for p in parts]
+    if all(whole):
+        return Single()
+    _demand(not any(whole), node, "all branches spread, or none: one of them would be read by every task")
+    if node.kind is SetKind.UNION_ALL:
+        return Arbitrary()
+    positions = [_positions(branch, part) for branch, part in zip(node.branches, parts, strict=True)]
+    _demand(bool(positions[0]) and positions.count(positions[0]) == len(positions), node, "all branches hashed alike")
+    return Hashed(tuple(frozenset({node.names[i]}) for i in positions[0]))
+
+
+def _positions(branch: Node, part: Partitioning) -> list[int]:
+    """The columns by which a branch is hashed, by position; empty where one is not among its columns."""
+    if not isinstance(part, Hashed):
+        return []
+    found = [next((i for i, c in enumerate(branch.columns) if c in key), -1) for key in part.keys]
+    return [] if -1 in found else found
+
+
+def _demand(holds: bool, node: Node, wanted: str) -> None:
+    if not holds:
+        raise PlannerError(f"the plan's {type(node).__name__} needs {wanted}")
+
+
+_LEFT_PADDED = frozenset({JoinKind.RIGHT, JoinKind.FULL, JoinKind.ASOF_RIGHT, JoinKind.ASOF_FULL})
+_RIGHT_PADDED = frozenset({JoinKind.LEFT, JoinKind.FULL, JoinKind.SINGLE, JoinKind.ASOF_LEFT, JoinKind.ASOF_FULL})
+_RIGHT_PRESERVED = _LEFT_PADDED | {JoinKind.RIGHT_SEMI, JoinKind.RIGHT_ANTI, JoinKind.POSITIONAL}
+_LEFT_PRESERVED = _RIGHT_PADDED | {
+    JoinKind.SEMI,
+    JoinKind.ANTI,
+    JoinKind.MARK,
+    JoinKind.ASOF,
+    JoinKind.POSITIONAL,
+}
