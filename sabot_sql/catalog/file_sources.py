@@ -277,7 +277,8 @@ def _readable_paths(pattern: str) -> list[str]:
         directory = fixed[: fixed.rfind("/") + 1] or "."
         return [str(Path(directory).absolute()).rstrip("/") + "/"]
     absolute = str(Path(pattern).absolute())
-    return [absolute + "/"] if Path(pattern).is_dir() else list(dict.fromkeys([pattern, absolute]))
+    inside = [absolute.rstrip("/") + "/"] if Path(pattern).is_dir() else []
+    return list(dict.fromkeys([pattern, absolute, *inside]))
 
 
 def _file_bytes(file: str) -> int:
