@@ -11,6 +11,7 @@ RESULT = "result"
 """Target of the edge that carries the rows to the session."""
 
 _SKEW_FACTOR = 2.0
+_SKEWED_TYPES = frozenset({"HASH", "RANGE", "REBALANCE"})
 # Below this the largest partition costs nothing, whatever its share: eight groups over sixteen partitions are no skew.
 _SKEW_FLOOR_BYTES = 64 << 10
 
@@ -113,9 +114,12 @@ class EdgeView:
 
     @property
     def skew(self) -> Skew | None:
-        """The skew worth showing: the largest partition is over twice the median and not tiny."""
+        """The skew worth showing: the largest partition is over twice the median and not tiny.
+
+        Partitions of a BROADCAST edge all go to every task, so their sizes do not matter.
+        """
         sizes = self.partition_bytes
-        if len(sizes) < 2 or max(sizes) < _SKEW_FLOOR_BYTES:
+        if self.type not in _SKEWED_TYPES or len(sizes) < 2 or max(sizes) < _SKEW_FLOOR_BYTES:
             return None
         middle = median(sizes)
         if max(sizes) <= _SKEW_FACTOR * middle:

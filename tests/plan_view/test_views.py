@@ -146,6 +146,10 @@ def test_hostile_text_stays_text(hostile: str) -> None:
     ET.fromstring(plan.svg())
     assert "\x1b" not in plan.text()
     assert "\x00" not in plan.dot()
+    skewed = plans.hostile(hostile)
+    skewed["edges"][0]["type"] = "HASH"
+    assert {tag for tag, _ in Tree(Plan(skewed).html()).tags} <= known
+    ET.fromstring(Plan(skewed).svg())
 
 
 @pytest.mark.parametrize("stages", [1, 2, 12, 40])
@@ -221,6 +225,12 @@ def test_skew_is_shown_above_twice_the_median(partition_bytes: list[int], shown:
         assert ("▲" in form) is shown
     assert ("hot key zurich" in plan.text()) is shown
     assert ("hot key zurich" in plan.html()) is shown
+
+
+def test_a_broadcast_edge_has_no_skew() -> None:
+    edge = plans.edge("e1", "BROADCAST", "s1", "s2", 9, partition_bytes=[10, 10, 10**7])
+    plan = Plan(plans.plan([plans.stage("s1", "a", "x", 1), plans.stage("s2", "b", "x", 1)], [edge]))
+    assert "▲" not in plan.text() + plan.html() + plan.svg()
 
 
 def test_an_estimate_far_off_is_a_finding() -> None:
