@@ -25,7 +25,7 @@ BIN = VENV / "bin"
 DEMO_SCALE = 0.1
 DEMO_AGENTS = 4
 DEMO_SQL = """
-SELECT n_name AS nation, count(DISTINCT o_orderkey) AS orders, sum(l_extendedprice * (1 - l_discount)) AS revenue
+SELECT n_name AS nation, count(*) AS items, sum(l_extendedprice * (1 - l_discount)) AS revenue
 FROM '{data}/lineitem.parquet' JOIN '{data}/orders.parquet' ON l_orderkey = o_orderkey
      JOIN '{data}/customer.parquet' ON o_custkey = c_custkey JOIN '{data}/nation.parquet' ON c_nationkey = n_nationkey
 WHERE o_orderdate >= DATE '1995-01-01' GROUP BY n_name ORDER BY revenue DESC
