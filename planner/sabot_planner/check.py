@@ -111,8 +111,8 @@ class _Checker:
         match node:
             case TaskScan():
                 if node.split is not None and node.sliced:
-                    names = {c.name: n for c, n in zip(node.scan.source.columns, node.scan.names, strict=True)}
-                    return Ranged(frozenset({names[node.split.column]}), node.split)
+                    named = {c.name: n for c, n in zip(node.scan.source.columns, node.scan.names, strict=True)}
+                    return Ranged(frozenset({named[node.split.column]}), node.split)
                 return Arbitrary() if node.sliced else Single()
             case CutRef():
                 return _unplaced(self._finished(node.reference.shared.input, node))

@@ -92,6 +92,7 @@ class Distributor:
         if known is None:
             known = (node, self._place(node, parallel))
             self._placed[key] = known
+            self.estimator.same(known[1].node, node)
         return known[1]
 
     def _place(self, node: Node, parallel: bool) -> Placed:

@@ -52,6 +52,10 @@ class Estimator:
         """The guess for ``node``, at least 0."""
         return max(0, round(self.guess(node).rows))
 
+    def same(self, placed: Node, logical: Node) -> None:
+        """Let the guess for a logical node also be that for its placed form, whose scans DuckDB is not asked about."""
+        self._known.setdefault(id(placed), (placed, self.guess(logical)))
+
     def guess(self, node: Node) -> Guess:
         """The guess for ``node``, remembered by identity."""
         known = self._known.get(id(node))
