@@ -14,6 +14,7 @@ from sabot_sql.catalog.connection import Parameters, Statement
 from sabot_sql.catalog.frames import Scope, caller_scopes
 from sabot_sql.config import SessionConfig
 from sabot_sql.errors import BindError, InternalError, QueryCancelled, QueryTimeout, SabotSQLError, SessionClosed
+from sabot_sql.gate import Gate
 from sabot_sql.plan_view import Plan
 from sabot_sql.pools import Pools
 from sabot_sql.result import Result
@@ -46,6 +47,7 @@ class Session:
         self._scratch = Scratch(config.spill_directory)
         self._catalog = Catalog(config, self._scratch)
         self._pools = Pools(self._catalog)
+        self._gate = Gate()
         self._running: dict[str, RunningQuery] = {}
         self._lock = threading.Lock()
         # Also when it is forgotten, and at the end of the process, no agent and no file stays behind.
@@ -212,11 +214,17 @@ class Session:
         observer: Observer | None,
         sql: str,
     ) -> Result:
-        planned = self._plan(statement, config, scopes) if statement.is_query else "not a query"
-        if isinstance(planned, str):
-            return self._run_single(statement, planned, config, scopes, running, max_rows, sql)
-        plan, bound = planned
-        return self._run_distributed(statement, plan, bound, config, running, max_rows, observer, sql)
+        if not statement.is_query:
+            with self._gate.writing(running.check):
+                return self._run_single(statement, "not a query", config, scopes, running, max_rows, sql)
+        if config.agent_count == 1:
+            return self._run_single(statement, _ONE_AGENT, config, scopes, running, max_rows, sql)
+        with self._gate.reading(running.check):
+            planned = self._plan(statement, config, scopes)
+            if isinstance(planned, str):
+                return self._run_single(statement, planned, config, scopes, running, max_rows, sql)
+            plan, bound = planned
+            return self._run_distributed(statement, plan, bound, config, running, max_rows, observer, sql)
 
     def _plan(
         self, statement: Statement, config: SessionConfig, scopes: Sequence[Scope]
