@@ -192,7 +192,7 @@ class ExpressionReader(Tokens, ABC):
             parts.append(self.identifier())
         if self.token == "(":
             return self._call_tail(self._arguments(parts))
-        node = exp.Column(this=parts[1], table=parts[0])
+        node: Node = exp.Column(this=parts[1], table=parts[0])
         for field in parts[2:]:
             node = exp.Dot(this=node, expression=field)
         return node

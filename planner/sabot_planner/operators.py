@@ -132,7 +132,8 @@ class ShuffleEdge:
     least the consumer's parallelism; a consumer task reads a contiguous run of them), for the others 1 unless said.
     ``partition_by`` names the column of the producer's output that places a row and is not stored: a UBIGINT hash
     for HASH, a BLOB sort key for RANGE. A HASH edge without it is hashed natively over the columns ``keys``.
-    ``keys`` are shown to people.
+    ``keys`` are shown to people; ``key_sql`` are, for a hash that a fragment computed, the values hashed, in SQL over
+    the edge's own columns.
     ``written_as`` is how the producer writes where that differs from ``edge_type``: an edge whose producer wrote hash
     buckets may turn into BROADCAST once it is measured, and its consumers then read every bucket.
     ``splittable``: the rows of one hash partition may be dealt to several tasks that each read all of the other hashed
@@ -155,6 +156,7 @@ class ShuffleEdge:
     bytes_estimated: int | None = None
     decided: Decided = Decided.PLAN
     reason: str = ""
+    key_sql: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_id("edge", self.edge_id)

@@ -78,6 +78,10 @@ class PlanContext(Protocol):
         """Lower-case names of functions whose value may differ from row to row for the same arguments."""
         ...
 
+    def is_collated(self) -> bool:
+        """Whether text of the sources described so far, or all text, compares by a collation that its type hides."""
+        ...
+
     def rows_estimated(self, tables: Sequence[str]) -> int | None:
         """DuckDB's own estimate of the rows of the join over the scans with these aliases, if it made one."""
         ...

@@ -14,7 +14,21 @@ from sabot_planner.display import DisplayNames
 from sabot_planner.distribute import Distributor, refuse_fragile
 from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
-from sabot_planner.logical import Computed, Filter, Join, LateralCall, Node, Project, Scan, Sort, Window, walk
+from sabot_planner.logical import (
+    Computed,
+    Filter,
+    Join,
+    LateralCall,
+    Node,
+    Project,
+    RecursiveCte,
+    Scan,
+    SetKind,
+    SetOp,
+    Sort,
+    Window,
+    walk,
+)
 from sabot_planner.operators import Column
 from sabot_planner.physical import Exchange
 from sabot_planner.plan import Mode, PlanContext, QueryPlan
@@ -46,6 +60,7 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
     walker = Distributor(context, types, Estimator(context, logical), width, splits)
     try:
         refuse_fragile({c.name: c.type for c in output})
+        _refuse_collated_sets(logical, context, types)
         placed = walker.place(logical)
     except Undistributable as error:
         return QueryPlan(Mode.SINGLE, str(error), 1, None, output)
@@ -87,6 +102,24 @@ def _refuse_volatile(root: Node, context: PlanContext) -> None:
                 found = function_call(inner)
                 if found is not None and found[0] in volatile:
                     raise Undistributable(f"{found[0]}() is volatile")
+
+
+def _refuse_collated_sets(root: Node, context: PlanContext, types: ColumnTypes) -> None:
+    """Set operations compare by the collation of their columns without saying so, and Arrow does not carry it.
+
+    Everywhere else DuckDB writes the collation into the expressions of its plan.
+    """
+    compared = [
+        node
+        for node in walk(root)
+        if (isinstance(node, SetOp) and node.kind is not SetKind.UNION_ALL)
+        or (isinstance(node, RecursiveCte) and not node.union_all)
+    ]
+    if not any("VARCHAR" in text for node in compared for text in types.of(node).values()):
+        return
+    named = any(type(i) is exp.Collate for n in walk(root) for e in _expressions(n) for i in nodes(e))
+    if named or context.is_collated():
+        raise Undistributable("a set operation over collated text")
 
 
 def _expressions(node: Node) -> list[exp.Expression]:

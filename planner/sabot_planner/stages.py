@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from sabot_planner.dialect import call
+from sabot_planner.dialect import call, to_sql
 from sabot_planner.display import DisplayNames
 from sabot_planner.fragment import FragmentWriter, is_narrowing
 from sabot_planner.job_graph import JobGraph
@@ -133,6 +133,7 @@ class _Draft:
     columns: tuple[str, ...]
     partition_by: str | None = None
     exchange: Exchange | None = None
+    hashed: tuple[exp.Expression, ...] = ()
 
     def edge(self, cutter: _Cutter) -> ShuffleEdge:
         """The finished edge."""
@@ -164,6 +165,7 @@ class _Draft:
             bytes_estimated=node.bytes,
             decided=node.decided,
             reason=node.reason,
+            key_sql=tuple(map(to_sql, self.hashed)),
         )
 
 
@@ -226,7 +228,8 @@ class _Cutter:
     def _place_rows(self, draft: _Draft, node: Exchange, back: dict[str, exp.Expression]) -> None:
         if _written_as(node) is ShuffleEdgeType.HASH:
             draft.partition_by = f"h_{draft.edge_id}"
-            value: exp.Expression = call("hash", *(substitute(k, back) for k in node.keys))
+            draft.hashed = tuple(substitute(k, back) for k in node.keys)
+            value: exp.Expression = call("hash", *draft.hashed)
         elif node.edge_type is ShuffleEdgeType.RANGE:
             draft.partition_by = f"k_{draft.edge_id}"
             value = _sort_key(node.sort_keys, back)

@@ -69,6 +69,7 @@ class QuerySources:
         self._estimates = estimates
         self._sources: dict[tuple[str, tuple[str, ...]], Source] = {}
         self._by_id: dict[str, Source] = {}
+        self._collated = False
         self._settings = {**connection.session_settings(), **_FRAGMENT_SETTINGS}
         self._attached: dict[str, str] = {}
         self._paths: dict[str, None] = {}
@@ -102,6 +103,10 @@ class QuerySources:
     def volatile_functions(self) -> frozenset[str]:
         """Names of functions whose value may differ from row to row."""
         return self._facts.volatile_functions()
+
+    def is_collated(self) -> bool:
+        """Whether a table of the query was declared with COLLATE, or the session has a default collation."""
+        return self._collated or bool(self._settings.get("default_collation"))
 
     def rows_estimated(self, tables: Sequence[str]) -> int | None:
         """DuckDB's estimate of the join over these scans."""
@@ -166,7 +171,7 @@ class QuerySources:
     def _files(self, call: FunctionCall, relation: str, virtual: tuple[str, ...], source_id: str) -> Source:
         main = self._connection.main
         try:
-            found = file_set(call, main)
+            found = file_set(call, main, self._settings.get("file_search_path", ""))
             versions = file_versions(found.files) if found.files else None
             columns = self._facts.described(
                 (relation, virtual, versions), versions is not None, lambda: self._columns(relation, virtual)
@@ -187,9 +192,9 @@ class QuerySources:
         columns = self._columns(relation, virtual)
         name = table.parts[-1]
         database = table.parts[0] if len(table.parts) == 3 else ""
+        rows = self._table_rows(table.parts)
         if database == "temp":
             return self._temporary(name, relation, columns, source_id)
-        rows = self._table_rows(table.parts)
         attached = self._facts.read_only_file(database)
         if attached is not None:
             self._attached[database] = attached
@@ -216,10 +221,12 @@ class QuerySources:
         if len(parts) != 3:
             return None
         rows = self._connection.main.execute(
-            "SELECT estimated_size FROM duckdb_tables()"
+            "SELECT estimated_size, sql FROM duckdb_tables()"
             " WHERE database_name = ? AND schema_name = ? AND table_name = ? AND NOT internal",
             list(parts),
         ).fetchall()
+        # A column's collation shows nowhere but in the text of its table.
+        self._collated |= any(" COLLATE " in str(sql).upper() for _, sql in rows)
         return int(rows[0][0]) if rows and rows[0][0] is not None else None
 
     def _columns(self, relation: str, virtual: tuple[str, ...]) -> tuple[Column, ...]:

@@ -90,6 +90,9 @@ class FakeContext:
     def volatile_functions(self) -> frozenset[str]:
         return self._named("stability = 'VOLATILE'")
 
+    def is_collated(self) -> bool:
+        return False
+
     def rows_estimated(self, tables: Sequence[str]) -> int | None:
         """DuckDB's estimate, as much larger as the largest of the tables is."""
         if self._estimates is None or self.rows:
