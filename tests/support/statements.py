@@ -56,6 +56,25 @@ def own_statements() -> Iterator[tuple[str, str]]:
                 yield f"{path.stem}-{number}", step.sql
 
 
+def as_parquet(setup: list[str], directory: Path, rows_per_file: int = 150, rows_per_group: int = 40) -> list[str]:
+    """Statements that give the tables of ``setup`` as views over Parquet files of few rows; the rest stays."""
+    with duckdb.connect() as connection:
+        for statement in setup:
+            connection.execute(statement)
+        tables = connection.execute("SELECT table_name, estimated_size FROM duckdb_tables()").fetchall()
+        statements = []
+        for table, rows in tables:
+            (directory / table).mkdir(parents=True)
+            for number, first in enumerate(range(0, max(1, rows), rows_per_file)):
+                connection.execute(
+                    f"COPY (FROM {table} WHERE rowid BETWEEN {first} AND {first + rows_per_file - 1})"
+                    f" TO '{directory}/{table}/{number:02}.parquet' (ROW_GROUP_SIZE {rows_per_group})"
+                )
+            statements.append(f"CREATE VIEW {table} AS FROM read_parquet('{directory}/{table}/*.parquet')")
+        kept = [s for s in setup if s.split()[1] in ("VIEW", "MACRO", "TYPE")]
+    return statements + kept
+
+
 def _steps(text: str) -> Iterator[Step]:
     compared = {duckdb.StatementType.SELECT, duckdb.StatementType.MULTI}
     for statement in duckdb.extract_statements(text):
