@@ -48,7 +48,7 @@ class Catalog:
     """Everything that is asked of the session's own DuckDB."""
 
     def __init__(self, config: SessionConfig, scratch: Scratch) -> None:
-        self.connection = Connection(config)
+        self.connection = Connection(config, str(scratch.path / "duckdb"))
         self._tables = MemoryTables(self.connection, scratch)
         self._facts: CatalogFacts | None = None
 

@@ -82,12 +82,13 @@ class Connection:
     statements run on this one, under ``lock``. ``instance_settings`` are the settings it was opened with.
     """
 
-    def __init__(self, config: SessionConfig) -> None:
+    def __init__(self, config: SessionConfig, temp_directory: str) -> None:
         self.lock = threading.RLock()
         self.instance_settings = {
             "python_enable_replacements": "false",  # names are looked up in the caller's scope, not in ours
             "errors_as_json": "true",
             "arrow_lossless_conversion": "true",
+            "temp_directory": temp_directory,
             "memory_limit": f"{config.duckdb_total_bytes}B",
             "threads": str(config.instance_threads),
             **config.duckdb,

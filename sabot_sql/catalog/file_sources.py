@@ -11,13 +11,12 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sabot_planner import Column, SourceInfo, Zone
 from sabot_sql.catalog.connection import quote_text
 from sabot_sql.catalog.conversion import quote_name
-from sabot_sql.catalog.parquet_footers import FooterFacts, footer
+from sabot_sql.catalog.parquet_footers import FooterFacts, footer, local_path
 from sabot_sql.catalog.relation_text import FunctionCall, text_literal
 from sabot_sql.catalog.sources import SliceBinding, select
 
@@ -55,15 +54,15 @@ class FileSet:
     readable_paths: tuple[str, ...]
 
 
-def file_set(call: FunctionCall, main: duckdb.DuckDBPyConnection) -> FileSet:
-    """The files of a call in the order in which DuckDB reads them."""
+def file_set(call: FunctionCall, main: duckdb.DuckDBPyConnection, search_path: str = "") -> FileSet:
+    """The files of a call in the order in which DuckDB reads them; ``search_path`` is ``file_search_path``."""
     patterns = _patterns(call.arguments[0], main)
     is_parquet = call.name in PARQUET_FUNCTIONS
     files: list[str] | None = []
     for pattern in patterns:
         listed = _listed(pattern, main, is_parquet=is_parquet)
         files = None if files is None or listed is None else files + listed
-    paths = tuple(path for pattern in patterns for path in _readable_paths(pattern))
+    paths = tuple(path for pattern in patterns for path in _readable_paths(pattern, search_path))
     if files is None or not files or len(set(files)) < len(files):
         return FileSet(None, None, None, None, paths)
     if not is_parquet:
@@ -243,7 +242,7 @@ def file_versions(files: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
     versions = []
     for file in files:
         try:
-            status = Path(file).stat()
+            status = local_path(file).stat()
         except OSError:
             return None
         versions.append((status.st_mtime_ns, status.st_size))
@@ -261,7 +260,7 @@ def _patterns(argument: str, main: duckdb.DuckDBPyConnection) -> list[str]:
 def _listed(pattern: str, main: duckdb.DuckDBPyConnection, *, is_parquet: bool) -> list[str] | None:
     if _GLOB.search(pattern):
         return [row[0] for row in main.execute("SELECT file FROM glob(?)", [pattern]).fetchall()]
-    if "://" not in pattern and Path(pattern).is_dir():
+    if not _is_remote(pattern) and local_path(pattern).is_dir():
         if not is_parquet:
             return None
         rows = main.execute("SELECT file_name FROM parquet_file_metadata(?)", [pattern]).fetchall()
@@ -269,20 +268,30 @@ def _listed(pattern: str, main: duckdb.DuckDBPyConnection, *, is_parquet: bool) 
     return [pattern]
 
 
-def _readable_paths(pattern: str) -> list[str]:
-    if "://" in pattern:
+def _readable_paths(pattern: str, search_path: str) -> list[str]:
+    """What an agent must be allowed to read: the directory of a glob, or the file under every name it may get."""
+    directories = [directory.strip() for directory in search_path.split(",") if directory.strip()]
+    if _is_remote(pattern):
         return [pattern]
+    local = local_path(pattern)
+    names = [pattern, str(local), str(local.absolute())]
+    names += [f"{local_path(directory) / local}" for directory in directories]
+    if local.is_dir():
+        names.append(str(local.absolute()).rstrip("/") + "/")
     fixed = _GLOB.split(pattern)[0]
     if fixed != pattern:
-        directory = fixed[: fixed.rfind("/") + 1] or "."
-        return [str(Path(directory).absolute()).rstrip("/") + "/"]
-    absolute = str(Path(pattern).absolute())
-    inside = [absolute.rstrip("/") + "/"] if Path(pattern).is_dir() else []
-    return list(dict.fromkeys([pattern, absolute, *inside]))
+        prefix = local_path(fixed[: fixed.rfind("/") + 1] or ".")
+        roots = [prefix, *(local_path(directory) / prefix for directory in directories)]
+        names = [str(root.absolute()).rstrip("/") + "/" for root in roots]
+    return list(dict.fromkeys(names))
+
+
+def _is_remote(name: str) -> bool:
+    return "://" in name and not name.startswith("file:")
 
 
 def _file_bytes(file: str) -> int:
     try:
-        return Path(file).stat().st_size
+        return local_path(file).stat().st_size
     except OSError:
         return 0  # a remote file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -56,18 +57,24 @@ class FooterFacts:
         return sum(self.group_rows)
 
 
+def local_path(name: str) -> Path:
+    """Where a file that DuckDB calls ``name`` lies: without ``file:`` and with ``~`` for the home directory."""
+    return Path(re.sub(r"\Afile:(//(localhost)?(?=/))?", "", name)).expanduser()
+
+
 def footer(path: str) -> FooterFacts | None:
     """The facts of a local Parquet file; None where it cannot be read as one, which DuckDB will say better."""
     from pyarrow import parquet as pq  # loaded when the first query is planned, not with the package
 
     try:
-        status = Path(path).stat()
+        file = local_path(path)
+        status = file.stat()
         key = (path, status.st_mtime_ns, status.st_size)
         with _lock:
             if key in _cache:
                 _cache.move_to_end(key)
                 return _cache[key]
-        metadata = pq.read_metadata(path)
+        metadata = pq.read_metadata(file)
     except (OSError, ValueError):
         return None
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]

@@ -102,6 +102,29 @@ def test_relative_paths(session: Session, files: Path, monkeypatch: pytest.Monke
     assert rows == [(2000, "hive/")]
 
 
+@pytest.mark.parametrize(
+    "pattern", ["~/hive/*/*/*.parquet", "~/hive", "file://{d}/hive/*/*/*.parquet", "{d}/link/*/*/*.parquet"]
+)
+def test_other_names_of_the_same_files(
+    session: Session, files: Path, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(files))
+    link = files / "link"
+    if not link.exists():
+        link.symlink_to(files / "hive")
+    name = quoted(pattern.format(d=files))
+    with sabot_sql.connect(agents=session.config.agents, isolation=session.isolation) as here:  # type: ignore[arg-type]
+        result = here.query(f"SELECT count(*), sum(a) FROM read_parquet({name})")
+        assert result.fetchall() == [(2000, sum(range(2000)))]
+        assert result.plan.mode == "distributed"
+
+
+def test_files_on_the_search_path(session: Session, files: Path) -> None:
+    with sabot_sql.connect(agents=session.config.agents, isolation=session.isolation) as here:  # type: ignore[arg-type]
+        here.execute(f"SET file_search_path = {quoted(files)}")
+        assert here.query("SELECT count(*) FROM 'hive/*/*/*.parquet'").fetchall() == [(2000,)]
+
+
 def test_in_process_tables_join_files(session: Session, files: Path) -> None:
     names = pd.DataFrame({"s": [f"s{i}" for i in range(7)], "name": [f"name {i}" for i in range(7)]})
     weights = pl.DataFrame({"a": range(2000), "w": [1.5] * 2000})
