@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import sabot_native
 from sabot_sql.agent.agent import Agent
+from sabot_sql.agent.hot_keys import KeyFinder
 from sabot_sql.agent.process_agent import Peer, ProcessAgent, agent_directories
 from sabot_sql.agent.process_instance import InstanceConfig
 from sabot_sql.agent.runner import Runner
@@ -48,6 +49,7 @@ class AgentPool:
             SESSION_AGENT, budget_bytes=config.shuffle_bytes * shared, spill_directory=spill_directory
         )
         self._spill_directory = spill_directory
+        self.key_finder = KeyFinder(self._cursor(), self.manager)
         self.session_agent: Agent = self._thread_agent(SESSION_AGENT)
         self._agents: list[Agent] = []
         try:
@@ -144,11 +146,14 @@ class AgentPool:
         return list(self._process_agents(names))
 
     def _thread_agent(self, agent_id: str) -> ThreadAgent:
-        cursor = self._connection.cursor()
-        self._cursors.append(cursor)
-        runner = Runner(agent_id, cursor, self.manager)
+        runner = Runner(agent_id, self._cursor(), self.manager)
         source: Callable[[QueryContext], AbstractContextManager[Runner]] = lambda _: nullcontext(runner)  # noqa: E731
         return ThreadAgent(agent_id, source, self.manager)
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        cursor = self._connection.cursor()
+        self._cursors.append(cursor)
+        return cursor
 
     def _process_agents(self, names: Sequence[str]) -> list[ProcessAgent]:
         started: list[ProcessAgent] = []

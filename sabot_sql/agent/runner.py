@@ -95,7 +95,7 @@ class Runner:
         registrations = {
             name: value for scan in spec.fragment.all_scans() for name, value in scan.registrations.items()
         }
-        registrations |= {_PRIVATE + edge_id: stream for edge_id, stream in streams.items()}
+        registrations |= {stream_name(edge_id): stream for edge_id, stream in streams.items()}
         cursor = self._fitting_cursor(context)
         attempt.uses(cursor)
         try:
@@ -172,7 +172,12 @@ def edge_sql(edge: EdgeInput) -> str:
     for column in edge.columns:
         name = quote(column.name)
         items.append(f"CAST({name} AS {column.type}) AS {name}" if "ENUM(" in column.type else name)
-    return f"SELECT {', '.join(items)} FROM {_private(edge.edge_id)}"
+    return f"SELECT {', '.join(items)} FROM {quote(stream_name(edge.edge_id))}"
+
+
+def stream_name(edge_id: str) -> str:
+    """The name under which the stream of an edge is registered."""
+    return _PRIVATE + edge_id
 
 
 def output_report(manifest: sabot_native.Manifest, agent_id: str) -> OutputReport:
@@ -197,10 +202,6 @@ def _raise_input_error(edges: Sequence[EdgeInput], streams: Mapping[str, sabot_n
             streams[edge.edge_id].raise_error()
         except sabot_native.CorruptSegment as error:
             raise InputLost(str(error), tuple((edge.edge_id, producer) for producer in edge.producers)) from error
-
-
-def _private(edge_id: str) -> str:
-    return quote(_PRIVATE + edge_id)
 
 
 def _native_output(spec: TaskSpec, output: EdgeOutput, columns: Sequence[Column]) -> sabot_native.Output:

@@ -84,6 +84,21 @@ class EdgeInput:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyQuestion:
+    """Which key has this ``hash`` among the rows of ``edge``?
+
+    ``names`` are the keys as people know them, ``key_sql`` what DuckDB hashed; where that is empty, the partitioner
+    hashed the columns ``names``.
+    """
+
+    query_id: str
+    edge: EdgeInput
+    names: tuple[str, ...]
+    key_sql: tuple[str, ...]
+    hash: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fragment:
     """One SELECT with its inputs; ``chained`` are fragments that it reads by name, run within the same statement."""
 

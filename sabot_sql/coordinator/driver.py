@@ -14,7 +14,7 @@ from sabot_planner.job_graph import JobGraph
 from sabot_planner.operators import Column
 from sabot_planner.plan import Mode, QueryPlan
 from sabot_sql.agent.pool import SESSION_AGENT, AgentPool
-from sabot_sql.agent.task_spec import QueryContext
+from sabot_sql.agent.task_spec import KeyQuestion, QueryContext
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.exchange_rules import stored_columns
 from sabot_sql.coordinator.execution import Execution
@@ -26,6 +26,7 @@ from sabot_sql.coordinator.messages import (
     Event,
     Fail,
     Finish,
+    NameKey,
     ReleaseEdge,
     ReplaceAgent,
     SplitOutput,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.05
 _SNAPSHOT_SECONDS = 0.2
 _STOP_SECONDS = 1.0
+_NAMING_MS = 250
 
 Observer = Callable[[PlanSnapshot], None]
 
@@ -153,6 +155,7 @@ class _Driver:
         self._deadline_ms = deadline_ms
         self._observed = self._began
         self._finished = False
+        self._naming_ms = _NAMING_MS
         self._context = QueryContext(
             self._query_id,
             settings=tuple(sources.session_settings().items()),
@@ -201,6 +204,8 @@ class _Driver:
                     self._pool.agent(command.agent_id).submit(spec, self._events.put)
                 case SplitOutput(spec, agent_id):
                     self._pool.agent(agent_id).submit(spec, self._events.put)
+                case NameKey(question):
+                    self._name_key(question)
                 case ReleaseEdge(edge_id):
                     self._release(edge_id)
                 case ReplaceAgent(agent_id):
@@ -209,6 +214,17 @@ class _Driver:
                     raise error
                 case Finish():
                     self._finished = True
+
+    def _name_key(self, question: KeyQuestion) -> None:
+        """Look a hot key up, as long as that takes little time of the whole query."""
+        left_ms = min(self._naming_ms, self._left_ms() or self._naming_ms)
+        if left_ms < 1 or (self._cancel is not None and self._cancel.cancelled):
+            return
+        began_ms = self._now_ms()
+        found = self._pool.key_finder.find(question, left_ms)
+        self._naming_ms -= int(self._now_ms() - began_ms) + 1
+        if found is not None:
+            self._execution.shuffles.edge(question.edge.edge_id).key_names[question.hash] = found
 
     def _replace(self, agent_id: str) -> None:
         try:

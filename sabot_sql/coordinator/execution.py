@@ -9,6 +9,7 @@ from sabot_planner.plan import EdgeFacts, QueryPlan
 from sabot_sql.agent.task_spec import (
     EdgeOutput,
     FailureKind,
+    KeyQuestion,
     OutputReport,
     SplitReport,
     SplitSpec,
@@ -21,6 +22,7 @@ from sabot_sql.agent.task_spec import (
 from sabot_sql.coordinator import exchange_rules as rules
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.dispatch import choose, demand
+from sabot_sql.coordinator.hot_keys import key_questions
 from sabot_sql.coordinator.messages import (
     AgentJoined,
     AgentLost,
@@ -29,6 +31,7 @@ from sabot_sql.coordinator.messages import (
     Event,
     Fail,
     Finish,
+    NameKey,
     ReleaseEdge,
     ReplaceAgent,
     SplitOutput,
@@ -76,6 +79,7 @@ class Execution:
         self._busy: dict[str, set[TaskId]] = {}
         self._splits: dict[TaskId, str] = {}
         self._replacing: set[str] = set()
+        self._questions: list[KeyQuestion] = []
         self._stages_changed = True
 
     @property
@@ -133,6 +137,9 @@ class Execution:
                     commands.append(self._fail(error))
         if self.state == "running":
             commands += self._advance(now_ms)
+        # Asked last: agents work already while the answer is looked for.
+        commands += [NameKey(question) for question in self._questions]
+        self._questions.clear()
         return commands
 
     # --- events ---------------------------------------------------------------------------------------------------
@@ -168,6 +175,8 @@ class Execution:
         for output in run.outputs:
             shuffle = self.shuffles.edge(output.edge_id)
             shuffle.measured = shuffle.facts()
+        for edge in run.stage.outputs:
+            self._questions += key_questions(self.query_id, edge, self.shuffles.edge(edge.edge_id))
         if run.stage.stage_id == self.graph.sink:
             self.state = "finished"
             return [*commands, Finish()]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sabot_planner.job_graph import JobGraph
-from sabot_sql.agent.task_spec import EdgeInput, EdgeOutput, Outcome, SplitSpec, TaskId
+from sabot_sql.agent.task_spec import EdgeInput, EdgeOutput, KeyQuestion, Outcome, SplitSpec, TaskId
 from sabot_sql.coordinator.stages import Stage
 from sabot_sql.errors import SabotSQLError
 
@@ -30,6 +30,13 @@ class SplitOutput:
 
     spec: SplitSpec
     agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NameKey:
+    """Find out which key a heavy hitter is, if that is quick; the edge is still there."""
+
+    question: KeyQuestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class Fail:
     error: SabotSQLError
 
 
-Command = StartTask | SplitOutput | ReleaseEdge | ReplaceAgent | Finish | Fail
+Command = StartTask | SplitOutput | NameKey | ReleaseEdge | ReplaceAgent | Finish | Fail
 
 
 @dataclass(frozen=True, slots=True)

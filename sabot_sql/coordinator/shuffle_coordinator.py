@@ -16,7 +16,7 @@ class EdgeShuffle:
     """One edge while its query runs.
 
     ``bounds`` is None until the ranges of a sampled edge are decided. ``measured`` is set once all producers have
-    committed, and outlives the outputs.
+    committed, and outlives the outputs. ``key_names`` are the keys behind the hashes of heavy hitters, as far as known.
     """
 
     edge_id: str
@@ -27,6 +27,7 @@ class EdgeShuffle:
     bounds: tuple[bytes, ...] | None = None
     measured: EdgeFacts | None = None
     released: bool = False
+    key_names: dict[int, str] = field(default_factory=dict)
 
     @property
     def partitions(self) -> int:

@@ -137,7 +137,10 @@ def _edge(edge: ShuffleEdge, shuffle: EdgeShuffle | None, decision: str | None) 
             "bytes": facts.bytes,
             "partition_rows": list(facts.partition_rows),
             "partition_bytes": list(facts.partition_bytes),
-            "heavy": [{"key": f"hash {key:016x}", "rows": rows} for key, rows, _ in facts.heavy[:_HEAVY_SHOWN]],
+            "heavy": [
+                {"key": shuffle.key_names.get(key, f"hash {key:016x}"), "rows": rows}
+                for key, rows, _ in facts.heavy[:_HEAVY_SHOWN]
+            ],
         }
     return shown
 

@@ -76,7 +76,7 @@ def process_pool(tmp_path: Path) -> Iterator[AgentPool]:
 
 def _pool(isolation: str, directory: Path, memory: str = "256MiB") -> Iterator[AgentPool]:
     config = parse_config(agents=2, isolation=isolation, memory_limit=memory, threads=1, spill_directory=directory)
-    connection = Connection(config)
+    connection = Connection(config, str(directory / "duckdb"))
     with start_agents(config, connection.main) as pool:
         yield pool
     connection.close()
@@ -283,7 +283,7 @@ def test_aggregate_states_cross_an_edge(pool: AgentPool) -> None:
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_a_budget_far_too_small_spills_and_answers_the_same(isolation: str, tmp_path: Path) -> None:
     config = parse_config(agents=2, isolation=isolation, memory_limit="64MiB", threads=1, spill_directory=tmp_path)
-    connection = Connection(config)
+    connection = Connection(config, str(tmp_path / "duckdb"))
     graph = JobGraph(
         (
             op("source", "SELECT i % 10 AS k, i AS v, repeat('x', 200) AS pad FROM t", 4, scans=SCAN),
@@ -430,13 +430,13 @@ def test_an_interrupt_of_the_main_thread_ends_the_query(fresh_pool: AgentPool) -
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_a_damaged_segment_is_computed_again(isolation: str, tmp_path: Path) -> None:
     config = parse_config(agents=2, isolation=isolation, memory_limit="64MiB", threads=1, spill_directory=tmp_path)
-    connection = Connection(config)
+    connection = Connection(config, str(tmp_path / "duckdb"))
     pad = "repeat('x', 200) AS pad"
     graph = JobGraph(
         (
             op("first", "SELECT 1 AS n"),
             op("source", f"SELECT i % 10 AS k, i AS v, {pad} FROM t", 2, scans=SCAN),
-            op("slow", "SELECT count(*) AS n FROM e0, range(40_000_000) r WHERE r.range = n"),
+            op("slow", "SELECT count(*) AS n FROM e0, range(120_000_000) r WHERE r.range = n"),
             op("sums", "SELECT k, count(*) AS n, max(length(pad)) AS m FROM e1 GROUP BY k", 2, start_after=("slow",)),
             op("sink", "SELECT k, n, m FROM e2 WHERE (SELECT count(*) FROM e3) = 1"),
         ),
@@ -541,7 +541,7 @@ def test_an_agent_that_ignores_a_cancel_is_ended(process_pool: AgentPool) -> Non
 
 def test_closing_a_pool_ends_its_processes(tmp_path: Path) -> None:
     config = parse_config(agents=2, isolation="process", memory_limit="256MiB", threads=1, spill_directory=tmp_path)
-    connection = Connection(config)
+    connection = Connection(config, str(tmp_path / "duckdb"))
     with start_agents(config, connection.main) as pool:
         process_ids = [agent.process_id for agent in pool.agents if isinstance(agent, ProcessAgent)]
         assert all(Path(f"/proc/{process_id}").exists() for process_id in process_ids)

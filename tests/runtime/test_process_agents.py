@@ -41,7 +41,7 @@ from sabot_sql.catalog.connection import Connection
 from sabot_sql.config import parse_config
 
 config = parse_config(agents=2, isolation="process", memory_limit="128MiB", threads=1, spill_directory=sys.argv[1])
-pool = start_agents(config, Connection(config).main)
+pool = start_agents(config, Connection(config, sys.argv[1] + "/duckdb").main)
 print(*(agent.process_id for agent in pool.agents), flush=True)
 time.sleep(60)
 """
@@ -155,7 +155,7 @@ def test_no_process_outlives_a_killed_session_and_its_files_are_swept(tmp_path: 
     assert left.stat().st_mode & 0o777 == 0o700
 
     config = parse_config(agents=1, isolation="thread", memory_limit="128MiB", spill_directory=tmp_path)
-    connection = Connection(config)
+    connection = Connection(config, str(tmp_path / "duckdb"))
     with start_agents(config, connection.main):
         assert not left.exists()
     connection.close()
