@@ -137,6 +137,11 @@ def renamed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
 
+def batches(stream: object) -> pa.RecordBatchReader:
+    """The record batches of anything with ``__arrow_c_stream__``."""
+    return pa.RecordBatchReader.from_stream(stream)
+
+
 def rebatched(batches: Iterable[pa.RecordBatch], max_rows: int) -> Iterator[pa.RecordBatch]:
     """The same rows in batches of at most ``max_rows``, without a copy."""
     for batch in batches:

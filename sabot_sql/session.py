@@ -7,10 +7,11 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
-from sabot_sql.catalog.connection import Parameters, Statement
+from sabot_sql.catalog.connection import ColumnTypes, Parameters, Statement
 from sabot_sql.catalog.frames import Scope, caller_scopes
 from sabot_sql.config import SessionConfig
 from sabot_sql.errors import BindError, InternalError, QueryCancelled, QueryTimeout, SabotSQLError, SessionClosed
@@ -18,12 +19,14 @@ from sabot_sql.gate import Gate
 from sabot_sql.plan_view import Plan
 from sabot_sql.pools import Pools
 from sabot_sql.result import Result
-from sabot_sql.result_store import ResultStore
+from sabot_sql.result_store import ResultStore, batches
 from sabot_sql.running import RunningQuery
 from sabot_sql.scratch import Scratch
 from sabot_sql.single_plan import single_document
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from sabot_planner import QueryPlan
 
 Agents = int | Literal["auto"]
@@ -33,6 +36,18 @@ _T = TypeVar("_T")
 
 _STOP_SECONDS = 5.0
 _ONE_AGENT = "one agent: the statement runs on DuckDB as it was written"
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One call of ``query``: the user's whole text and how it is to be run."""
+
+    sql: str
+    config: SessionConfig
+    scopes: Sequence[Scope]
+    running: RunningQuery
+    max_rows: int | None
+    observer: Observer | None
 
 
 class Session:
@@ -107,16 +122,17 @@ class Session:
             QueryCancelled, QueryTimeout: nothing of the query is left running.
             SessionClosed: the session was closed.
         """
-        config = self.config.with_agents(agents, isolation)
         scopes = (scope,) if scope is not None else caller_scopes()
         running = RunningQuery(f"q-{uuid.uuid4().hex[:16]}", timeout)
+        config = self.config.with_agents(agents, isolation)
+        request = _Request(sql, config, scopes, running, max_rows, observer)
 
         def run() -> Result:
             result = None
-            for statement in self._statements(sql, params):
+            for statement in self._catalog.split(sql, params):
                 running.check()
-                result = self._run(statement, config, scopes, running, max_rows, observer, sql)
-            return result or self._empty_result(running, sql, "nothing to run")
+                result = self._run(statement, request)
+            return result or self._single_result(request, "nothing to run", ResultStore.empty(), (), None)
 
         return self._guarded(running, run)
 
@@ -142,7 +158,7 @@ class Session:
         running = RunningQuery("planned", None)
 
         def run() -> Plan:
-            statements = self._statements(sql, params)
+            statements = self._catalog.split(sql, params)
             if len(statements) != 1 or not statements[0].is_query:
                 raise BindError("only a single query can be explained", code="NOT_A_QUERY")
             planned = self._plan(statements[0], config, scopes)
@@ -201,30 +217,18 @@ class Session:
 
     # ---------------------------------------------------------------------------------------------------- internal
 
-    def _statements(self, sql: str, params: Parameters) -> list[Statement]:
-        return self._catalog.split(sql, params)
-
-    def _run(
-        self,
-        statement: Statement,
-        config: SessionConfig,
-        scopes: Sequence[Scope],
-        running: RunningQuery,
-        max_rows: int | None,
-        observer: Observer | None,
-        sql: str,
-    ) -> Result:
+    def _run(self, statement: Statement, request: _Request) -> Result:
+        check = request.running.check
         if not statement.is_query:
-            with self._gate.writing(running.check):
-                return self._run_single(statement, "not a query", config, scopes, running, max_rows, sql)
-        if config.agent_count == 1:
-            return self._run_single(statement, _ONE_AGENT, config, scopes, running, max_rows, sql)
-        with self._gate.reading(running.check):
-            planned = self._plan(statement, config, scopes)
+            with self._gate.writing(check):
+                return self._run_single(statement, _not_a_query(statement), request)
+        if request.config.agent_count == 1:
+            return self._run_single(statement, _ONE_AGENT, request)
+        with self._gate.reading(check):
+            planned = self._plan(statement, request.config, request.scopes)
             if isinstance(planned, str):
-                return self._run_single(statement, planned, config, scopes, running, max_rows, sql)
-            plan, bound = planned
-            return self._run_distributed(statement, plan, bound, config, running, max_rows, observer, sql)
+                return self._run_single(statement, planned, request)
+            return self._run_distributed(statement, *planned, request)
 
     def _plan(
         self, statement: Statement, config: SessionConfig, scopes: Sequence[Scope]
@@ -246,76 +250,65 @@ class Session:
         with self._catalog.checked(statement, scopes):
             pass
 
-    def _run_single(
-        self,
-        statement: Statement,
-        reason: str,
-        config: SessionConfig,
-        scopes: Sequence[Scope],
-        running: RunningQuery,
-        max_rows: int | None,
-        sql: str,
-    ) -> Result:
+    def _run_single(self, statement: Statement, reason: str, request: _Request) -> Result:
         began = time.monotonic()
-        with running.interrupting(self._catalog.connection), self._catalog.run(statement, scopes) as rows:
-            if rows.reader is None:
-                store = ResultStore.empty()
-            else:
-                store = ResultStore.drain(rows.reader, self._scratch, config.result_bytes, max_rows=max_rows)
-        elapsed_ms = (time.monotonic() - began) * 1e3
-        document = single_document(
-            sql, reason, config, state="finished", query_id=running.query_id, elapsed_ms=elapsed_ms, rows=store.rows
-        )
-        return self._result(store, rows.columns, sql, document, {}, running)
+        connection = self._catalog.connection
+        with request.running.interrupting(connection), self._catalog.run(statement, request.scopes) as rows:
+            store = ResultStore.empty() if rows.reader is None else self._drain(rows.reader, request, borrowed=False)
+        return self._single_result(request, reason, store, rows.columns, (time.monotonic() - began) * 1e3)
 
-    def _run_distributed(
-        self,
-        statement: Statement,
-        plan: QueryPlan,
-        bound: BoundQuery,
-        config: SessionConfig,
-        running: RunningQuery,
-        max_rows: int | None,
-        observer: Observer | None,
-        sql: str,
-    ) -> Result:
-        import pyarrow as pa
+    def _run_distributed(self, statement: Statement, plan: QueryPlan, bound: BoundQuery, request: _Request) -> Result:
+        from sabot_sql.coordinator import run_query  # native code, which one agent does not need
 
-        from sabot_sql.coordinator import run_query
-
-        with self._pools.using(config, running.check) as pool:
+        running = request.running
+        with self._pools.using(request.config, running.check) as pool:
             try:
                 finished = run_query(
                     plan,
                     pool,
                     bound.sources,
                     query_id=running.query_id,
-                    sql=sql,
+                    sql=request.sql,
                     cancel=running,
                     deadline_ms=running.left_ms(),
-                    observer=observer,
+                    observer=request.observer,
                 )
             except SabotSQLError as error:
                 raise self._catalog.explain_failure(error, statement) from None
             try:
-                reader = pa.RecordBatchReader.from_stream(finished.stream)
-                store = ResultStore.drain(reader, self._scratch, config.result_bytes, max_rows=max_rows, borrowed=True)
-                del reader
+                store = self._drain(batches(finished.stream), request, borrowed=True)
             finally:
                 finished.release()
         if len(plan.output) != len(finished.columns):
             raise InternalError(f"planned {len(plan.output)} columns, got {len(finished.columns)}")
         columns = [(wanted.name, got.type) for wanted, got in zip(plan.output, finished.columns, strict=True)]
-        return self._result(store, columns, sql, finished.plan, finished.stats, running)
+        return self._result(request, store, columns, finished.plan, finished.stats)
+
+    def _drain(self, reader: pa.RecordBatchReader, request: _Request, *, borrowed: bool) -> ResultStore:
+        budget = request.config.result_bytes
+        return ResultStore.drain(reader, self._scratch, budget, max_rows=request.max_rows, borrowed=borrowed)
+
+    def _single_result(
+        self, request: _Request, reason: str, store: ResultStore, columns: ColumnTypes, elapsed_ms: float | None
+    ) -> Result:
+        document = single_document(
+            request.sql,
+            reason,
+            request.config,
+            state="finished",
+            query_id=request.running.query_id,
+            elapsed_ms=elapsed_ms,
+            rows=store.rows,
+        )
+        return self._result(request, store, columns, document, {})
 
     def _result(
         self,
+        request: _Request,
         store: ResultStore,
         columns: Sequence[tuple[str, str]],
-        sql: str,
         document: Mapping[str, Any],
         stats: Mapping[str, Any],
-        running: RunningQuery,
     ) -> Result:
         known = {
             "mode": document["mode"],
@@ -324,21 +317,17 @@ class Session:
             "bytes": store.size_bytes,
             "on_disk": store.on_disk,
             "truncated_at": store.truncated_at,
-            "elapsed_ms": running.elapsed_ms(),
+            "elapsed_ms": request.running.elapsed_ms(),
         }
         return Result(
             store,
             columns,
             self._catalog.converter(),
-            sql=sql,
-            query_id=running.query_id,
+            sql=request.sql,
+            query_id=request.running.query_id,
             plan=document,
             stats={**stats, **known},
         )
-
-    def _empty_result(self, running: RunningQuery, sql: str, reason: str) -> Result:
-        document = single_document(sql, reason, self.config, state="finished", query_id=running.query_id)
-        return self._result(ResultStore.empty(), (), sql, document, {}, running)
 
     def _guarded(self, running: RunningQuery, run: Callable[[], _T]) -> _T:
         """Run in a thread of its own, so that Ctrl-C and deadlines reach this one at once."""
@@ -355,6 +344,12 @@ class Session:
         finally:
             with self._lock:
                 self._running.pop(running.query_id, None)
+
+
+def _not_a_query(statement: Statement) -> str:
+    if statement.kind == "MULTI":
+        return "a PIVOT whose values are not listed is several statements to DuckDB"
+    return f"{statement.kind} is not a query"
 
 
 def _release(pools: Pools, catalog: Catalog, scratch: Scratch) -> None:
