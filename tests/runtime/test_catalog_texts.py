@@ -34,8 +34,10 @@ def test_table_names(sql: str, parts: tuple[str, ...]) -> None:
             ),
         ),
         (
-            "read_csv(CAST(list_value('x', 'y''z') AS VARCHAR[]),"
-            " (\"columns\" = CAST(struct_pack(a := 'INT') AS STRUCT(a VARCHAR))))",
+            (
+                "read_csv(CAST(list_value('x', 'y''z') AS VARCHAR[]),"
+                " (\"columns\" = CAST(struct_pack(a := 'INT') AS STRUCT(a VARCHAR))))"
+            ),
             FunctionCall(
                 "read_csv",
                 ("CAST(list_value('x', 'y''z') AS VARCHAR[])",),
