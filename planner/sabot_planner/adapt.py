@@ -1,4 +1,4 @@
-"""Decide again while the query runs: BROADCAST or HASH by measured bytes.
+"""Decide again while the query runs: BROADCAST or HASH by measured bytes, and nothing at all for what is empty.
 
 The plan is changed in place of one join at a time, and only where nothing above relies on where its rows are:
 
@@ -16,13 +16,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sabot_planner.check import check, spreads
+from sabot_planner.column_types import ColumnTypes
 from sabot_planner.display import size
 from sabot_planner.distribute_join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
+from sabot_planner.errors import PlannerError
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.logical import (
     Aggregate,
     Filter,
     Join,
+    JoinKind,
     LateralCall,
     Limit,
     Node,
@@ -34,7 +37,7 @@ from sabot_planner.logical import (
     replace_inputs,
 )
 from sabot_planner.operators import Decided, Placement, ShuffleEdgeType
-from sabot_planner.physical import CutRef, Exchange, TaskScan
+from sabot_planner.physical import CutRef, Exchange, Nothing, TaskScan
 from sabot_planner.plan import EdgeFacts, QueryPlan
 from sabot_planner.stages import Cut, OpenEdges, cut, own_nodes
 
@@ -50,6 +53,7 @@ class AdaptivePlan:
 
     root: Node
     how: Cut
+    types: ColumnTypes
 
     def revise(self, plan: QueryPlan, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
         """See :meth:`sabot_planner.plan.QueryPlan.revise`."""
@@ -63,16 +67,44 @@ class AdaptivePlan:
         if root is self.root:
             return plan
         graph = cut(root, self.how, _still_open(root))
-        return replace(plan, job_graph=graph, planner_state=AdaptivePlan(root, self.how))
+        return replace(plan, job_graph=graph, planner_state=AdaptivePlan(root, self.how, self.types))
 
     def _one_change(self, root: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> Node | None:
         for top in _stage_roots(root):
             if self.how.names.of("s", top) in started:
                 continue
+            for join in (n for n in own_nodes(top) if isinstance(n, Join)):
+                nothing = self._nothing(join, facts)
+                changed = self._replaced(root, join, nothing) if nothing is not None else None
+                if changed is not None and _holds(changed):
+                    return changed
             for join in _open_joins(top):
                 new = self._decided(join, facts, started)
                 if new is not None:
                     return self._replaced(root, join, new)
+        return None
+
+    def _witness(self, side: Exchange) -> Exchange:
+        reason = f"measured 0 rows (estimated {side.rows}): the join is empty, and its other side is not computed"
+        witness = replace(
+            side,
+            edge_type=ShuffleEdgeType.BROADCAST,
+            written_as=side.written_as or side.edge_type,
+            decided=Decided.RUN,
+            reason=reason,
+        )
+        self.how.names.carry(side, witness)
+        return witness
+
+    def _nothing(self, join: Join, facts: Mapping[str, EdgeFacts]) -> Nothing | None:
+        """What is left of a join one side of which is measured and empty, where that side decides."""
+        for side, kinds in ((join.right, _EMPTY_WITHOUT_RIGHT), (join.left, _EMPTY_WITHOUT_LEFT)):
+            if join.kind in kinds and isinstance(side, Exchange):
+                measured = facts.get(self.how.names.of("e", side))
+                if measured is not None and measured.rows == 0:
+                    witness = self._witness(side)
+                    types = self.types.of(join)
+                    return Nothing(witness, join.columns, tuple(types[name] for name in join.columns))
         return None
 
     def _decided(self, join: Join, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> Join | None:
@@ -161,6 +193,40 @@ class AdaptivePlan:
             return known
 
         return visit(root)
+
+
+_EMPTY_WITHOUT_RIGHT = frozenset(
+    {
+        JoinKind.INNER,
+        JoinKind.CROSS,
+        JoinKind.SEMI,
+        JoinKind.RIGHT,
+        JoinKind.RIGHT_SEMI,
+        JoinKind.RIGHT_ANTI,
+        JoinKind.ASOF,
+    }
+)
+_EMPTY_WITHOUT_LEFT = frozenset(
+    {
+        JoinKind.INNER,
+        JoinKind.CROSS,
+        JoinKind.RIGHT_SEMI,
+        JoinKind.LEFT,
+        JoinKind.SEMI,
+        JoinKind.ANTI,
+        JoinKind.ASOF,
+        JoinKind.ASOF_LEFT,
+    }
+)
+
+
+def _holds(root: Node) -> bool:
+    """Whether a plan that was changed still brings together what must meet."""
+    try:
+        check(root)
+    except PlannerError:
+        return False
+    return True
 
 
 def _stage_roots(root: Node) -> list[Node]:

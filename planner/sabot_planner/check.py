@@ -44,7 +44,7 @@ from sabot_planner.partitioning import (
     renamed,
     satisfies,
 )
-from sabot_planner.physical import CutRef, Exchange, TaskScan
+from sabot_planner.physical import CutRef, Exchange, Nothing, TaskScan
 from sabot_planner.scalars import EquiKey, equi_keys, key_name
 
 
@@ -118,7 +118,7 @@ class _Checker:
                 return _unplaced(self._finished(node.reference.shared.input, node))
             case CteRef():
                 return _unplaced(inputs[0])
-            case Values() | RecursiveRef():
+            case Values() | Nothing() | RecursiveRef():
                 return Single()
             case Filter() | LateralCall() | Shared():
                 return inputs[0]

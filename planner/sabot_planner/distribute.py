@@ -286,8 +286,13 @@ class Distributor:
         if node.percent is not None:
             gathered = self.gather_in_order(node.input, parallel, "LIMIT by percent needs the number of all rows")
             return Placed(replace(node, input=gathered.node), Single())
-        if _order_is_unions(node.input):
-            return self._limited(self.gather_in_order(node.input, parallel, "the first rows, in order"), node)
+        child = node.input
+        if isinstance(child, SetOp) and child.kind is SetKind.UNION_ALL and node.limit is not None:
+            # Each branch gives its first rows, in one task; together they hold the first rows of all.
+            first = tuple(Limit(b, node.limit + node.offset, 0) for b in child.branches)
+            return self._limited(self.place(replace_inputs(child, first), parallel), replace(node, input=child))
+        if _order_is_unions(child):
+            return self._limited(self.gather_in_order(child, parallel, "the first rows, in order"), node)
         return self._limited(self.place(node.input, parallel), node)
 
     def _limited(self, child: Placed, node: Limit) -> Placed:

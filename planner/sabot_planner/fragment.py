@@ -36,6 +36,7 @@ from sabot_planner.logical import (
     Values,
     Window,
 )
+from sabot_planner.physical import Nothing
 from sabot_planner.scalars import column_name, nodes
 
 _JOIN_SQL = {
@@ -140,6 +141,9 @@ class FragmentWriter:
         match node:
             case Values():
                 return self._values(node)
+            case Nothing():
+                items = [f"CAST(NULL AS {t}) AS {n}" for n, t in zip(node.names, node.types, strict=True)]
+                return Block(self.block(node.witness).relation(), node.names, select=items, where=["false"])
             case Filter():
                 block = self._open(node.input)
                 block.where.append(_operand(node.predicate))

@@ -90,6 +90,10 @@ class Node:
         """Names of the columns that come out, in order."""
         raise NotImplementedError
 
+    def with_input(self, node: Node) -> Node:
+        """This node over another single input."""
+        return replace(self, input=node)  # type: ignore[call-arg]
+
 
 @dataclass(frozen=True, eq=False)
 class Unary(Node):
@@ -347,7 +351,7 @@ def replace_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
         case RecursiveCte():
             return replace(node, anchor=inputs[0], step=inputs[1])
         case _:
-            return replace(node, input=inputs[0])  # type: ignore[call-arg]
+            return node.with_input(inputs[0])
 
 
 def rewrite(node: Node, rule: Callable[[Node], Node]) -> Node:

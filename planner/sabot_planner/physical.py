@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
@@ -42,6 +42,30 @@ class Exchange(Node):
     @property
     def columns(self) -> tuple[str, ...]:
         return self.input.columns
+
+
+@dataclass(frozen=True, eq=False)
+class Nothing(Node):
+    """No rows, of columns with these DuckDB types: what an inner join with an empty side comes to.
+
+    ``witness`` is the empty side; it stays in the plan to show why.
+    """
+
+    witness: Node
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.witness,)
+
+    def with_input(self, node: Node) -> Node:
+        """The same nothing, witnessed by ``node``."""
+        return replace(self, witness=node)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.names
 
 
 @dataclass(frozen=True, eq=False)

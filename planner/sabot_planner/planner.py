@@ -72,7 +72,7 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
         return QueryPlan(Mode.SINGLE, _why_single(placed.node), 1, None, output)
     mode = Mode.PARTLY if walker.gathered else Mode.DISTRIBUTED
     reason = "; ".join(dict.fromkeys(walker.gathered)) or f"distributed over {context.agents} agents"
-    state = AdaptivePlan(root, how) if context.settings.adaptive else None
+    state = AdaptivePlan(root, how, types) if context.settings.adaptive else None
     return QueryPlan(mode, reason, context.agents, graph, output, state)
 
 
