@@ -67,13 +67,27 @@ class RunningQuery:
     @contextmanager
     def interrupting(self, connection: Connection) -> Iterator[None]:
         """While it is open, cancelling interrupts what ``connection`` runs; other queries wait outside."""
-        with connection.lock:
-            self.check()
+        with self.holding(connection):
             self._interrupted = connection
             try:
                 yield
             finally:
                 self._interrupted = None
+
+    @contextmanager
+    def holding(self, connection: Connection) -> Iterator[None]:
+        """Hold the connection's lock; while another query has it, this one can still be cancelled.
+
+        Raises:
+            QueryCancelled: it was, before the lock was free.
+        """
+        while not connection.lock.acquire(timeout=_INTERRUPT_SECONDS):
+            self.check()
+        try:
+            self.check()
+            yield
+        finally:
+            connection.lock.release()
 
     def run(self, work: Callable[[], _T]) -> _T:
         """The value of ``work``, run in another thread.

@@ -225,7 +225,8 @@ class Session:
         if request.config.agent_count == 1:
             return self._run_single(statement, _ONE_AGENT, request)
         with self._gate.reading(check):
-            planned = self._plan(statement, request.config, request.scopes)
+            with request.running.holding(self._catalog.connection):
+                planned = self._plan(statement, request.config, request.scopes)
             if isinstance(planned, str):
                 return self._run_single(statement, planned, request)
             return self._run_distributed(statement, *planned, request)

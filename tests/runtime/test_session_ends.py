@@ -37,6 +37,21 @@ def test_a_cancelled_query_stops_soon(session: Session) -> None:
     assert session.query("SELECT count(*) FROM t").fetchall() == [(200000,)]
 
 
+def test_a_query_that_waits_for_another_can_be_stopped(single: Session) -> None:
+    other = threading.Thread(target=lambda: pytest.raises(QueryCancelled, single.query, LONG_QUERY))
+    other.start()
+    while not single.running():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    began = time.monotonic()
+    with pytest.raises(QueryTimeout):
+        single.query("SELECT 1", timeout=0.2)
+    assert time.monotonic() - began < 2
+    single.cancel()
+    other.join(10)
+    assert single.query("SELECT 1").fetchall() == [(1,)]
+
+
 def test_ctrl_c_stops_the_query_and_not_the_session(single: Session) -> None:
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     began = time.monotonic()
