@@ -95,7 +95,7 @@ def relations(draw: st.DrawFn) -> str:
         st.sampled_from(
             [
                 "a",
-                "(SELECT * FROM a UNION ALL SELECT * FROM b)",
+                "(SELECT * FROM a UNION ALL SELECT * REPLACE (id + 100 AS id) FROM b)",
                 "(SELECT a.* FROM a JOIN b ON a.k = b.k)",
                 "(SELECT b.* FROM a RIGHT JOIN b ON a.s = b.s)",
                 "(SELECT a.* REPLACE (coalesce(b.k, a.k) AS k) FROM a LEFT JOIN b USING (id))",
