@@ -16,6 +16,7 @@ from sabot_sql.catalog.diagnosis import located
 from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.memory_tables import MemoryTables, ShadowedTable
+from sabot_sql.catalog.writes import Writes
 from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.errors import SabotSQLError
 from sabot_sql.scratch import Scratch
@@ -51,6 +52,7 @@ class Catalog:
         self.connection = Connection(config, str(scratch.path / "duckdb"))
         self._tables = MemoryTables(self.connection, scratch)
         self._facts: CatalogFacts | None = None
+        self.writes = Writes(self.connection, self._tables, self._changed)
 
     def split(self, sql: str, parameters: Parameters) -> list[Statement]:
         """See :meth:`Connection.split`."""
@@ -94,10 +96,13 @@ class Catalog:
         if statement.is_query:
             return Rows(*self.connection.stream(statement))
         relation = self.connection.relation(statement)
+        self._changed(statement)
+        return _rows(statement, relation)
+
+    def _changed(self, statement: Statement) -> None:
         self.connection.after(statement)
         if self._facts is not None:
             self._facts.forget()
-        return _rows(statement, relation)
 
     def explain_failure(self, error: SabotSQLError, statement: Statement) -> SabotSQLError:
         """``error`` of an agent, with what can still be found out about an unreadable file."""

@@ -100,7 +100,7 @@ class Connection:
         except duckdb.Error as error:
             raise _open_error(error) from None
         self._defaults = self._answer_settings()
-        self._settings: dict[str, str] | None = {}
+        self._settings: dict[str, str] = {}
         self.in_transaction = False
 
     @property
@@ -126,11 +126,14 @@ class Connection:
             SQLSyntaxError: it cannot be parsed.
             BindError: positional parameters and more than one statement that takes parameters.
         """
-        with self.lock:
-            try:
-                handles = self.main.extract_statements(sql)
-            except duckdb.Error as error:
-                raise translate(error, StatementText(sql)) from None
+        # A connection of its own, so that reading a text does not wait for what runs.
+        parser = self.plain_cursor()
+        try:
+            handles = parser.extract_statements(sql)
+        except duckdb.Error as error:
+            raise translate(error, StatementText(sql)) from None
+        finally:
+            parser.close()
         takers = sum(bool(handle.named_parameters) for handle in handles)
         if takers > 1 and parameters and not isinstance(parameters, Mapping):
             raise BindError(
@@ -186,8 +189,9 @@ class Connection:
             raise translate(error, statement.place) from None
 
     def after(self, statement: Statement) -> None:
-        """Note what a statement other than a query may have changed."""
-        self._settings = None
+        """Note what a statement other than a query may have changed; hold the lock."""
+        current = self._answer_settings()
+        self._settings = {name: value for name, value in current.items() if value != self._defaults.get(name)}
         if statement.kind == "TRANSACTION":
             self.in_transaction = statement.text.split(None, 1)[0].upper().startswith(("BEGIN", "START"))
 
@@ -208,12 +212,8 @@ class Connection:
         return self.main.cursor()
 
     def session_settings(self) -> Mapping[str, str]:
-        """The settings that change answers and differ from DuckDB's defaults, by name."""
-        with self.lock:
-            if self._settings is None:
-                current = self._answer_settings()
-                self._settings = {n: v for n, v in current.items() if v != self._defaults.get(n)}
-            return self._settings
+        """The settings that change answers and differ from DuckDB's defaults, by name; needs no lock."""
+        return self._settings
 
     def close(self) -> None:
         """Interrupt what runs and close the instance."""

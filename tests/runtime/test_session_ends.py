@@ -38,7 +38,11 @@ def test_a_cancelled_query_stops_soon(session: Session) -> None:
 
 
 def test_a_query_that_waits_for_another_can_be_stopped(single: Session) -> None:
-    other = threading.Thread(target=lambda: pytest.raises(QueryCancelled, single.query, LONG_QUERY))
+    def run_long() -> None:
+        with pytest.raises(QueryCancelled):
+            single.query(LONG_QUERY)
+
+    other = threading.Thread(target=run_long)
     other.start()
     while not single.running():
         time.sleep(0.01)
