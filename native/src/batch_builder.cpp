@@ -1,6 +1,9 @@
 #include "sabot/batch_builder.hpp"
 
+#include <algorithm>
 #include <cstring>
+
+#include "sabot/streaming.hpp"
 
 namespace sabot {
 namespace {
@@ -85,7 +88,8 @@ void BatchBuilder::compact() {
 }
 
 BatchBuilder::Finished BatchBuilder::finish() {
-  if (end_ - used_bytes() >= std::max(kPageBytes, end_ / 8)) compact();
+  // Rows moved are rows written twice: worth it only where half of the block would be held for nothing.
+  if (end_ - used_bytes() >= std::max(kPageBytes, end_ / 2)) compact();
   auto* header = reinterpret_cast<BatchHeader*>(block_.data());
   *header = {kBatchMagic, shape_->size(), 0, rows(), end_};
   auto* headers = reinterpret_cast<NodeHeader*>(block_.data() + sizeof(BatchHeader));
@@ -102,6 +106,7 @@ BatchBuilder::Finished BatchBuilder::finish() {
                   offset(node.first, sizes.first),
                   offset(node.second, sizes.second)};
   }
+  finish_streaming();
   Finished result{std::move(block_), end_, rows()};
   reset();
   return result;

@@ -79,6 +79,20 @@ bool ColumnGather::append_dictionary(const Field& field, const ArrowArray& array
   return append(*field.dictionary, *array.dictionary, RowList{values.data(), 0}, count, nodes, node);
 }
 
+namespace {
+
+template <typename Rows, typename Offset>
+uint64_t total_bytes(const Offset* offsets, Rows rows, size_t count) noexcept {
+  uint64_t total = 0;
+  for (size_t j = 0; j < count; ++j) {
+    const int64_t row = rows[j];
+    if (!Rows::kNullable || row >= 0) total += offsets[row + 1] - offsets[row];
+  }
+  return total;
+}
+
+}  // namespace
+
 template <typename Rows, typename Offset>
 bool ColumnGather::append_binary(const ArrowArray& array, Rows rows, size_t count, NodeBuffer* nodes, uint32_t node) {
   NodeBuffer& out = nodes[node];
@@ -95,21 +109,35 @@ bool ColumnGather::append_binary(const ArrowArray& array, Rows rows, size_t coun
     if (total != 0) std::memcpy(out.second + bytes, data + begin, total);
     bytes += total;
   } else {
+    // Strings are copied in steps of 16 bytes while that does not read past the end of the buffer.
+    constexpr uint64_t kStep = 16;
+    StreamWriter writer(out.second + bytes);
+    uint8_t* cursor = writer.begin();
+    const uint8_t* const limit = writer.limit();
+    uint64_t end = bytes;
     for (size_t j = 0; j < count; ++j) {
       const int64_t row = rows[j];
-      if (Rows::kNullable && row < 0) {
-        out_offsets[j] = static_cast<Offset>(bytes);
-        continue;
+      if (!Rows::kNullable || row >= 0) {
+        const Offset from = offsets[row];
+        const Offset size = offsets[row + 1] - from;
+        end += size;
+        if (end > out.byte_capacity) break;
+        if (size <= kStep && from + kStep <= source_end) {
+          std::memcpy(cursor, data + from, kStep);
+          cursor += size;
+          if (cursor >= limit) cursor = writer.flush(cursor);
+        } else {
+          cursor = writer.put(cursor, data + from, size);
+        }
       }
-      const uint64_t from = offsets[row];
-      const uint64_t size = offsets[row + 1] - from;
-      if (bytes + size <= out.byte_capacity) {
-        copy_bytes(out.second + bytes, out.byte_capacity - bytes, data + from, source_end - from, size);
-      }
-      bytes += size;
-      out_offsets[j] = static_cast<Offset>(bytes);
+      out_offsets[j] = static_cast<Offset>(end);
     }
-    if (lacks_bytes(node, out, out.rows + count, bytes)) return false;
+    if (end > out.byte_capacity) {
+      shortage_ = {node, {out.rows + count, bytes + total_bytes(offsets, rows, count)}};
+      return false;
+    }
+    writer.finish(cursor);
+    bytes = end;
   }
   append_validity(array, rows, count, out);
   out.bytes = bytes;

@@ -7,6 +7,7 @@
 #include "sabot/batch_builder.hpp"
 #include "sabot/bits.hpp"
 #include "sabot/row_index.hpp"
+#include "sabot/streaming.hpp"
 
 namespace sabot {
 
@@ -37,18 +38,6 @@ inline int64_t dictionary_index(const void* indices, uint32_t width, int64_t row
     case 4: return static_cast<const uint32_t*>(indices)[row];
     default: return static_cast<const int64_t*>(indices)[row];
   }
-}
-
-// Copies a short string in 16-byte steps where both sides have the room for it.
-inline void copy_bytes(uint8_t* to, uint64_t room, const uint8_t* from, uint64_t readable, uint64_t bytes) noexcept {
-  constexpr uint64_t kStep = 16;
-  constexpr uint64_t kShort = 64;
-  const uint64_t rounded = (bytes + kStep - 1) & ~(kStep - 1);
-  if (bytes > kShort || rounded > room || rounded > readable) {
-    if (bytes != 0) std::memcpy(to, from, bytes);
-    return;
-  }
-  for (uint64_t i = 0; i < bytes; i += kStep) std::memcpy(to + i, from + i, kStep);
 }
 
 template <typename Rows>
@@ -99,8 +88,29 @@ void append_bools(const uint8_t* bits, Rows rows, size_t count, NodeBuffer& out)
   }
 }
 
+// A run at least this long is worth streaming: its first and last line are stored as usual.
+constexpr size_t kStreamedBytes = 4 * kLineBytes;
+
+template <size_t Width, typename Rows>
+void stream_fixed(const uint8_t* values, Rows rows, size_t count, uint8_t* to) noexcept {
+  size_t j = 0;
+  for (; reinterpret_cast<uintptr_t>(to + j * Width) % kLineBytes != 0; ++j) {
+    std::memcpy(to + j * Width, values + rows[j] * static_cast<int64_t>(Width), Width);
+  }
+  constexpr size_t kPerLine = kLineBytes / Width;
+  for (; j + kPerLine <= count; j += kPerLine) {
+    alignas(kLineBytes) uint8_t line[kLineBytes];
+    for (size_t i = 0; i < kPerLine; ++i) std::memcpy(line + i * Width, values + rows[j + i] * static_cast<int64_t>(Width), Width);
+    stream_line(to + j * Width, line);
+  }
+  for (; j < count; ++j) std::memcpy(to + j * Width, values + rows[j] * static_cast<int64_t>(Width), Width);
+}
+
 template <size_t Width, typename Rows>
 void copy_fixed(const uint8_t* values, Rows rows, size_t count, uint8_t* to) noexcept {
+  if constexpr (!Rows::kNullable) {
+    if (count * Width >= kStreamedBytes) return stream_fixed<Width>(values, rows, count, to);
+  }
   for (size_t j = 0; j < count; ++j) {
     const int64_t row = rows[j];
     if (Rows::kNullable && row < 0) {

@@ -2,11 +2,15 @@
 
 #include <algorithm>
 
+#include "sabot/streaming.hpp"
+
 namespace sabot {
 namespace {
 
-constexpr uint64_t kGrowth = 4;
+constexpr uint64_t kGrowth = 8;
 constexpr uint64_t kMinRows = 64;
+// A batch of fewer rows is laid out anew when it is full; a larger one is sealed, which copies nothing.
+constexpr uint64_t kFewRows = 1024;
 
 const Field& find_column(const Field& input, const std::string& name) {
   const auto found = std::find_if(input.children.begin(), input.children.end(), [&](const Field& f) { return f.name == name; });
@@ -119,6 +123,32 @@ RowRange rows_from(RowRange rows, size_t at) { return {rows.base + static_cast<i
 
 }  // namespace
 
+namespace {
+
+// Asks for rows [first, last) of a column before partitions take them one here, one there.
+void prefetch(const Field& field, const ArrowArray& array, int64_t first, int64_t last) {
+  const auto fetch = [](const void* buffer, uint64_t begin, uint64_t end) {
+    const auto* at = static_cast<const uint8_t*>(buffer);
+    for (uint64_t page = begin; page < end; page += kPageBytes) {
+      // A prefetch is dropped where the address's translation is not at hand, so each page is read once.
+      const uint8_t first_byte = at[page];
+      asm volatile("" : : "r"(first_byte));
+    }
+    for (; begin < end; begin += kLineBytes) __builtin_prefetch(at + begin);
+  };
+  if (field.dictionary || first == last) return;
+  const auto begin = static_cast<uint64_t>(array.offset + first);
+  const auto end = static_cast<uint64_t>(array.offset + last);
+  if (field.kind == Kind::kFixed) fetch(array.buffers[1], begin * field.width, end * field.width);
+  if (field.kind == Kind::kBinary32) {
+    const auto* offsets = static_cast<const uint32_t*>(array.buffers[1]);
+    fetch(offsets, begin * sizeof(uint32_t), end * sizeof(uint32_t));
+    fetch(array.buffers[2], offsets[begin], offsets[end]);
+  }
+}
+
+}  // namespace
+
 // Column by column, so that a column's chunk stays in the cache while all partitions take their rows from it. A
 // partition whose batch turns out too small is left for append_slowly(); its batch has not changed till then.
 template <typename Rows>
@@ -128,11 +158,18 @@ void OutputWriter::append_columns(const ArrowArray& batch, const ChunkSplit& spl
     const uint64_t count = split.starts[p + 1] - split.starts[p];
     deferred_[p] = count != 0 && !make_room(p, count);
   }
-  for (const Column& column : columns_) {
+  for (size_t c = 0; c < columns_.size(); ++c) {
+    const Column& column = columns_[c];
     const ArrowArray& array = *batch.children[column.input];
+    const bool has_next = c + 1 < columns_.size();
     for (uint32_t p = 0; p < partitions; ++p) {
       const uint32_t start = split.starts[p];
       const size_t count = split.starts[p + 1] - start;
+      if (has_next) {
+        // The next column arrives while this one's rows are stored.
+        const Column& next = columns_[c + 1];
+        prefetch(next.field, *batch.children[next.input], rows.base + start, rows.base + start + static_cast<int64_t>(count));
+      }
       if (count == 0 || deferred_[p]) continue;
       deferred_[p] = !gather_.append(column.field, array, rows_from(rows, start), count, builders_[p].nodes(), column.node);
     }
@@ -188,7 +225,7 @@ bool OutputWriter::make_room(uint32_t partition, uint64_t rows) {
   BatchBuilder& builder = builders_[partition];
   if (!builder.is_open()) open(partition, rows);
   if (builder.free_rows() >= rows) return true;
-  if (grow(builder, {0, {builder.rows() + rows, 0}}, false)) return true;
+  if (builder.rows() < kFewRows && grow(builder, {0, {builder.rows() + rows, 0}}, false)) return true;
   if (builder.rows() == 0) return false;
   seal(partition);
   open(partition, rows);
@@ -197,9 +234,9 @@ bool OutputWriter::make_room(uint32_t partition, uint64_t rows) {
 
 void OutputWriter::open(uint32_t partition, uint64_t rows) {
   const uint64_t limit = std::min(limits_.max_rows, rows_within(limits_.max_bytes));
-  // A partition that filled a batch before will fill another; a new one starts small.
-  const bool full = !partitions_[partition].segments.empty();
-  const uint64_t wanted = full ? limit : std::min(limit, std::max(rows, kMinRows));
+  // A partition starts small; one that filled batches before will fill larger ones.
+  const uint64_t likely = std::max({rows, kMinRows, partitions_[partition].rows * kGrowth});
+  const uint64_t wanted = likely * 2 > limit ? limit : likely;
   const auto capacity = capacity_for(wanted);
   builders_[partition].move_to(store_->acquire(block_bytes(shape_, capacity), overflow_), capacity);
 }
@@ -208,8 +245,10 @@ bool OutputWriter::grow(BatchBuilder& builder, const Shortage& shortage, bool be
   std::vector<NodeExtent> capacity = builder.capacity();
   if (shortage.node == 0) {
     if (shortage.need.rows > limits_.max_rows) return false;
-    uint64_t rows = std::min(limits_.max_rows, std::max(shortage.need.rows, capacity[0].rows * kGrowth));
-    if (!beyond_limit) rows = std::min(rows, rows_within(limits_.max_bytes));
+    const uint64_t limit = beyond_limit ? limits_.max_rows : std::min(limits_.max_rows, rows_within(limits_.max_bytes));
+    // Few steps, and none that ends shortly before the limit: each copies what is there.
+    uint64_t rows = std::max(shortage.need.rows, capacity[0].rows * kGrowth);
+    if (rows * 2 > limit) rows = limit;
     if (rows < shortage.need.rows) return false;
     const auto larger = capacity_for(rows);
     for (size_t i = 0; i < capacity.size(); ++i) {

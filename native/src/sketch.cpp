@@ -24,7 +24,7 @@ void HeavyHitterSketch::add(const uint64_t* hashes, size_t count) noexcept {
   if (at == count) return;
   // The phase walks, so that a period in the data does not line up with the stride for long.
   for (size_t i = at + phase_; i < count; i += kStride) vote(hashes[i], static_cast<int64_t>(kStride));
-  phase_ = (phase_ + 3) % kStride;
+  phase_ = (phase_ + 7) % kStride;
   seen_ += count - at;
 }
 

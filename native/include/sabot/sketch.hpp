@@ -28,7 +28,7 @@ class HeavyHitterSketch {
  private:
   static constexpr size_t kBuckets = 512;
   static constexpr uint64_t kExactRows = 1 << 16;
-  static constexpr uint64_t kStride = 8;
+  static constexpr uint64_t kStride = 16;
 
   struct Bucket {
     uint64_t hash = 0;
