@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sabot_planner import QueryPlan
+    from sabot_sql.catalog.writes import Write
+    from sabot_sql.coordinator import FinishedQuery
 
 Agents = int | Literal["auto"]
 Observer = Callable[[Mapping[str, Any]], None]
@@ -221,7 +223,10 @@ class Session:
         check = request.running.check
         if not statement.is_query:
             with self._gate.writing(check):
-                return self._run_single(statement, _not_a_query(statement), request)
+                written = self._write(statement, request)
+                if isinstance(written, str):
+                    return self._run_single(statement, written, request)
+                return written
         if request.config.agent_count == 1:
             return self._run_single(statement, _ONE_AGENT, request)
         with self._gate.reading(check):
@@ -230,6 +235,17 @@ class Session:
             if isinstance(planned, str):
                 return self._run_single(statement, planned, request)
             return self._run_distributed(statement, *planned, request)
+
+    def _write(self, statement: Statement, request: _Request) -> Result | str:
+        """The result of a statement that writes a query's rows; or why that query is not distributed."""
+        if request.config.agent_count == 1:
+            return _not_a_query(statement)
+        with request.running.holding(self._catalog.connection):
+            write = self._catalog.writes.prepare(statement, request.scopes)
+            if write is None:
+                return _not_a_query(statement)
+            planned = self._plan(write.query, request.config, request.scopes)
+        return planned if isinstance(planned, str) else self._run_distributed(write.query, *planned, request, write)
 
     def _plan(
         self, statement: Statement, config: SessionConfig, scopes: Sequence[Scope]
@@ -258,7 +274,14 @@ class Session:
             store = ResultStore.empty() if rows.reader is None else self._drain(rows.reader, request, borrowed=False)
         return self._single_result(request, reason, store, rows.columns, (time.monotonic() - began) * 1e3)
 
-    def _run_distributed(self, statement: Statement, plan: QueryPlan, bound: BoundQuery, request: _Request) -> Result:
+    def _run_distributed(
+        self,
+        statement: Statement,
+        plan: QueryPlan,
+        bound: BoundQuery,
+        request: _Request,
+        write: Write | None = None,
+    ) -> Result:
         from sabot_sql.coordinator import run_query  # native code, which one agent does not need
 
         running = request.running
@@ -277,13 +300,30 @@ class Session:
             except SabotSQLError as error:
                 raise self._catalog.explain_failure(error, statement) from None
             try:
-                store = self._drain(batches(finished.stream), request, borrowed=True)
+                if len(plan.output) != len(finished.columns):
+                    raise InternalError(f"planned {len(plan.output)} columns, got {len(finished.columns)}")
+                names = [column.name for column in plan.output]
+                columns: ColumnTypes = tuple(zip(names, (column.type for column in finished.columns), strict=True))
+                if write is None:
+                    store = self._drain(batches(finished.stream), request, borrowed=True)
+                else:
+                    store, columns = self._take(write, finished, names, request)
             finally:
                 finished.release()
-        if len(plan.output) != len(finished.columns):
-            raise InternalError(f"planned {len(plan.output)} columns, got {len(finished.columns)}")
-        columns = [(wanted.name, got.type) for wanted, got in zip(plan.output, finished.columns, strict=True)]
         return self._result(request, store, columns, finished.plan, finished.stats)
+
+    def _take(
+        self, write: Write, finished: FinishedQuery, names: Sequence[str], request: _Request
+    ) -> tuple[ResultStore, ColumnTypes]:
+        """What DuckDB answers once the rows are written."""
+        with (
+            request.running.interrupting(self._catalog.connection),
+            self._catalog.writes.run(write, request.scopes, finished.stream, names, finished.columns) as (
+                types,
+                reader,
+            ),
+        ):
+            return self._drain(reader, request, borrowed=False), types
 
     def _drain(self, reader: pa.RecordBatchReader, request: _Request, *, borrowed: bool) -> ResultStore:
         budget = request.config.result_bytes
