@@ -273,7 +273,7 @@ _REPLACEABLE = (
 
 
 def _windowed(node: Node, items: list[exp.Expression], names: Names) -> tuple[Node, list[exp.Expression]]:
-    """``Window`` nodes below the select list, one per PARTITION BY list; sorts by window columns are not exported."""
+    """``Window`` nodes below the select list, one per PARTITION BY list (or order, without one); sorts by window columns are not exported."""
     found: dict[str, exp.Expression] = {}
     for item in items:
         for inner in nodes(item):
@@ -286,7 +286,7 @@ def _windowed(node: Node, items: list[exp.Expression], names: Names) -> tuple[No
     partition_of: dict[tuple[str, ...], tuple[exp.Expression, ...]] = {}
     for text, window in found.items():
         partition_by = tuple(window.args.get("partition_by") or ())
-        key = tuple(to_sql(e) for e in partition_by)
+        key = tuple(to_sql(e) for e in partition_by) or _order_key(window)
         computed = Computed(names.fresh(), window)
         groups.setdefault(key, []).append(computed)
         partition_of[key] = partition_by
@@ -298,6 +298,17 @@ def _windowed(node: Node, items: list[exp.Expression], names: Names) -> tuple[No
         return edits[to_sql(inner)] if type(inner) is exp.Window else None
 
     return node, [map_nodes(item, edit) for item in items]
+
+
+def _order_key(window: exp.Expression) -> tuple[str, ...]:
+    """Windows without PARTITION BY stay apart by their order: each can then be computed over ranges of its own."""
+    order = window.args.get("order")
+    if order is None:
+        return ()
+    return tuple(
+        f"{to_sql(o.args['this'])} {bool(o.args.get('desc'))} {o.args.get('nulls_first')}"
+        for o in order.args["expressions"]
+    )
 
 
 def _project(node: Node, items: list[exp.Expression], names: Names) -> Node:

@@ -127,6 +127,11 @@ class _Checker:
                 for item in node.items:
                     names.setdefault(key_name(item.expression), set()).add(item.name)
                 return renamed(inputs[0], names)
+            case Window() if node.by_range:
+                child = node.input
+                ranged = isinstance(child, Exchange) and child.edge_type is ShuffleEdgeType.RANGE
+                _demand(ranged, node, "ranges of its order")
+                return Arbitrary()
             case Window():
                 keys = tuple(key_name(k) for k in node.partition_by)
                 _demand(satisfies(inputs[0], Clustered(keys)), node, "whole partitions in one task")

@@ -14,6 +14,7 @@ from sqlglot import exp
 from sabot_planner.column_types import ColumnTypes, width_bytes
 from sabot_planner.distribute_aggregate import place_aggregate
 from sabot_planner.distribute_join import place_join
+from sabot_planner.distribute_window import place_window
 from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
 from sabot_planner.logical import (
@@ -45,7 +46,6 @@ from sabot_planner.partitioning import (
     Clustered,
     Hashed,
     OneTask,
-    Partitioning,
     Ranged,
     Replicated,
     Single,
@@ -54,20 +54,12 @@ from sabot_planner.partitioning import (
     satisfies,
 )
 from sabot_planner.physical import Exchange, TaskScan
+from sabot_planner.placed import Placed
 from sabot_planner.plan import PlanContext
 from sabot_planner.scalars import column, column_name, key_name, nodes
 
 TOP_N_ROWS = 100_000
 """Up to so many rows ORDER BY … LIMIT is cheaper as a top-N per task than as a range shuffle."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A sub-plan with its exchanges, and where its rows are. ``local``: they are in the session's own process."""
-
-    node: Node
-    partitioning: Partitioning
-    local: bool = False
 
 
 @dataclass(slots=True)
@@ -111,7 +103,7 @@ class Distributor:
             case Aggregate():
                 return place_aggregate(self, node, parallel)
             case Window():
-                return self._window(node, parallel)
+                return place_window(self, node, parallel)
             case Sort():
                 return self._sort(node, parallel)
             case Limit():
@@ -257,16 +249,6 @@ class Distributor:
             names.setdefault(key_name(item.expression), set()).add(item.name)
         part = renamed(child.partitioning, names)
         return replace(child, node=replace_inputs(node, (child.node,)), partitioning=part)
-
-    def _window(self, node: Window, parallel: bool) -> Placed:
-        keys = node.partition_by
-        if not keys or not self.hashable(keys, node.input):
-            child = self.gather_in_order(node.input, parallel, "a window without PARTITION BY needs all rows in order")
-            return replace(child, node=replace_inputs(node, (child.node,)))
-        child = self.settled(self.place(node.input, parallel))
-        if not satisfies(child.partitioning, Clustered(tuple(key_name(k) for k in keys))):
-            child = self.hash(child, keys, "window partitions must be whole")
-        return replace(child, node=replace_inputs(node, (child.node,)))
 
     def _sort(self, node: Sort, parallel: bool) -> Placed:
         child = self.settled(self.place(node.input, parallel))

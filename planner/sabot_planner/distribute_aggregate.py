@@ -10,10 +10,11 @@ from sabot_planner.column_types import STATE
 from sabot_planner.dialect import call, function_call
 from sabot_planner.logical import Aggregate, Computed, Project
 from sabot_planner.partitioning import Clustered, Partitioning, renamed, satisfies
+from sabot_planner.placed import Placed
 from sabot_planner.scalars import column, key_name
 
 if TYPE_CHECKING:
-    from sabot_planner.distribute import Distributor, Placed
+    from sabot_planner.distribute import Distributor
 
 
 def place_aggregate(walk: Distributor, node: Aggregate, parallel: bool) -> Placed:

@@ -11,10 +11,11 @@ from sabot_planner.display import size
 from sabot_planner.logical import Join, JoinKind, Node
 from sabot_planner.operators import ShuffleEdgeType
 from sabot_planner.partitioning import Arbitrary, Hashed, Partitioning, Ranged, Replicated, Single, merge_equal
+from sabot_planner.placed import Placed
 from sabot_planner.scalars import EquiKey, equi_keys, key_name
 
 if TYPE_CHECKING:
-    from sabot_planner.distribute import Distributor, Placed
+    from sabot_planner.distribute import Distributor
 
 RIGHT_MAY_BE_COPIED = frozenset(
     {

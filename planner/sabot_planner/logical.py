@@ -219,10 +219,14 @@ class Aggregate(Unary):
 
 @dataclass(frozen=True, eq=False)
 class Window(Unary):
-    """Adds window columns that share one PARTITION BY list."""
+    """Adds window columns that share one PARTITION BY list.
+
+    ``by_range``: without PARTITION BY, each task computes its own range of the order alone; totals are added later.
+    """
 
     partition_by: tuple[exp.Expression, ...]
     items: tuple[Computed, ...]
+    by_range: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:

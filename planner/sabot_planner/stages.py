@@ -16,11 +16,12 @@ from sabot_planner.display import DisplayNames
 from sabot_planner.fragment import FragmentWriter, is_narrowing
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.labels import operator_label, operator_type
-from sabot_planner.logical import Computed, CteRef, Node, Project, Shared, SortKey, rewrite, walk
+from sabot_planner.logical import Computed, CteRef, Node, Project, Shared, rewrite, walk
 from sabot_planner.operators import Placement, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.ordering import sort_key_call
 from sabot_planner.physical import CutRef, Exchange, TaskScan
 from sabot_planner.plan import PlanSettings
-from sabot_planner.scalars import column, literal, substitute
+from sabot_planner.scalars import column, substitute
 
 _SPREADING = (ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE, ShuffleEdgeType.REBALANCE)
 
@@ -232,7 +233,7 @@ class _Cutter:
             value: exp.Expression = call("hash", *draft.hashed)
         elif node.edge_type is ShuffleEdgeType.RANGE:
             draft.partition_by = f"k_{draft.edge_id}"
-            value = _sort_key(node.sort_keys, back)
+            value = sort_key_call(node.sort_keys, back)
         else:
             return
         draft.source.extra.append(Computed(draft.partition_by, value))
@@ -285,16 +286,3 @@ def _direct_reference(node: Node) -> CutRef | None:
     while isinstance(node, Project) and is_narrowing(node):
         node = node.input
     return node if isinstance(node, CutRef) else None
-
-
-def _sort_key(keys: tuple[SortKey, ...], back: dict[str, exp.Expression]) -> exp.Expression:
-    """DuckDB's binary sort key of an ordering: its bytes compare as the rows do.
-
-    A key of at most eight bytes comes back as a BIGINT unless a text stands at its end; the text is always the same.
-    """
-    arguments: list[exp.Expression] = []
-    for key in keys:
-        nulls = "FIRST" if key.nulls_first else "LAST"
-        modifiers = f"{'DESC' if key.descending else 'ASC'} NULLS {nulls}"
-        arguments += [substitute(key.expression, back), literal(modifiers)]
-    return call("create_sort_key", *arguments, literal(""), literal("ASC NULLS LAST"))
