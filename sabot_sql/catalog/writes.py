@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
-from sabot_planner import Column
 from sabot_sql.catalog.connection import ColumnTypes, Connection, Statement
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.duckdb_errors import translate
@@ -19,6 +19,9 @@ from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.memory_tables import MemoryTables
 from sabot_sql.catalog.write_statements import CopyTo, CreateTableAs, parse_write
 from sabot_sql.errors import SabotSQLError
+
+if TYPE_CHECKING:
+    from sabot_planner import Column
 
 _ROWS = "__sabot_rows"
 _WHOLE_FILES = ("parquet", "csv", "json")

@@ -89,8 +89,8 @@ def test_a_table_has_the_names_types_and_rows_that_duckdb_gives_it(session: Sess
 def test_types_that_arrow_does_not_know_arrive(session: Session, plain: Session) -> None:
     columns = (
         "NULL AS n, (CASE WHEN k % 2 = 0 THEN 'b' ELSE 'a' END)::ENUM('b', 'a') AS e, k::HUGEINT AS h,"
-        " k::UHUGEINT AS u, {'e': 'a'::ENUM('b', 'a')} AS st, '{}'::JSON AS j, k::DECIMAL(20, 3) AS d, '101'::BIT AS bits,"
-        " uuid"
+        " k::UHUGEINT AS u, {'e': 'a'::ENUM('b', 'a')} AS st, '{}'::JSON AS j, k::DECIMAL(20, 3) AS d,"
+        " '101'::BIT AS bits, uuid"
     )
     source = "(SELECT *, '6b4f4a6e-6a4f-4a6e-8a4f-4a6e6a4f4a6e'::UUID AS uuid FROM t)"
     statement = f"CREATE TABLE x AS SELECT {columns}, sum(v) AS s FROM {source} GROUP BY ALL ORDER BY ALL"
