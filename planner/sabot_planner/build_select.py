@@ -273,7 +273,10 @@ _REPLACEABLE = (
 
 
 def _windowed(node: Node, items: list[exp.Expression], names: Names) -> tuple[Node, list[exp.Expression]]:
-    """``Window`` nodes below the select list, one per PARTITION BY list (or order, without one); sorts by window columns are not exported."""
+    """``Window`` nodes below the select list: one per PARTITION BY list or, without one, per order.
+
+    Sorts by window columns are never exported.
+    """
     found: dict[str, exp.Expression] = {}
     for item in items:
         for inner in nodes(item):

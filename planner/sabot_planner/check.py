@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlglot import exp
+
 from sabot_planner.errors import PlannerError
 from sabot_planner.logical import (
     Aggregate,
@@ -130,7 +132,10 @@ class _Checker:
             case Window() if node.by_range:
                 child = node.input
                 ranged = isinstance(child, Exchange) and child.edge_type is ShuffleEdgeType.RANGE
-                _demand(ranged, node, "ranges of its order")
+                _demand(ranged, node, "ranges")
+                orders = {_order_text(i.expression) for i in node.items} - {""}
+                wanted = ", ".join(_sort_text(k) for k in child.sort_keys)  # type: ignore[attr-defined]
+                _demand(orders == {wanted}, node, "ranges of its own order")
                 return Arbitrary()
             case Window():
                 keys = tuple(key_name(k) for k in node.partition_by)
@@ -206,6 +211,19 @@ class _Checker:
             return _Found(Single())
         _demand(first is None and node.limit is not None and not node.offset, node, "all rows in one task")
         return _Found(self.of(node.input).partitioning, node)
+
+
+def _sort_text(key: SortKey) -> str:
+    return f"{key_name(key.expression)} {key.descending} {key.nulls_first}"
+
+
+def _order_text(window: exp.Expression) -> str:
+    """The order of a window as :func:`_sort_text` writes keys; empty for a window over the whole range."""
+    order = window.args.get("order")
+    keys = order.args["expressions"] if order is not None else ()
+    return ", ".join(
+        _sort_text(SortKey(k.args["this"], bool(k.args.get("desc")), bool(k.args.get("nulls_first")))) for k in keys
+    )
 
 
 def _moved(node: Exchange) -> Partitioning:
