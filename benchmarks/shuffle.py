@@ -64,6 +64,7 @@ class Memcpy:
         self.target = np.ones(sum(len(source) for source in self.sources), np.uint8)
 
     def __call__(self) -> None:
+        """Copy once."""
         at = 0
         for source in self.sources:
             self.target[at : at + len(source)] = source
@@ -81,6 +82,7 @@ class Partition:
         return self.manager.write(self.table, [Output("q", "e", 0, 0, self.scheme)])[0]
 
     def __call__(self) -> None:
+        """Write and release."""
         self.write()
         self.manager.release("q")
 
