@@ -12,7 +12,8 @@ from tests.planner.context import FakeContext, forced
 # t: k 0…6, v unique, n with NULL, s text, g 0…2; u: k 0…8, so that some rows of either side find no partner.
 TABLES = """
 CREATE TABLE t AS
-SELECT i % 7 AS k, i AS v, (i % 5)::VARCHAR AS s, CASE WHEN i % 9 > 0 THEN i % 4 END AS n, i * 1.5::DOUBLE AS f, i % 3 AS g
+SELECT
+    i % 7 AS k, i AS v, (i % 5)::VARCHAR AS s, CASE WHEN i % 9 > 0 THEN i % 4 END AS n, i * 1.5::DOUBLE AS f, i % 3 AS g
 FROM range(200) AS r(i);
 
 CREATE TABLE u AS
@@ -30,7 +31,7 @@ SELECT TIMESTAMP '2024-01-01' + to_hours((i * 7)::INT) AS at, i % 6 AS k, i AS v
 
 @pytest.fixture(scope="package")
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect(config={"threads": 1}) as connection:
+    with duckdb.connect(config={"threads": 2}) as connection:
         connection.execute(TABLES)
         yield connection
 

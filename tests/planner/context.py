@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 import duckdb
 
@@ -46,7 +47,6 @@ class FakeContext:
     _sources: dict[tuple[str, tuple[str, ...]], SourceInfo] = field(default_factory=dict)
     _tables: dict[str, str] = field(default_factory=dict)
     _estimates: Estimates | None = None
-    _functions: dict[str, frozenset[str]] = field(default_factory=dict)
 
     # --- what tests use
 
@@ -85,10 +85,10 @@ class FakeContext:
         return tuple(row[1] for row in self._fetch(f"DESCRIBE SELECT {', '.join(expressions)} FROM {relation_sql}"))
 
     def aggregates(self) -> frozenset[str]:
-        return self._named("function_type = 'aggregate'")
+        return _functions("function_type = 'aggregate'")
 
     def volatile_functions(self) -> frozenset[str]:
-        return self._named("stability = 'VOLATILE'")
+        return _functions("stability = 'VOLATILE'")
 
     def is_collated(self) -> bool:
         return False
@@ -133,14 +133,14 @@ class FakeContext:
             self.placements.get(name, Placement.ANY),
         )
 
-    def _named(self, condition: str) -> frozenset[str]:
-        if condition not in self._functions:
-            rows = self._fetch(f"SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE {condition}")
-            self._functions[condition] = frozenset(row[0] for row in rows)
-        return self._functions[condition]
-
     def _fetch(self, sql: str) -> list[tuple[object, ...]]:
         return self.connection.execute(sql).fetchall()
+
+
+@cache
+def _functions(condition: str) -> frozenset[str]:
+    rows = duckdb.sql(f"SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE {condition}").fetchall()
+    return frozenset(row[0] for row in rows)
 
 
 def _names(described: Sequence[tuple[object, ...]]) -> set[object]:

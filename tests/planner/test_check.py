@@ -1,6 +1,7 @@
 """The checker stands alone: it must stop every broken plan, whatever pass of the planner broke it.
 
-A good plan is broken in every way that changes one exchange; what the checker lets through must still give DuckDB's rows.
+A good plan is broken in every way that changes one exchange; what the checker lets through must still give the rows of
+plain DuckDB.
 """
 
 from __future__ import annotations
