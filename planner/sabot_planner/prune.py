@@ -15,9 +15,11 @@ from sabot_planner.logical import (
     Filter,
     Join,
     LateralCall,
+    Limit,
     Node,
     Project,
     RecursiveCte,
+    Sample,
     SetKind,
     SetOp,
     Shared,
@@ -104,6 +106,10 @@ def _kept_aggregates(node: Aggregate, needed: set[str]) -> tuple[Computed, ...]:
     return kept if kept or node.keys else node.aggregates[:1]
 
 
+_MAY_MOVE = (Aggregate, Distinct, Join, LateralCall, Limit, Sample, Shared, Sort, Window)
+"""Nodes whose input may have to move, and then with no column more than they read."""
+
+
 def _narrowed(child: Node, needed: set[str], reader: Node) -> Node:
     """The child behind a projection to what is needed, where it still shows more and the reader would carry it."""
     if isinstance(reader, SetOp | RecursiveCte | CteRef):
@@ -111,7 +117,7 @@ def _narrowed(child: Node, needed: set[str], reader: Node) -> Node:
         if isinstance(reader, SetOp) and reader.kind is SetKind.UNION_ALL and set(child.columns) != needed:
             return _only(child, needed)
         return child
-    if not isinstance(reader, Join | Window | Distinct | Shared | LateralCall | Sort) or set(child.columns) <= needed:
+    if not isinstance(reader, _MAY_MOVE) or set(child.columns) <= needed:
         return child
     return _only(child, needed)
 
