@@ -45,6 +45,7 @@ class ProcessInstance:
         self._settings: tuple[tuple[str, str], ...] = ()
         self._paths: frozenset[str] = frozenset()
         self._attachments: frozenset[tuple[str, str]] = frozenset()
+        self._sink = ""
 
     @contextmanager
     def runner(self, context: QueryContext) -> Iterator[Runner]:
@@ -67,11 +68,14 @@ class ProcessInstance:
     def _fitting(self, context: QueryContext) -> Runner:
         paths, attachments = frozenset(context.paths), frozenset(context.attachments)
         fits = context.settings == self._settings and paths <= self._paths and attachments <= self._attachments
+        # An instance that may write serves the query that declared it and no other.
+        fits &= context.sink == self._sink
         if self._runner is None or not fits:
             self.close()
             self._settings = context.settings
             self._paths |= paths
             self._attachments |= attachments
+            self._sink = context.sink
             self._connection = self._open()
             self._runner = Runner(self._config.agent_id, self._connection, self._manager, settings_on_cursor=False)
         return self._runner
@@ -96,6 +100,7 @@ class ProcessInstance:
         for name, value in self._settings:
             connection.execute(f"SET GLOBAL {quote(name)} = {_literal(value)}")
         directories = sorted(path for path in self._paths if path.endswith("/"))
+        directories += [f"{self._sink}/"] * bool(self._sink)
         files = sorted(path for path in self._paths if not path.endswith("/"))
         connection.execute(f"SET allowed_directories = [{', '.join(map(_literal, directories))}]")
         connection.execute(f"SET allowed_paths = [{', '.join(map(_literal, files))}]")

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 import sabot_native
 from sabot_planner.operators import Column
 from sabot_planner.sql_text import quote, task_sql
+from sabot_sql.agent.guard import require_query
 from sabot_sql.agent.task_spec import (
     EdgeInput,
     EdgeOutput,
+    FileSink,
     Fragment,
     OutputReport,
     QueryContext,
     SplitReport,
     SplitSpec,
+    TaskId,
     TaskReport,
     TaskSpec,
     WriteKind,
@@ -101,7 +104,9 @@ class Runner:
         try:
             for name, value in registrations.items():
                 cursor.register(name, value)
-            relation = cursor.sql(fragment_sql(spec.fragment))
+            sql = fragment_sql(spec.fragment)
+            require_query(cursor, sql)
+            relation = cursor.sql(sql if spec.sink is None else _copy_sql(sql, spec.sink, spec.id))
             columns = tuple(Column(n, str(t)) for n, t in zip(relation.columns, relation.types, strict=True))
             if len(set(relation.columns)) != len(columns):
                 raise InternalError(f"the columns of a fragment repeat names: {', '.join(relation.columns)}")
@@ -160,6 +165,12 @@ def fragment_sql(fragment: Fragment) -> str:
     bindings += [(edge.name, (), edge_sql(edge)) for edge in fragment.edges]
     bindings += [(name, (), fragment_sql(inner)) for name, inner in fragment.chained]
     return task_sql(fragment.sql, bindings)
+
+
+def _copy_sql(sql: str, sink: FileSink, task_id: TaskId) -> str:
+    names = ", ".join(map(quote, sink.names))
+    path = _text(sink.path(task_id.task, task_id.attempt))
+    return f"COPY (SELECT * FROM ({sql}) AS rows_of_task({names})) TO {path} ({sink.options})"
 
 
 def edge_sql(edge: EdgeInput) -> str:

@@ -137,6 +137,23 @@ class EdgeOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class FileSink:
+    """Files in ``directory`` in place of rows, one per task; what a task commits then is the number of its rows.
+
+    ``options`` are those of COPY, as DuckDB reads them. ``names`` are what the columns are called in the files.
+    """
+
+    directory: str
+    extension: str
+    options: str
+    names: tuple[str, ...]
+
+    def path(self, task: int, attempt: int) -> str:
+        """Where an attempt writes: another attempt of the same task may still be writing its own file."""
+        return f"{self.directory}/part-{task:05d}.{attempt}.{self.extension}"
+
+
+@dataclass(frozen=True, slots=True)
 class TaskSpec:
     """One attempt of a task: run ``fragment`` and commit its rows to every output, or to none."""
 
@@ -144,6 +161,7 @@ class TaskSpec:
     fragment: Fragment
     outputs: tuple[EdgeOutput, ...]
     deadline_ms: int | None = None
+    sink: FileSink | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +233,8 @@ class QueryContext:
     """What an agent is told of a query before its first task.
 
     ``settings`` change answers and hold for every fragment. ``paths`` are the files and directories that fragments may
-    read; ``attachments`` are (name, database file) pairs to attach read-only.
+    read; ``attachments`` are (name, database file) pairs to attach read-only. ``sink`` is the one directory that the
+    query may write to, if any.
     """
 
     query_id: str
@@ -223,3 +242,4 @@ class QueryContext:
     settings: tuple[tuple[str, str], ...] = ()
     paths: tuple[str, ...] = ()
     attachments: tuple[tuple[str, str], ...] = ()
+    sink: str = ""

@@ -14,7 +14,7 @@ from sabot_planner.job_graph import JobGraph
 from sabot_planner.operators import Column
 from sabot_planner.plan import Mode, QueryPlan
 from sabot_sql.agent.pool import SESSION_AGENT, AgentPool
-from sabot_sql.agent.task_spec import KeyQuestion, QueryContext
+from sabot_sql.agent.task_spec import FileSink, KeyQuestion, QueryContext
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.exchange_rules import stored_columns
 from sabot_sql.coordinator.execution import Execution
@@ -62,13 +62,15 @@ class Cancellation(Protocol):
 class FinishedQuery:
     """An answered query. ``stream`` holds its rows, in the promised order, until :meth:`release`.
 
-    ``columns`` are the sink's, with the types that DuckDB gave them.
+    ``columns`` are the sink's, with the types that DuckDB gave them. ``attempts`` are the committed attempts of the
+    sink's tasks: those whose files count, where it wrote files.
     """
 
     stream: PartitionStream
     columns: tuple[Column, ...]
     plan: PlanSnapshot
     stats: dict[str, Any]
+    attempts: tuple[int, ...]
     _release: Callable[[], None] = field(repr=False)
 
     def release(self) -> None:
@@ -86,8 +88,9 @@ def run_query(
     cancel: Cancellation | None = None,
     deadline_ms: int | None = None,
     observer: Observer | None = None,
+    sink: FileSink | None = None,
 ) -> FinishedQuery:
-    """Run ``plan`` and return when its rows are committed.
+    """Run ``plan`` and return when its rows are committed, or with a ``sink`` when its files are written.
 
     ``observer`` gets the plan JSON at most five times a second and once at the end, in this thread.
 
@@ -105,7 +108,7 @@ def run_query(
     pool.heal()
     agents = [agent.agent_id for agent in pool.agents]
     execution = Execution(query_id, plan, agents, SESSION_AGENT, controller, adaptive=config.adaptive)
-    driver = _Driver(execution, pool, sources, sql, cancel, deadline_ms, observer)
+    driver = _Driver(execution, pool, sources, sql, cancel, deadline_ms, observer, sink)
     return driver.run()
 
 
@@ -142,7 +145,9 @@ class _Driver:
         cancel: Cancellation | None,
         deadline_ms: int | None,
         observer: Observer | None,
+        sink: FileSink | None = None,
     ) -> None:
+        self._sink = sink
         self._execution = execution
         self._query_id = execution.query_id
         self._pool = pool
@@ -161,6 +166,7 @@ class _Driver:
             settings=tuple(sources.session_settings().items()),
             paths=tuple(sources.paths()),
             attachments=tuple(sources.attachments()),
+            sink=sink.directory if sink else "",
         )
 
     def run(self) -> FinishedQuery:
@@ -200,7 +206,7 @@ class _Driver:
         for command in commands:
             match command:
                 case StartTask():
-                    spec = task_spec(command, self._sources, self._left_ms())
+                    spec = task_spec(command, self._sources, self._left_ms(), self._sink)
                     self._pool.agent(command.agent_id).submit(spec, self._events.put)
                 case SplitOutput(spec, agent_id):
                     self._pool.agent(agent_id).submit(spec, self._events.put)
@@ -286,7 +292,8 @@ class _Driver:
         first = sink.tasks[0].state
         report = first.report if isinstance(first, Finished) else None
         columns = stored_columns(sink.outputs[-1], report) if report else ()
-        return FinishedQuery(stream, columns, self._snapshot("finished"), self._stats(), self._release)
+        attempts = tuple(task.state.attempt for task in sink.tasks if isinstance(task.state, Finished))
+        return FinishedQuery(stream, columns, self._snapshot("finished"), self._stats(), attempts, self._release)
 
     def _stats(self) -> dict[str, Any]:
         tasks = [task for run in self._execution.runs.values() for task in run.tasks]

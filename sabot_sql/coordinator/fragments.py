@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sabot_sql.agent.task_spec import Fragment, ScanBinding, TaskSpec
+from sabot_sql.agent.task_spec import FileSink, Fragment, ScanBinding, TaskSpec
 from sabot_sql.coordinator.messages import StartTask
 from sabot_sql.coordinator.stages import chained_inputs
 
@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from sabot_sql.catalog.sources import SourceBinder
 
 
-def task_spec(command: StartTask, sources: SourceBinder, deadline_ms: int | None) -> TaskSpec:
-    """What the agent of ``command`` is asked to do."""
+def task_spec(
+    command: StartTask, sources: SourceBinder, deadline_ms: int | None, sink: FileSink | None = None
+) -> TaskSpec:
+    """What the agent of ``command`` is asked to do; the tasks of the last stage write the files of ``sink``."""
     fragment = _fragment(command, command.stage.stage_id, sources)
-    return TaskSpec(command.id, fragment, command.outputs, deadline_ms)
+    last = command.stage.stage_id == command.graph.sink
+    return TaskSpec(command.id, fragment, command.outputs, deadline_ms, sink if last else None)
 
 
 def _fragment(command: StartTask, operator_id: str, sources: SourceBinder) -> Fragment:
