@@ -22,7 +22,7 @@ from sabot_sql.result import Result
 from sabot_sql.result_store import ResultStore, batches
 from sabot_sql.running import RunningQuery
 from sabot_sql.scratch import Scratch
-from sabot_sql.single_plan import single_document
+from sabot_sql.single_plan import not_a_query, single_document
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +37,7 @@ Observer = Callable[[Mapping[str, Any]], None]
 _T = TypeVar("_T")
 
 _STOP_SECONDS = 5.0
+_COUNT = (("Count", "BIGINT"),)
 _ONE_AGENT = "one agent: the statement runs on DuckDB as it was written"
 
 
@@ -234,18 +235,18 @@ class Session:
                 planned = self._plan(statement, request.config, request.scopes)
             if isinstance(planned, str):
                 return self._run_single(statement, planned, request)
-            return self._run_distributed(statement, *planned, request)
+            return self._run_distributed(statement, planned, request)
 
     def _write(self, statement: Statement, request: _Request) -> Result | str:
         """The result of a statement that writes a query's rows; or why that query is not distributed."""
         if request.config.agent_count == 1:
-            return _not_a_query(statement)
+            return not_a_query(statement.kind)
         with request.running.holding(self._catalog.connection):
             write = self._catalog.writes.prepare(statement, request.scopes)
             if write is None:
-                return _not_a_query(statement)
+                return not_a_query(statement.kind)
             planned = self._plan(write.query, request.config, request.scopes)
-        return planned if isinstance(planned, str) else self._run_distributed(write.query, *planned, request, write)
+        return planned if isinstance(planned, str) else self._run_distributed(write.query, planned, request, write)
 
     def _plan(
         self, statement: Statement, config: SessionConfig, scopes: Sequence[Scope]
@@ -275,17 +276,18 @@ class Session:
         return self._single_result(request, reason, store, rows.columns, (time.monotonic() - began) * 1e3)
 
     def _run_distributed(
-        self,
-        statement: Statement,
-        plan: QueryPlan,
-        bound: BoundQuery,
-        request: _Request,
-        write: Write | None = None,
+        self, statement: Statement, planned: tuple[QueryPlan, BoundQuery], request: _Request, write: Write | None = None
     ) -> Result:
         from sabot_sql.coordinator import run_query  # native code, which one agent does not need
+        from sabot_sql.file_sinks import directory_sink
 
         running = request.running
-        with self._pools.using(request.config, running.check) as pool:
+        plan, bound = planned
+        names = [column.name for column in plan.output]
+        with (
+            self._pools.using(request.config, running.check) as pool,
+            directory_sink(write.form if write else None, names, running.query_id) as files,
+        ):
             try:
                 finished = run_query(
                     plan,
@@ -296,13 +298,16 @@ class Session:
                     cancel=running,
                     deadline_ms=running.left_ms(),
                     observer=request.observer,
+                    sink=files.sink if files else None,
                 )
             except SabotSQLError as error:
                 raise self._catalog.explain_failure(error, statement) from None
             try:
-                if len(plan.output) != len(finished.columns):
-                    raise InternalError(f"planned {len(plan.output)} columns, got {len(finished.columns)}")
-                names = [column.name for column in plan.output]
+                if files is not None:
+                    store = self._drain(files.finish(finished).to_reader(), request, borrowed=False)
+                    return self._result(request, store, _COUNT, finished.plan, finished.stats)
+                if len(names) != len(finished.columns):
+                    raise InternalError(f"planned {len(names)} columns, got {len(finished.columns)}")
                 columns: ColumnTypes = tuple(zip(names, (column.type for column in finished.columns), strict=True))
                 if write is None:
                     store = self._drain(batches(finished.stream), request, borrowed=True)
@@ -316,14 +321,9 @@ class Session:
         self, write: Write, finished: FinishedQuery, names: Sequence[str], request: _Request
     ) -> tuple[ResultStore, ColumnTypes]:
         """What DuckDB answers once the rows are written."""
-        with (
-            request.running.interrupting(self._catalog.connection),
-            self._catalog.writes.run(write, request.scopes, finished.stream, names, finished.columns) as (
-                types,
-                reader,
-            ),
-        ):
-            return self._drain(reader, request, borrowed=False), types
+        with request.running.interrupting(self._catalog.connection):
+            table, types = self._catalog.writes.run(write, request.scopes, finished.stream, names, finished.columns)
+        return self._drain(table.to_reader(), request, borrowed=False), types
 
     def _drain(self, reader: pa.RecordBatchReader, request: _Request, *, borrowed: bool) -> ResultStore:
         budget = request.config.result_bytes
@@ -385,12 +385,6 @@ class Session:
         finally:
             with self._lock:
                 self._running.pop(running.query_id, None)
-
-
-def _not_a_query(statement: Statement) -> str:
-    if statement.kind == "MULTI":
-        return "a PIVOT whose values are not listed is several statements to DuckDB"
-    return f"{statement.kind} is not a query"
 
 
 def _release(pools: Pools, catalog: Catalog, scratch: Scratch) -> None:

@@ -7,6 +7,13 @@ from typing import Any
 from sabot_sql.config import SessionConfig
 
 
+def not_a_query(kind: str) -> str:
+    """Why a statement of that kind, as DuckDB names it, is not distributed."""
+    if kind == "MULTI":
+        return "a PIVOT whose values are not listed is several statements to DuckDB"
+    return f"{kind} is not a query"
+
+
 def single_document(
     sql: str,
     reason: str,

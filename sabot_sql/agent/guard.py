@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import duckdb
@@ -34,7 +35,7 @@ def _write_within(sql: bytes) -> str | None:
     if not _WRITES.search(sql):
         return None
     tokens = [offset for offset, kind in duckdb.tokenize(sql.decode()) if kind is not duckdb.token_type.comment]
-    for before, offset in zip(tokens, tokens[1:], strict=False):
+    for before, offset in itertools.pairwise(tokens):
         word = _WRITES.match(sql, offset)
         if word and sql[before : before + 1] == b"(":
             return word[0].decode().upper()

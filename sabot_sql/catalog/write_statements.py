@@ -21,6 +21,11 @@ class CopyTo:
         listed = f" ({', '.join(options)})" if options else ""
         return f"COPY ({query}) TO {_literal(self.path)}{listed}"
 
+    def chosen(self) -> dict[str, str]:
+        """Option → its text without quotes, empty where it has none."""
+        parts = [option.split(None, 1) for option in self.option_list()]
+        return {name.upper(): rest[0].strip("'") if rest else "" for name, *rest in parts}
+
     def option_list(self) -> list[str]:
         """Each option as the user wrote it, ``FORMAT parquet``."""
         tokens = _Tokens(self.options)

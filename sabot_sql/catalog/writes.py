@@ -74,10 +74,9 @@ class Writes:
         with self._connection.lock, self._tables.objects(statement, scopes):
             return write if self._would_run(write) else None
 
-    @contextmanager
     def run(
         self, write: Write, scopes: Sequence[Scope], stream: object, names: Sequence[str], columns: Sequence[Column]
-    ) -> Iterator[tuple[ColumnTypes, pa.RecordBatchReader]]:
+    ) -> tuple[pa.Table, ColumnTypes]:
         """Write the rows of ``stream``; gives what DuckDB answers. ``names`` are the user's names of ``columns``.
 
         Raises:
@@ -88,13 +87,13 @@ class Writes:
             try:
                 main.register(_ROWS, stream)
                 try:
-                    table, types = self._run(write.form, self._select(names, columns), write.query)
+                    answer = self._run(write.form, self._select(names, columns), write.query)
                 finally:
                     main.unregister(_ROWS)
             except (duckdb.Error, pa.ArrowException, RuntimeError) as error:
                 raise translate(error, write.statement.place) from None
             self._changed(write.statement)
-            yield types, table.to_reader()
+            return answer
 
     def _run(self, form: CopyTo | CreateTableAs, select: str, query: Statement) -> tuple[pa.Table, ColumnTypes]:
         if isinstance(form, CopyTo):
@@ -163,9 +162,9 @@ def _is_writable(path: str) -> bool:
 def _complete(form: CopyTo) -> list[str]:
     """The options of a COPY; one file gets its name only once it is complete, so that nobody reads a part of it."""
     options = form.option_list()
-    chosen = {option.split(None, 1)[0].upper(): option.split(None, 1)[-1].strip("'").lower() for option in options}
+    chosen = form.chosen()
     path = Path(form.path)
     plain = "://" not in form.path and (path.is_file() or not path.exists())
-    if plain and not chosen.keys() & _NOT_ONE_FILE and chosen.get("FORMAT", "csv") in _WHOLE_FILES:
+    if plain and not chosen.keys() & _NOT_ONE_FILE and chosen.get("FORMAT", "csv").lower() in _WHOLE_FILES:
         options.append("USE_TMP_FILE true")
     return options

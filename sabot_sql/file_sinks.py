@@ -1,0 +1,116 @@
+"""A directory that the tasks of a COPY write together, and that appears only once it is complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from sabot_sql.agent.task_spec import FileSink
+from sabot_sql.catalog.write_statements import CopyTo
+from sabot_sql.coordinator import FinishedQuery
+from sabot_sql.errors import SourceError
+
+_FORMATS = ("parquet", "csv", "json")
+_COMPRESSED = {"gzip": ".gz", "zstd": ".zst"}
+# What says how DuckDB lays out files; whoever asks for one of these gets DuckDB's own way, in one writer.
+_LAYOUT = frozenset(
+    {
+        "APPEND",
+        "FILENAME_PATTERN",
+        "FILE_SIZE_BYTES",
+        "HIVE_FILE_PATTERN",
+        "OVERWRITE",
+        "OVERWRITE_OR_IGNORE",
+        "PARTITION_BY",
+        "RETURN_FILES",
+        "RETURN_STATS",
+        "ROW_GROUPS_PER_FILE",
+        "USE_TMP_FILE",
+        "WRITE_EMPTY_FILE",
+        "WRITE_PARTITION_COLUMNS",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySink:
+    """``sink`` writes to a hidden directory beside ``target``."""
+
+    sink: FileSink
+    target: Path
+
+    def finish(self, finished: FinishedQuery) -> pa.Table:
+        """Let the files of the committed attempts appear, all at once; gives what a COPY answers.
+
+        Raises:
+            SourceError: something is there by now.
+        """
+        directory = Path(self.sink.directory)
+        kept = {
+            Path(self.sink.path(i, n)): f"part-{i:05d}.{self.sink.extension}" for i, n in enumerate(finished.attempts)
+        }
+        counts = pa.RecordBatchReader.from_stream(finished.stream).read_all()
+        try:
+            for path in directory.iterdir():
+                if path not in kept:
+                    path.unlink()
+            for path, name in kept.items():
+                path.rename(directory / name)
+            directory.rename(self.target)
+        except OSError as error:
+            raise SourceError(f"cannot write {self.target}: {error.strerror}", code="FILE_NOT_WRITTEN") from None
+        return pa.table({"Count": pa.array([sum(counts.column(0).to_pylist())], pa.int64())})
+
+
+@contextmanager
+def directory_sink(form: object, names: Sequence[str], query_id: str) -> Iterator[DirectorySink | None]:
+    """The sink of a COPY with PER_THREAD_OUTPUT to a directory that is new or empty; None for any other statement.
+
+    Whatever is not finished when this closes is removed.
+    """
+    target = _target(form)
+    options = form.chosen() if isinstance(form, CopyTo) else {}
+    file_format = (options.get("FORMAT") or (target.suffix[1:] if target else "")).lower() or "csv"
+    distinct = len({name.lower() for name in names}) == len(names)
+    if target is None or file_format not in _FORMATS or options.keys() & _LAYOUT or not distinct:
+        yield None
+        return
+    directory = target.parent / f".{target.name}.{query_id}.tmp"
+    try:
+        directory.mkdir()
+    except OSError:
+        yield None
+        return
+    try:
+        yield DirectorySink(_sink(form, directory, file_format, names), target)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _target(form: object) -> Path | None:
+    if not isinstance(form, CopyTo) or "://" in form.path or form.path.startswith("~"):
+        return None
+    if form.chosen().get("PER_THREAD_OUTPUT", "false").lower() not in ("", "true", "1"):
+        return None
+    target = Path(os.path.abspath(form.path))  # noqa: PTH100  a link stays what it is
+    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+        return None
+    return target
+
+
+def _sink(form: object, directory: Path, file_format: str, names: Sequence[str]) -> FileSink:
+    assert isinstance(form, CopyTo)
+    chosen = form.chosen()
+    left_out = ("PER_THREAD_OUTPUT", "FILE_EXTENSION", "FORMAT")
+    options = [o for o in form.option_list() if o.split(None, 1)[0].upper() not in left_out]
+    extension = chosen.get("FILE_EXTENSION", "")
+    if not extension:
+        packed = "" if file_format == "parquet" else _COMPRESSED.get(chosen.get("COMPRESSION", "").lower(), "")
+        extension = file_format + packed
+    return FileSink(str(directory), extension, ", ".join([f"FORMAT {file_format}", *options]), tuple(names))
