@@ -40,6 +40,7 @@ from sabot_planner.partitioning import (
     Hashed,
     Partitioning,
     Ranged,
+    Replicated,
     Single,
     Sorted,
     merge_equal,
@@ -62,12 +63,12 @@ def check(root: Node) -> None:
 
 def spreads(node: Node) -> bool:
     """Whether the node's rows are spread over several tasks of its stage."""
-    return not isinstance(_Checker().of(node).partitioning, Single)
+    return not isinstance(_Checker().of(node).partitioning, _WHOLE)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Where a node's rows are; ``Single`` is whole in each task of the stage.
+    """Where a node's rows are: ``Replicated`` in every task of the stage, ``Single`` in its only task.
 
     ``unfinished`` is the node of a first phase whose second phase has not come yet.
     """
@@ -121,7 +122,7 @@ class _Checker:
             case CteRef():
                 return _unplaced(inputs[0])
             case Values() | Nothing() | RecursiveRef():
-                return Single()
+                return Replicated()
             case Filter() | LateralCall() | Shared():
                 return inputs[0]
             case Project():
@@ -146,7 +147,7 @@ class _Checker:
             case SetOp():
                 return _set_operation(node, inputs)
             case Sample() | RecursiveCte():
-                _demand(all(isinstance(i, Single) for i in inputs), node, "all rows in one task")
+                _demand(all(isinstance(i, _WHOLE) for i in inputs), node, "all rows in one task")
                 return Single()
             case _:
                 raise PlannerError(f"nobody knows where the rows of a {type(node).__name__} are")
@@ -193,7 +194,7 @@ class _Checker:
         if first is not None:
             alike = isinstance(first, Sort) and _same_order(first.keys, node.keys) and _covers(first, node)
             _demand(alike, node, "the order of its first phase")
-        if isinstance(self.of(node.input).partitioning, Single):
+        if isinstance(self.of(node.input).partitioning, _WHOLE):
             return _Found(Single())
         if node.limit is not None:
             _demand(first is None and node.offset == 0, node, "all rows in one task")
@@ -207,7 +208,7 @@ class _Checker:
         first = self._first_phase(node)
         if first is not None:
             _demand(isinstance(first, Limit) and _covers(first, node), node, "the rows of its first phase")
-        if isinstance(self.of(node.input).partitioning, Single):
+        if isinstance(self.of(node.input).partitioning, _WHOLE):
             return _Found(Single())
         _demand(first is None and node.limit is not None and not node.offset, node, "all rows in one task")
         return _Found(self.of(node.input).partitioning, node)
@@ -227,7 +228,9 @@ def _order_text(window: exp.Expression) -> str:
 
 
 def _moved(node: Exchange) -> Partitioning:
-    if node.gather or node.edge_type is ShuffleEdgeType.BROADCAST:
+    if node.edge_type is ShuffleEdgeType.BROADCAST:
+        return Replicated()
+    if node.gather:
         return Single()
     if node.edge_type is ShuffleEdgeType.HASH:
         _demand(bool(node.keys), node, "keys")
@@ -236,7 +239,7 @@ def _moved(node: Exchange) -> Partitioning:
 
 
 def _unplaced(part: Partitioning) -> Partitioning:
-    return part if isinstance(part, Single) else Arbitrary()
+    return Single() if isinstance(part, _WHOLE) else Arbitrary()
 
 
 def _covers(first: Sort | Limit, second: Sort | Limit) -> bool:
@@ -254,15 +257,18 @@ def _same_order(one: tuple[SortKey, ...], two: tuple[SortKey, ...]) -> bool:
 
 
 def _join(node: Join, left: Partitioning, right: Partitioning) -> Partitioning:
-    if isinstance(left, Single) and isinstance(right, Single):
-        return Single()
+    if isinstance(left, _WHOLE) and isinstance(right, _WHOLE):
+        return left if isinstance(left, Single) else right
     keys, _ = equi_keys(node.condition, frozenset(node.left.columns), frozenset(node.right.columns))
     pairs = [(key_name(k.left), key_name(k.right)) for k in keys]
-    if isinstance(right, Single):
+    # What only one task has would be missing in the others.
+    alone = isinstance(left, Single) or isinstance(right, Single)
+    _demand(not alone, node, "the side that is in one task copied to all")
+    if isinstance(right, Replicated):
         # Every task of the stage has the right side whole, so its unmatched rows must not come out.
         _demand(node.kind not in _RIGHT_PRESERVED, node, "the right side not copied")
         return merge_equal(left, pairs) if node.kind is JoinKind.INNER else left
-    if isinstance(left, Single):
+    if isinstance(left, Replicated):
         _demand(node.kind not in _LEFT_PRESERVED, node, "the left side not copied")
         return merge_equal(right, pairs) if node.kind is JoinKind.INNER else right
     if node.kind is JoinKind.MARK:
@@ -300,9 +306,9 @@ def _keys(part: Partitioning) -> tuple[frozenset[str], ...]:
 
 
 def _set_operation(node: SetOp, parts: list[Partitioning]) -> Partitioning:
-    whole = [isinstance(p, Single) for p in parts]
+    whole = [isinstance(p, _WHOLE) for p in parts]
     if all(whole):
-        return Single()
+        return Single() if Single() in parts else Replicated()
     _demand(not any(whole), node, "all branches spread, or none: one of them would be read by every task")
     if node.kind is SetKind.UNION_ALL:
         return Arbitrary()
@@ -323,6 +329,8 @@ def _demand(holds: bool, node: Node, wanted: str) -> None:
     if not holds:
         raise PlannerError(f"the plan's {type(node).__name__} needs {wanted}")
 
+
+_WHOLE = (Single, Replicated)
 
 _LEFT_PADDED = frozenset({JoinKind.RIGHT, JoinKind.FULL, JoinKind.ASOF_RIGHT, JoinKind.ASOF_FULL})
 _RIGHT_PADDED = frozenset({JoinKind.LEFT, JoinKind.FULL, JoinKind.SINGLE, JoinKind.ASOF_LEFT, JoinKind.ASOF_FULL})
