@@ -200,3 +200,69 @@ def sorts(draw: st.DrawFn) -> str:
     listed = ", ".join(key + draw(st.sampled_from(["", " DESC", " NULLS FIRST", " DESC NULLS LAST"])) for key in keys)
     limit = draw(st.sampled_from(["", "", " LIMIT 3", " LIMIT 5 OFFSET 2", " LIMIT 40%"]))
     return f"SELECT id, {', '.join(keys)} FROM {draw(relations())} AS r ORDER BY {listed}{limit}"
+
+
+LISTED = "id, k, g, h, d, f, s, t"
+
+
+@st.composite
+def _steps(draw: st.DrawFn, source: str, other: str) -> str:
+    """One operation on ``source``, and perhaps on ``other``, that has the columns of both again."""
+    key = draw(st.sampled_from(["k", "h", "s", "f", "d", "t", "g"]))
+    keys = draw(st.sampled_from([key, key, f"{key}, g"]))
+    kind = draw(st.sampled_from(["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]))
+    first, second = draw(st.sampled_from(KEY_PAIRS))
+    mixed = ", ".join(f"{draw(st.sampled_from('xy'))}.{c}" for c in ("g", "h", "d", "f", "s", "t"))
+    test = draw(st.sampled_from(["k > 0", "s IS NOT NULL", "f = f", "g <> 1"]))
+    half = draw(st.sampled_from(["SEMI", "ANTI"]))
+    x, y = f"{source} AS x", f"{other} AS y"
+    on = f"x.{first} = y.{second}"
+    return draw(
+        st.sampled_from(
+            [
+                f"SELECT * FROM {x} WHERE {test}",
+                f"SELECT coalesce(x.id, 0) * 1000 + coalesce(y.id, 0), x.k, {mixed} FROM {x} {kind} {y} ON {on}",
+                f"SELECT x.id, coalesce(x.k, y.k), {mixed} FROM {x} {kind} {y} USING (id)",
+                f"SELECT x.* FROM {x} {half} JOIN {y} ON {on}",
+                f"SELECT min(id), max(k), max(g), sum(h), max(d), min(f), max(s), max(t) FROM {x} GROUP BY {keys}",
+                f"SELECT min(id), k, count(*), count(DISTINCT {key}), sum(d), max(f), min(s), max(t) FROM {x} GROUP BY k",
+                f"SELECT x.* REPLACE (row_number() OVER (PARTITION BY {keys} ORDER BY id)::SMALLINT AS g) FROM {x}",
+                f"SELECT x.* REPLACE (sum(k) OVER (PARTITION BY {keys})::BIGINT AS h) FROM {x}",
+                f"SELECT * FROM {x} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY id DESC) = 1",
+                f"SELECT DISTINCT ON ({keys}) * FROM {x} ORDER BY {keys}, id",
+                f"SELECT * FROM {x} UNION SELECT * FROM {y}",
+                f"SELECT * FROM {x} UNION ALL SELECT * REPLACE (id + 50000 AS id) FROM {y}",
+                f"SELECT * FROM {x} EXCEPT SELECT * FROM {y}",
+                f"SELECT * FROM {x} WHERE {first} IN (SELECT {second} FROM {y})",
+                f"SELECT * FROM {x} WHERE {first} NOT IN (SELECT {second} FROM {y} WHERE g > 1)",
+                f"SELECT * FROM {x} WHERE NOT EXISTS (SELECT 1 FROM {y} WHERE {on} AND y.id <> x.id)",
+                f"SELECT x.* REPLACE ((SELECT count(*) FROM {y} WHERE {on}) AS h) FROM {x}",
+                f"SELECT * FROM {x} ORDER BY {key}, id LIMIT 7",
+            ]
+        )
+    )
+
+
+@st.composite
+def nested(draw: st.DrawFn) -> str:
+    """A query of several operations on each other, some of them on a part that is used twice."""
+    parts: list[str] = []
+    names = ["a", "b"]
+    for number in range(draw(st.integers(1, 4))):
+        source, other = draw(st.sampled_from([*names, names[-1]])), draw(st.sampled_from(names))
+        parts.append(f"w{number}({LISTED}) AS ({draw(_steps(source, other))})")
+        names.append(f"w{number}")
+    last = names[-1]
+    final = draw(
+        st.sampled_from(
+            [
+                f"SELECT * FROM {last}",
+                f"SELECT id, k, f, s FROM {last} ORDER BY k, s DESC",
+                f"SELECT k, count(*), sum(d), min(s) FROM {last} GROUP BY k",
+                f"SELECT count(*), sum(h), max(f), count(DISTINCT s) FROM {last}",
+                f"SELECT x.id, y.id FROM {last} AS x JOIN {last} AS y ON x.k = y.k",
+                f"SELECT g, s, count(*) FROM {last} GROUP BY ROLLUP (g, s)",
+            ]
+        )
+    )
+    return f"WITH {', '.join(parts)} {final}"

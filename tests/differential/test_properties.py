@@ -27,6 +27,7 @@ KINDS = {
     "set operations": generated.set_operations(),
     "subqueries": generated.subqueries(),
     "sorts": generated.sorts(),
+    "nested queries": generated.nested(),
 }
 
 
