@@ -86,17 +86,31 @@ class AgentPool:
 
         Raises:
             AgentError: it did not start.
+            SessionClosed: the pool was closed, before or meanwhile.
         """
         if self._closed:
             raise SessionClosed("the session is closed")
-        (new,) = self._start(1)
+        try:
+            (new,) = self._start(1)
+        except (sabot_native.NativeError, OSError) as error:
+            if self._closed:
+                raise SessionClosed("the session was closed") from None
+            raise AgentError(f"no agent starts in the place of {agent_id}: {error}", agent=agent_id) from None
+        if not self._take_in(new, agent_id):
+            new.close()
+            raise SessionClosed("the session was closed")
+        return new
+
+    def _take_in(self, new: Agent, agent_id: str) -> bool:
         with self._lock:
+            if self._closed:
+                return False  # close() has seen all agents that it will end
             for old in [agent for agent in self._agents if agent.agent_id == agent_id]:
                 self._agents.remove(old)
                 if isinstance(old, ProcessAgent):
                     self._lost.append(old)
             self._agents.append(new)
-        return new
+        return True
 
     def heal(self) -> None:
         """Replace the agents that died since; for the time between queries.

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sabot_sql.agent import process_agent
+from sabot_sql.agent.agent import Agent
 from sabot_sql.agent.pool import start_agents
 from sabot_sql.agent.process_agent import ProcessAgent, agent_directories
 from sabot_sql.agent.process_instance import InstanceConfig
@@ -32,7 +33,7 @@ from sabot_sql.agent.task_spec import (
 from sabot_sql.agent.wire import Frame
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.config import parse_config
-from sabot_sql.errors import AgentError
+from sabot_sql.errors import AgentError, SessionClosed
 
 SESSION = """
 import sys, time
@@ -190,3 +191,27 @@ def test_a_killed_process_answers_for_its_work(agent: ProcessAgent) -> None:
     assert isinstance(outcome, TaskFailure)
     assert outcome.kind is FailureKind.AGENT_DIED
     assert "killed by signal 9" in outcome.error.message
+
+
+def test_an_agent_that_starts_while_its_pool_closes_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse_config(agents=1, isolation="process", memory_limit="128MiB", threads=1, spill_directory=tmp_path)
+    connection = Connection(config, str(tmp_path / "duckdb"))
+    started: list[ProcessAgent] = []
+    with start_agents(config, connection.main) as pool:
+        (first,) = pool.agents
+        start = pool._start
+
+        def start_and_close(count: int) -> list[Agent]:
+            new = start(count)
+            started.extend(agent for agent in new if isinstance(agent, ProcessAgent))
+            pool.close()
+            return new
+
+        monkeypatch.setattr(pool, "_start", start_and_close)
+        with pytest.raises(SessionClosed):
+            pool.replace(first.agent_id)
+        assert [agent._process.poll() is None for agent in started] == [False]
+        monkeypatch.undo()
+        with pytest.raises(SessionClosed):
+            pool.replace(first.agent_id)
+    connection.close()
