@@ -225,7 +225,7 @@ def _steps(draw: st.DrawFn, source: str, other: str) -> str:
                 f"SELECT x.id, coalesce(x.k, y.k), {mixed} FROM {x} {kind} {y} USING (id)",
                 f"SELECT x.* FROM {x} {half} JOIN {y} ON {on}",
                 f"SELECT min(id), max(k), max(g), sum(h), max(d), min(f), max(s), max(t) FROM {x} GROUP BY {keys}",
-                f"SELECT min(id), k, count(*), count(DISTINCT {key}), sum(d), max(f), min(s), max(t) FROM {x} GROUP BY k",
+                f"SELECT min(id), k, count(*), count(DISTINCT {key}), sum(d), max(f), s, max(t) FROM {x} GROUP BY k, s",
                 f"SELECT x.* REPLACE (row_number() OVER (PARTITION BY {keys} ORDER BY id)::SMALLINT AS g) FROM {x}",
                 f"SELECT x.* REPLACE (sum(k) OVER (PARTITION BY {keys})::BIGINT AS h) FROM {x}",
                 f"SELECT * FROM {x} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY id DESC) = 1",
