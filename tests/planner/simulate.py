@@ -146,11 +146,13 @@ class Simulation:
     def _read(self, edge: ShuffleEdge, graph: JobGraph, task: Task) -> pa.Table:
         written = replace(edge, partitions=self._partitions[edge.edge_id])
         read = task_input(written, task, graph.operator(edge.source).parallelism)
-        return pa.concat_tables(
+        parts = [
             self._parts[edge.edge_id, producer, partition]
             for producer in read.producers
             for partition in range(read.first_partition, read.last_partition)
-        )
+        ]
+        # Where there are fewer partitions than tasks, some read nothing, but of the right types.
+        return pa.concat_tables([self._parts[edge.edge_id, 0, 0].slice(0, 0), *parts])
 
     def _rows(self, result: pa.Table, types: tuple[tuple[str, str], ...]) -> Rows:
         self.connection.register("__result", result)
