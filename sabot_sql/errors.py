@@ -25,6 +25,9 @@ from typing import Any
 
 _EXCERPT_CHARACTERS = 120
 
+FRAGMENT_FAILED = "FRAGMENT_FAILED"
+"""Code of an ``AgentError`` whose agent lives: the fragment failed there for a reason that is not the user's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -265,3 +268,9 @@ def _error_types(base: type[SabotSQLError]) -> dict[str, type[SabotSQLError]]:
     for derived in base.__subclasses__():
         types |= _error_types(derived)
     return types
+
+
+def reason_in_short(error: SabotSQLError) -> str:
+    """One line of what went wrong, an agent's own words first."""
+    said = getattr(error, "remote_message", None) or error.message
+    return f"{said.splitlines()[0]}"

@@ -14,7 +14,18 @@ from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Parameters, Statement
 from sabot_sql.catalog.frames import Scope, caller_scopes
 from sabot_sql.config import SessionConfig
-from sabot_sql.errors import BindError, InternalError, QueryCancelled, QueryTimeout, SabotSQLError, SessionClosed
+from sabot_sql.errors import (
+    FRAGMENT_FAILED,
+    AgentError,
+    BindError,
+    InternalError,
+    QueryCancelled,
+    QueryError,
+    QueryTimeout,
+    SabotSQLError,
+    SessionClosed,
+    reason_in_short,
+)
 from sabot_sql.gate import Gate
 from sabot_sql.plan_view import Plan
 from sabot_sql.pools import Pools
@@ -235,7 +246,13 @@ class Session:
                 planned = self._plan(statement, request.config, request.scopes)
             if isinstance(planned, str):
                 return self._run_single(statement, planned, request)
-            return self._run_distributed(statement, planned, request)
+            try:
+                return self._run_distributed(statement, planned, request)
+            except (QueryError, InternalError, AgentError) as error:
+                if isinstance(error, AgentError) and error.code != FRAGMENT_FAILED:
+                    raise  # agents died: the same rows would be too much for this process too
+                # The last rung: the user's own statement on DuckDB, which fails as well where the fault is the user's.
+                return self._run_single(statement, f"it failed on several agents: {reason_in_short(error)}", request)
 
     def _write(self, statement: Statement, request: _Request) -> Result | str:
         """The result of a statement that writes a query's rows; or why that query is not distributed."""
@@ -256,12 +273,15 @@ class Session:
             return _ONE_AGENT
         if self._catalog.connection.in_transaction:
             return "inside a transaction, whose changes other connections do not see"
-        from sabot_planner import Mode, plan_query  # and sqlglot with it, which one agent does not need
+        from sabot_planner import Mode, PlannerError, plan_query  # and sqlglot, which one agent does not need
 
         with self._catalog.bind(statement, scopes, config) as bound:
             if isinstance(bound, str):
                 return bound
-            plan = plan_query(bound.exported_sql, bound.sources)
+            try:
+                plan = plan_query(bound.exported_sql, bound.sources)
+            except PlannerError as error:
+                return f"it could not be planned: {error}"
         return plan.reason if plan.mode is Mode.SINGLE else (plan, bound)
 
     def _check(self, statement: Statement, scopes: Sequence[Scope]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sabot_planner.errors import PlannerError
 from sabot_planner.execution_graph import ExecutionGraph, Task, TaskInput, to_execution_graph
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.operators import (
@@ -33,6 +34,7 @@ __all__ = [
     "Placement",
     "PlanContext",
     "PlanSettings",
+    "PlannerError",
     "QueryPlan",
     "RangeSplit",
     "ScanInput",

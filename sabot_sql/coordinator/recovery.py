@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sabot_sql.agent.task_spec import FailureKind, TaskFailure, WriteKind
 from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import Finished, Running, StageRun, TaskRecord, Waiting
-from sabot_sql.errors import AgentError, SabotSQLError
+from sabot_sql.errors import FRAGMENT_FAILED, AgentError, SabotSQLError
 
 MAX_ATTEMPTS = 4
 MAX_AGENT_DEATHS = 2
@@ -98,4 +98,5 @@ def shown_error(failure: TaskFailure) -> SabotSQLError:
         task=task_id.task,
         attempt=task_id.attempt,
         remote_message=failure.error.message,
+        code=FRAGMENT_FAILED,
     )
