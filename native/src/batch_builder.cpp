@@ -12,8 +12,8 @@ NodeExtent extent(const NodeBuffer& node) { return {node.committed_rows, node.co
 
 }  // namespace
 
-void BatchBuilder::move_to(Block block, const std::vector<NodeExtent>& capacity) {
-  uint8_t* at = block.data() + shape_->header_bytes();
+void BatchBuilder::move_to(Block block, const std::vector<NodeExtent>& capacity, uint64_t stagger) {
+  uint8_t* at = block.data() + shape_->header_bytes() + stagger;
   const auto place = [&](uint8_t*& buffer, uint64_t used, uint64_t size) {
     if (used != 0 && buffer != nullptr) std::memcpy(at, buffer, used);
     buffer = at;

@@ -11,6 +11,8 @@ constexpr uint64_t kGrowth = 8;
 constexpr uint64_t kMinRows = 64;
 // A batch of fewer rows is laid out anew when it is full; a larger one is sealed, which copies nothing.
 constexpr uint64_t kFewRows = 1024;
+// A smaller block cannot spare a page.
+constexpr uint64_t kMinStaggeredBytes = 32 * 1024;
 
 const Field& find_column(const Field& input, const std::string& name) {
   const auto found = std::find_if(input.children.begin(), input.children.end(), [&](const Field& f) { return f.name == name; });
@@ -238,7 +240,18 @@ void OutputWriter::open(uint32_t partition, uint64_t rows) {
   const uint64_t likely = std::max({rows, kMinRows, partitions_[partition].rows * kGrowth});
   const uint64_t wanted = likely * 2 > limit ? limit : likely;
   const auto capacity = capacity_for(wanted);
-  builders_[partition].move_to(store_->acquire(block_bytes(shape_, capacity), overflow_), capacity);
+  lay_out(builders_[partition], capacity);
+}
+
+// The open batches of all partitions are alike, and blocks start at pages: unstaggered, the places where a column of each
+// partition is being written would all fall into the same few sets of the first-level cache.
+void OutputWriter::lay_out(BatchBuilder& builder, const std::vector<NodeExtent>& capacity) {
+  constexpr uint64_t kLinesPerPage = kPageBytes / kLineBytes;
+  constexpr uint64_t kOddStep = 23;
+  const uint64_t bytes = block_bytes(shape_, capacity);
+  const auto partition = static_cast<uint64_t>(&builder - builders_.data());
+  const uint64_t stagger = bytes < kMinStaggeredBytes ? 0 : partition * kOddStep % kLinesPerPage * kLineBytes;
+  builder.move_to(store_->acquire(bytes + stagger, overflow_), capacity, stagger);
 }
 
 bool OutputWriter::grow(BatchBuilder& builder, const Shortage& shortage, bool beyond_limit) {
@@ -263,7 +276,7 @@ bool OutputWriter::grow(BatchBuilder& builder, const Shortage& shortage, bool be
   }
   const uint64_t bytes = block_bytes(shape_, capacity);
   if (bytes > limits_.max_bytes && !beyond_limit) return false;
-  builder.move_to(store_->acquire(bytes, overflow_), capacity);
+  lay_out(builder, capacity);
   return true;
 }
 

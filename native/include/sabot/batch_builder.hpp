@@ -37,8 +37,9 @@ class BatchBuilder {
  public:
   explicit BatchBuilder(const BatchShape& shape) : shape_(&shape), nodes_(shape.size()) {}
 
-  // Lays the batch out anew in `block`, keeping its rows.
-  void move_to(Block block, const std::vector<NodeExtent>& capacity);
+  // Lays the batch out anew in `block`, keeping its rows. The buffers start `stagger` bytes, a multiple of 64, later than
+  // they could.
+  void move_to(Block block, const std::vector<NodeExtent>& capacity, uint64_t stagger);
 
   [[nodiscard]] bool is_open() const noexcept { return static_cast<bool>(block_); }
   [[nodiscard]] uint64_t rows() const noexcept { return nodes_[0].committed_rows; }

@@ -61,6 +61,7 @@ class OutputWriter {
   bool make_room(uint32_t partition, uint64_t rows);
   void open(uint32_t partition, uint64_t rows);
   bool grow(BatchBuilder& builder, const Shortage& shortage, bool beyond_limit);
+  void lay_out(BatchBuilder& builder, const std::vector<NodeExtent>& capacity);
   void seal(uint32_t partition);
 
   [[nodiscard]] std::vector<NodeExtent> capacity_for(uint64_t rows) const;
