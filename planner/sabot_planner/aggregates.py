@@ -29,8 +29,13 @@ _REAGGREGATED = {
     "bit_and": "bit_and",
     "bit_or": "bit_or",
     "bit_xor": "bit_xor",
-    "any_value": "any_value",
 }
+_IN_ORDER = frozenset({"any_value", "first", "last", "arbitrary"})
+"""What they give depends on the order of the rows: parts are put together in the order of the tasks."""
+
+_LISTS = frozenset({"list", "array_agg", "string_agg", "group_concat", "listagg"})
+"""They keep the order of their rows, which DuckDB gives them as the source has it."""
+
 _COUNTS = frozenset({"count", "count_star", "count_if", "countif"})
 _STATES = frozenset(
     [
@@ -83,11 +88,11 @@ class TwoPhase:
     final: Computed
 
 
-def two_phase(aggregate: Computed, argument_types: tuple[str, ...], result_type: str) -> TwoPhase | None:
+def two_phase(aggregate: Computed, argument_types: tuple[str, ...], result_type: str, ordinal: str) -> TwoPhase | None:
     """The two phases of one aggregate call, None where its rows must travel.
 
     ``argument_types`` and ``result_type`` are DuckDB's; a state is read back by the exact signature, or DuckDB stops
-    with an internal error.
+    with an internal error. ``ordinal`` is the column that numbers the partial rows in task order.
     """
     node = aggregate.expression
     found = function_call(node)
@@ -108,6 +113,9 @@ def two_phase(aggregate: Computed, argument_types: tuple[str, ...], result_type:
             final = exp.Coalesce(this=final, expressions=[exp.Literal(this="0", is_string=False)])
         final = exp.Cast(this=final, to=data_type(result_type))
         return TwoPhase((Computed(partial_name, node),), Computed(aggregate.name, final))
+    if name in _IN_ORDER and node.args.get("filter") is None:
+        first = exp.Cast(this=in_order(call(name, part), ordinal), to=data_type(result_type))
+        return TwoPhase((Computed(partial_name, node),), Computed(aggregate.name, first))
     if name not in _STATES or any(_untransportable(t) for t in argument_types):
         return None
     state = exp.Anonymous(**{**node.args, "export_state": True})
@@ -123,6 +131,26 @@ def two_phase(aggregate: Computed, argument_types: tuple[str, ...], result_type:
 def _untransportable(type_text: str) -> bool:
     # An ENUM or UNION inside a state comes back from Arrow as another type, and the signature no longer fits.
     return type_text.startswith(("ENUM", "UNION", "STRUCT", "MAP", "VARIANT")) or type_text.endswith("]")
+
+
+def depends_on_order(aggregate: Computed) -> bool:
+    """Whether the aggregate's value depends on the order of its rows, which it does not fix itself."""
+    found = function_call(aggregate.expression)
+    return (
+        found is not None and found[0] in _IN_ORDER | _LISTS and aggregate.expression.args.get("order") is None
+    ) and not aggregate.expression.args.get("distinct")
+
+
+def in_order(aggregate: exp.Expression, ordinal: str) -> exp.Expression:
+    """The aggregate call over its rows in the order of the column ``ordinal``."""
+    order = exp.Order(expressions=[exp.Ordered(this=column(ordinal), desc=False, nulls_first=False)])
+    return exp.Anonymous(**{**aggregate.args, "order": order})
+
+
+def is_in_order(aggregate: Computed) -> bool:
+    """Whether its parts are put together in the order of the tasks, so that one without rows must be silent."""
+    found = function_call(aggregate.expression)
+    return found is not None and found[0] in _IN_ORDER
 
 
 def describe(aggregate: Computed) -> str:

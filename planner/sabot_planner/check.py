@@ -47,7 +47,7 @@ from sabot_planner.partitioning import (
     renamed,
     satisfies,
 )
-from sabot_planner.physical import CutRef, Exchange, Nothing, TaskScan
+from sabot_planner.physical import CutRef, Exchange, Nothing, Numbered, TaskScan
 from sabot_planner.scalars import EquiKey, equi_keys, key_name
 
 
@@ -94,6 +94,8 @@ class _Checker:
 
     def _derive(self, node: Node) -> _Found:
         match node:
+            case Numbered():
+                return self.of(node.input)
             case Exchange():
                 found = self.of(node.input)
                 return _Found(_moved(node), found.unfinished)
@@ -158,7 +160,8 @@ class _Checker:
         """The unfinished phase that ``node`` reads over an exchange."""
         (child,) = node.inputs
         found = self.of(child)
-        _demand(found.unfinished is None or isinstance(child, Exchange), node, "an exchange between two phases")
+        moved = child.input if isinstance(child, Numbered) else child
+        _demand(found.unfinished is None or isinstance(moved, Exchange), node, "an exchange between two phases")
         return found.unfinished
 
     def _aggregate(self, node: Aggregate) -> _Found:

@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sabot_planner.aggregates import TwoPhase, describe, two_phase
+from sabot_planner.aggregates import (
+    TwoPhase,
+    depends_on_order,
+    describe,
+    in_order,
+    is_in_order,
+    two_phase,
+)
 from sabot_planner.column_types import STATE
 from sabot_planner.dialect import call, function_call
-from sabot_planner.logical import Aggregate, Computed, Project
+from sabot_planner.logical import Aggregate, Computed, Node, Project
 from sabot_planner.partitioning import Clustered, Partitioning, renamed, satisfies
+from sabot_planner.physical import Exchange, Numbered
 from sabot_planner.placed import Placed
 from sabot_planner.scalars import column, key_name
 
@@ -33,9 +41,29 @@ def place_aggregate(walk: Distributor, node: Aggregate, parallel: bool) -> Place
     if keys and hashable and node.grouping_sets is None:
         moved = walk.hash(child, keys, f"{_whole_group(walk, node)} needs its whole group")
         part = _through_groups(moved.partitioning, node)
-        return replace(moved, node=replace(node, input=moved.node), partitioning=part)
+        return replace(moved, node=_in_source_order(walk, node, moved.node), partitioning=part)
     gathered = walk.gather_rows(child, f"{_whole_group(walk, node)} cannot be combined from parts")
-    return replace(gathered, node=replace(node, input=gathered.node))
+    return replace(gathered, node=_in_source_order(walk, node, gathered.node))
+
+
+def _in_source_order(walk: Distributor, node: Aggregate, moved: Node) -> Aggregate:
+    """The aggregate over rows that have moved: lists and the like take them in the order of the source.
+
+    A task reads its edge in the order of the producers, but DuckDB's threads do not aggregate it in that order.
+    """
+    if not isinstance(moved, Exchange) or not any(map(depends_on_order, node.aggregates)):
+        return replace(node, input=moved)
+    ordinal = _ordinal(walk, node)
+    aggregates = tuple(
+        Computed(a.name, in_order(a.expression, ordinal)) if depends_on_order(a) else a for a in node.aggregates
+    )
+    return replace(node, input=Numbered(moved, ordinal), aggregates=aggregates)
+
+
+def _ordinal(walk: Distributor, node: Aggregate) -> str:
+    name = f"{node.aggregates[0].name}o"
+    walk.types.learn({name: "BIGINT"})
+    return name
 
 
 def _through_groups(part: Partitioning, node: Aggregate) -> Partitioning:
@@ -67,7 +95,7 @@ def _phases(walk: Distributor, node: Aggregate) -> list[TwoPhase] | None:
         found = function_call(aggregate.expression)
         arguments = found[1] if found is not None else []
         argument_types = walk.types.of_expressions(arguments, node.input) if arguments else ()
-        one = two_phase(aggregate, argument_types, types[aggregate.name])
+        one = two_phase(aggregate, argument_types, types[aggregate.name], _ordinal(walk, node))
         if one is None:
             return None
         phases.append(one)
@@ -80,7 +108,7 @@ def _whole_group(walk: Distributor, node: Aggregate) -> str:
         found = function_call(aggregate.expression)
         arguments = found[1] if found is not None else []
         argument_types = walk.types.of_expressions(arguments, node.input) if arguments else ()
-        if two_phase(aggregate, argument_types, types[aggregate.name]) is None:
+        if two_phase(aggregate, argument_types, types[aggregate.name], "") is None:
             return describe(aggregate)
     return "GROUP BY"
 
@@ -94,7 +122,7 @@ def _in_two_phases(walk: Distributor, node: Aggregate, child: Placed, phases: li
         if set_id is not None:
             set_id.args.pop("schema")
             groupings = (*groupings, Computed(f"{node.keys[0].name}g", set_id))
-    speaks = any(_may_be_silent(a) for a in node.aggregates) and not node.keys
+    speaks = any(map(is_in_order, node.aggregates)) and not node.keys
     partial = replace(
         node, input=child.node, aggregates=partial_columns, groupings=groupings, partial=True, having_rows=speaks
     )
@@ -114,14 +142,11 @@ def _in_two_phases(walk: Distributor, node: Aggregate, child: Placed, phases: li
     else:
         moved = walk.gather(placed, "one partial result of each task")
     finals = tuple(phase.final for phase in phases)
-    final = Aggregate(moved.node, final_keys, finals)
+    parts: Node = moved.node
+    if any(map(is_in_order, node.aggregates)):
+        parts = Numbered(parts, _ordinal(walk, node))
+    final = Aggregate(parts, final_keys, finals)
     if groupings == node.groupings and not groupings:
         return replace(moved, node=final)
     wanted = tuple(Computed(name, column(name)) for name in node.columns)
     return replace(moved, node=Project(final, wanted))
-
-
-def _may_be_silent(aggregate: Computed) -> bool:
-    # any_value over partial results must not see the NULL of a task that had no rows.
-    found = function_call(aggregate.expression)
-    return found is not None and found[0] == "any_value"

@@ -36,7 +36,7 @@ from sabot_planner.logical import (
     Values,
     Window,
 )
-from sabot_planner.physical import Nothing
+from sabot_planner.physical import Nothing, Numbered
 from sabot_planner.scalars import column_name, nodes
 
 _JOIN_SQL = {
@@ -141,6 +141,10 @@ class FragmentWriter:
         match node:
             case Values():
                 return self._values(node)
+            case Numbered():
+                block = self._open(node.input)
+                number = f"row_number() OVER () AS {node.name}"
+                return replace(block, columns=node.columns, select=[*node.input.columns, number])
             case Nothing():
                 items = [f"CAST(NULL AS {t}) AS {n}" for n, t in zip(node.names, node.types, strict=True)]
                 return Block(self.block(node.witness).relation(), node.names, select=items, where=["false"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
-from sabot_planner.logical import CteRef, Node, Scan, Shared, SortKey
+from sabot_planner.logical import CteRef, Node, Scan, Shared, SortKey, Unary
 from sabot_planner.operators import Decided, RangeSplit, ShuffleEdgeType
 
 
@@ -42,6 +42,17 @@ class Exchange(Node):
     @property
     def columns(self) -> tuple[str, ...]:
         return self.input.columns
+
+
+@dataclass(frozen=True, eq=False)
+class Numbered(Unary):
+    """The input's rows with their ordinal, as each task reads them, in the column ``name``."""
+
+    name: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.input.columns, self.name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from sabot_planner.adapt import AdaptivePlan, initial_graph
 from sabot_planner.build import build
 from sabot_planner.check import check
 from sabot_planner.clustering import choose_splits
-from sabot_planner.column_types import ColumnTypes
+from sabot_planner.column_types import STATE, ColumnTypes
 from sabot_planner.dialect import function_call
 from sabot_planner.display import DisplayNames
 from sabot_planner.distribute import Distributor, refuse_fragile
@@ -60,6 +60,7 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
     walker = Distributor(context, types, Estimator(context, logical), width, splits)
     try:
         refuse_fragile({c.name: c.type for c in output})
+        _refuse_states(logical, types)
         _refuse_collated_sets(logical, context, types)
         placed = walker.place(logical)
     except Undistributable as error:
@@ -102,6 +103,12 @@ def _refuse_volatile(root: Node, context: PlanContext) -> None:
                 found = function_call(inner)
                 if found is not None and found[0] in volatile:
                     raise Undistributable(f"{found[0]}() is volatile")
+
+
+def _refuse_states(root: Node, types: ColumnTypes) -> None:
+    """Aggregate states that the user asked for: their signature is known to nobody but DuckDB's binder."""
+    if any(STATE in text for node in walk(root) for text in types.of(node).values()):
+        raise Undistributable("an aggregate state does not survive between agents")
 
 
 def _refuse_collated_sets(root: Node, context: PlanContext, types: ColumnTypes) -> None:
