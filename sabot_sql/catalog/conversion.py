@@ -17,6 +17,9 @@ from sabot_sql.catalog.duckdb_errors import translate
 # Types whose default Arrow form is not the one that keeps every value.
 _LOSSY_TYPES = re.compile(r"\b(U?HUGEINT|UUID|BIT|JSON|TIME WITH TIME ZONE|ENUM)\b")
 
+# Types that DuckDB names but does not read: they stay as Arrow brings them.
+_UNWRITABLE = re.compile(r"\(\)|\bAGGREGATE_STATE\b")
+
 # Rows keep their order, and leave in the form that people who call DuckDB themselves get.
 _CONVERSION_SETTINGS = {"preserve_insertion_order": "true", "arrow_lossless_conversion": "false"}
 
@@ -73,7 +76,7 @@ def quote_name(name: str) -> str:
 
 
 def _cast(column: str, found: str, wanted: str) -> str:
-    return column if found == wanted else f"CAST({column} AS {wanted})"
+    return column if found == wanted or _UNWRITABLE.search(wanted) else f"CAST({column} AS {wanted})"
 
 
 def _without_texts(type_name: str) -> str:
