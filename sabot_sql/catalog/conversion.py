@@ -18,7 +18,7 @@ from sabot_sql.catalog.duckdb_errors import translate
 _LOSSY_TYPES = re.compile(r"\b(U?HUGEINT|UUID|BIT|JSON|TIME WITH TIME ZONE|ENUM)\b")
 
 # Types that DuckDB names but does not read: they stay as Arrow brings them.
-_UNWRITABLE = re.compile(r"\(\)|\bAGGREGATE_STATE\b")
+_UNWRITABLE = re.compile(r"\b(TUPLE|STRUCT)\b(?!\()|\bAGGREGATE_STATE\b")
 
 # Rows keep their order, and leave in the form that people who call DuckDB themselves get.
 _CONVERSION_SETTINGS = {"preserve_insertion_order": "true", "arrow_lossless_conversion": "false"}
