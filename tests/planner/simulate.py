@@ -29,11 +29,15 @@ from tests.support.compare import Rows
 
 @dataclass(slots=True)
 class Simulation:
-    """One run of a plan; ``plan`` is the revised one at the end, ``facts`` what was measured of each edge."""
+    """One run of a plan; ``plan`` is the revised one at the end, ``facts`` what was measured of each edge.
+
+    ``bytes_factor`` makes every measurement so many times larger than it is.
+    """
 
     context: FakeContext
     plan: QueryPlan
     adaptive: bool = True
+    bytes_factor: int = 1
     facts: dict[str, EdgeFacts] = field(default_factory=dict)
     _types: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     _parts: dict[tuple[str, int, int], pa.Table] = field(default_factory=dict)
@@ -141,6 +145,7 @@ class Simulation:
                 rows[partition] += part.num_rows
                 sizes[partition] += part.nbytes
         self._partitions[edge.edge_id] = count
+        sizes = [size * self.bytes_factor for size in sizes]
         self.facts[edge.edge_id] = EdgeFacts(sum(rows), sum(sizes), tuple(rows), tuple(sizes))
 
     def _read(self, edge: ShuffleEdge, graph: JobGraph, task: Task) -> pa.Table:

@@ -13,7 +13,7 @@ from tests.planner.context import FakeContext, describe
 from tests.support.tpch.data import queries, tpch, views
 
 QUERIES = queries()
-SIXTH = 10_000
+LARGE = 10_000
 """Rows of scale factor 100 from data of 0.01."""
 
 
@@ -30,7 +30,7 @@ def plans(tables: duckdb.DuckDBPyConnection) -> dict[str, QueryPlan]:
     return {name: planned(tables, name, 4) for name in QUERIES}
 
 
-def planned(tables: duckdb.DuckDBPyConnection, name: str, agents: int, factor: int = SIXTH) -> QueryPlan:
+def planned(tables: duckdb.DuckDBPyConnection, name: str, agents: int, factor: int = LARGE) -> QueryPlan:
     context = FakeContext(tables, agents=agents, factor=factor, fixed=frozenset({"nation", "region"}))
     return context.plan(QUERIES[name])
 
