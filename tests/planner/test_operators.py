@@ -1,0 +1,278 @@
+"""Windows, orders, limits, set operations, shared and recursive expressions: DuckDB's rows over several tasks."""
+
+from __future__ import annotations
+
+import pytest
+
+from sabot_planner import Mode, Placement, PlanSettings, ShuffleEdgeType
+from tests.planner.context import FakeContext, describe
+from tests.planner.simulate import Simulation
+from tests.support.compare import assert_same, difference
+from tests.support.oracle import fetch
+
+
+def check(context: FakeContext, sql: str, *, ordered: bool = False) -> str:
+    """Demand DuckDB's rows; gives the plan as text."""
+    plan = context.plan(sql)
+    assert plan.job_graph is not None, describe(plan)
+    assert plan.job_graph.ordered is ordered
+    expected, actual = fetch(context.connection, sql), Simulation(context, plan).run()
+    found = difference(expected, actual, [1] * len(expected.rows) if ordered else None)
+    assert found is None, f"{found}\n{describe(plan)}"
+    return describe(plan)
+
+
+# --- windows
+
+WINDOWS = {
+    "keys": "SELECT k, v, sum(v) OVER (PARTITION BY k ORDER BY v), rank() OVER (PARTITION BY k ORDER BY g) FROM t",
+    "expression": "SELECT v, lag(v) OVER (PARTITION BY k + g ORDER BY v) FROM t",
+    "NULL keys": "SELECT v, row_number() OVER (PARTITION BY n ORDER BY v) FROM t",
+    "two lists": "SELECT v, sum(v) OVER (PARTITION BY k), count(*) OVER (PARTITION BY g, s) FROM t",
+    "over groups": "SELECT k, sum(sum(v)) OVER (PARTITION BY k), g FROM t GROUP BY k, g",
+    "qualify": "SELECT k, v FROM t QUALIFY row_number() OVER (PARTITION BY k ORDER BY v DESC) <= 2",
+    "filter": "SELECT v, sum(v) FILTER (g = 1) OVER (PARTITION BY k ORDER BY v) FROM t",
+    "frame": "SELECT v, avg(v) OVER (PARTITION BY k ORDER BY v ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING) FROM t",
+    "ignore nulls": "SELECT v, last_value(n IGNORE NULLS) OVER (PARTITION BY k ORDER BY v) FROM t",
+}
+GLOBAL_WINDOWS = {
+    "row_number": "SELECT v, row_number() OVER (ORDER BY v DESC) FROM t",
+    "ties": "SELECT v, rank() OVER (ORDER BY g, k), dense_rank() OVER (ORDER BY g, k) FROM t",
+    "one value": "SELECT v, rank() OVER (ORDER BY v * 0), count(*) OVER (ORDER BY v * 0) FROM t",
+    "NULL order": "SELECT v, row_number() OVER (ORDER BY n NULLS FIRST, v), rank() OVER (ORDER BY n NULLS"
+    " FIRST, v) FROM t",
+    "running sums": "SELECT v, sum(v) OVER (ORDER BY v), sum(n) OVER (ORDER BY v), count(n) OVER (ORDER BY v) FROM t",
+    "NULL at first": "SELECT w, sum(CASE WHEN w > 40 THEN w END) OVER (ORDER BY w) FROM u",
+    "running extremes": "SELECT v, min(n) OVER (ORDER BY v DESC), max(s) OVER (ORDER BY v DESC) FROM t",
+    "NaN": "SELECT v, min(x) OVER (ORDER BY v), max(x) OVER (ORDER BY v) FROM"
+    " (SELECT v, CASE WHEN v % 50 = 3 THEN 'nan'::DOUBLE ELSE f END AS x FROM t)",
+    "decimals": "SELECT v, sum(v::DECIMAL(9, 2)) OVER (ORDER BY v) FROM t",
+    "peers": "SELECT v, sum(v) OVER (ORDER BY g RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) FROM t",
+    "rows": "SELECT v, sum(v) OVER (ORDER BY v ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) FROM t",
+    "lag": "SELECT v, lag(v) OVER (ORDER BY v), lead(v, 2) OVER (ORDER BY v) FROM t",
+    "ntile": "SELECT v, ntile(7) OVER (ORDER BY v), cume_dist() OVER (ORDER BY v), percent_rank() OVER (ORDER"
+    " BY v) FROM t",
+    "whole": "SELECT v, sum(v) OVER (), count(*) OVER () FROM t",
+    "two orders": "SELECT v, row_number() OVER (ORDER BY v), rank() OVER (ORDER BY k) FROM t",
+    "no rows": "SELECT v, row_number() OVER (ORDER BY v) FROM t WHERE v * 7 % 5 = 9",
+    "above a join": "SELECT t.v, u.w, row_number() OVER (ORDER BY t.v, u.w) FROM t JOIN u ON t.k = u.k",
+    "above a group by": "SELECT k, rank() OVER (ORDER BY sum(v) DESC) FROM t GROUP BY k",
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_by_key(context: FakeContext, name: str) -> None:
+    plan = check(context, WINDOWS[name])
+    assert plan.startswith("distributed"), plan
+
+
+@pytest.mark.parametrize("name", GLOBAL_WINDOWS)
+def test_windows_over_all_rows(context: FakeContext, name: str) -> None:
+    check(context, GLOBAL_WINDOWS[name])
+
+
+def test_a_window_on_the_join_key_needs_no_second_shuffle(context: FakeContext) -> None:
+    plan = check(context, "SELECT t.v, sum(u.w) OVER (PARTITION BY t.k) FROM t JOIN u ON t.k = u.k")
+    assert plan.count("HASH(") == 2, plan
+
+
+# --- order and limit
+
+
+@pytest.mark.parametrize(
+    "order",
+    ["v", "v DESC", "k, v", "k DESC, v DESC", "n NULLS FIRST, v", "n DESC NULLS LAST, v", "s, v", "s DESC, v % 7, v",
+     "f, v", "[k, g], v", "{'a': s, 'b': k} DESC, v", "s COLLATE NOCASE, v", "g::TINYINT, v::SMALLINT", "(v % 3"
+    " = 0), v",
+     "TIMESTAMP '2024-01-01' + to_hours(v::INT)"],
+)  # fmt: skip
+def test_rows_come_in_order_over_ranges(context: FakeContext, order: str) -> None:
+    plan = check(context, f"SELECT v, k, s FROM t ORDER BY {order}", ordered=True)
+    assert "RANGE(" in plan
+
+
+@pytest.mark.parametrize("order", ["k", "s DESC", "n NULLS FIRST"])
+def test_equal_rows_of_an_order_stay_together_and_whole(context: FakeContext, order: str) -> None:
+    sql = f"SELECT {order.partition(' ')[0]} FROM t ORDER BY {order}"
+    check(context, sql, ordered=True)
+
+
+@pytest.mark.parametrize(
+    "limit", ["LIMIT 1", "LIMIT 7", "LIMIT 7 OFFSET 5", "OFFSET 190", "LIMIT 500", "LIMIT 10 OFFSET 195"]
+)
+def test_the_first_rows_of_an_order(context: FakeContext, limit: str) -> None:
+    check(context, f"SELECT v, s FROM t ORDER BY s, v DESC {limit}", ordered=True)
+
+
+def test_a_large_limit_is_taken_from_the_ranges(context: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sabot_planner.distribute.TOP_N_ROWS", 3)
+    plan = check(context, "SELECT v FROM t ORDER BY v DESC LIMIT 20 OFFSET 3", ordered=True)
+    assert "RANGE(" in plan
+
+
+def test_a_share_of_the_rows_is_gathered(context: FakeContext) -> None:
+    plan = check(context, "SELECT v FROM t ORDER BY v LIMIT 5%", ordered=True)
+    assert plan.startswith("partly: LIMIT by percent")
+
+
+@pytest.mark.parametrize("limit", ["LIMIT 5", "LIMIT 17 OFFSET 60", "OFFSET 180"])
+def test_a_limit_without_order_takes_the_first_rows(context: FakeContext, limit: str) -> None:
+    """DuckDB keeps the order of insertion; so do tasks that are read in the order of their slices."""
+    check(context, f"SELECT v FROM t WHERE v % 3 = 0 {limit}" if "180" not in limit else f"SELECT v FROM t {limit}")
+
+
+def test_a_limit_over_union_all_takes_branch_by_branch(context: FakeContext) -> None:
+    check(context, "SELECT * FROM (SELECT v FROM t UNION ALL SELECT w FROM u) LIMIT 150")
+    check(context, "SELECT * FROM (SELECT w FROM u UNION ALL SELECT v FROM t) LIMIT 70 OFFSET 50")
+
+
+def test_an_ordered_subquery_feeds_an_ordered_list(context: FakeContext) -> None:
+    check(context, "SELECT list(v) FROM (SELECT v FROM t ORDER BY s, v DESC)")
+
+
+# --- sets, distinct, shared and recursive expressions
+
+SETS = {
+    "union": "SELECT k, g FROM t UNION SELECT k, w FROM u",
+    "union all": "SELECT k, s FROM t UNION ALL SELECT k, name FROM small",
+    "union of one row": "SELECT k, s FROM t UNION ALL SELECT 7, 'x'",
+    "union by name": "SELECT k, v FROM t UNION ALL BY NAME SELECT w AS v, s FROM u",
+    "except": "SELECT k, n FROM t EXCEPT SELECT k, n FROM u",
+    "except all": "SELECT k FROM t EXCEPT ALL SELECT k FROM u",
+    "intersect": "SELECT n FROM t INTERSECT SELECT n FROM u",
+    "intersect all": "SELECT n FROM t INTERSECT ALL SELECT n FROM u",
+    "other types": "SELECT k::INT FROM t INTERSECT SELECT k::DECIMAL(9, 2) FROM u",
+    "nested": "(SELECT k FROM t UNION SELECT w FROM u) EXCEPT (SELECT k FROM small INTERSECT SELECT k FROM t)",
+    "distinct": "SELECT DISTINCT k, n FROM t",
+    "distinct NULL": "SELECT DISTINCT n FROM t",
+    "distinct signed zero": "SELECT count(*) FROM (SELECT DISTINCT CASE WHEN v % 2 = 0 THEN -0.0 ELSE 0.0 END FROM t)",
+    "distinct on": "SELECT DISTINCT ON (k) k, v, s FROM t ORDER BY k, v DESC",
+    "distinct on many": "SELECT DISTINCT ON (k, g) k, g, v FROM t ORDER BY k, g, v",
+}
+SHARED = {
+    "self join": "WITH c AS MATERIALIZED (SELECT k, sum(v) AS sv FROM t GROUP BY k) SELECT a.k, b.sv FROM c AS"
+    " a JOIN c AS b"
+    " ON a.k = b.k + 1",
+    "four readings": "WITH c AS MATERIALIZED (SELECT k, max(v) AS mv FROM t GROUP BY k) SELECT k FROM c UNION ALL"
+    " SELECT mv FROM c UNION ALL (SELECT max(mv) FROM c) UNION ALL (SELECT a.k FROM c AS a JOIN u ON a.mv = u.w + 150)",
+    "one of another": "WITH c AS MATERIALIZED (SELECT k, sum(v) AS sv FROM t GROUP BY k), d AS MATERIALIZED"
+    " (SELECT c.k, u.w FROM c JOIN u ON c.k = u.k) SELECT d.k, c.sv FROM d JOIN c ON d.w = c.k UNION ALL SELECT"
+    " k, w FROM d",
+    "scalar": "WITH c AS MATERIALIZED (SELECT k, v FROM t WHERE v % 3 = 0) SELECT k FROM c WHERE v > (SELECT"
+    " avg(v) FROM c)",
+    "literals": "WITH x AS MATERIALIZED (SELECT sum(q) AS sq FROM (VALUES (1), (2)) AS r(q)) SELECT v, sq FROM t, x"
+    " UNION ALL SELECT max(v), max(sq) FROM t, x",
+    "of one task": "WITH x AS MATERIALIZED (SELECT max(v) AS m FROM t) SELECT t.v FROM t, x WHERE t.v = x.m"
+    " UNION ALL SELECT m FROM x",
+}
+RECURSIVE = {
+    "numbers": "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r WHERE i < 20) SELECT t.v FROM t"
+    " JOIN r ON t.v = r.i",
+    "over a table": "WITH RECURSIVE r(k) AS (SELECT 1 UNION SELECT u.w FROM r JOIN u ON u.k = r.k) SELECT k FROM r",
+    "anchor from a table": "WITH RECURSIVE r(a, d) AS (SELECT k, 0 FROM small UNION ALL SELECT a + 1, d + 1"
+    " FROM r WHERE d < 3)"
+    " SELECT a, count(*) FROM r GROUP BY a",
+    "over an aggregate": "WITH RECURSIVE m AS (SELECT k, max(v) AS mv FROM t GROUP BY k),"
+    " r(k, d) AS (SELECT 0, 0 UNION ALL SELECT m.k, d + 1 FROM r JOIN m ON m.k = r.k + 1 WHERE d < 9) SELECT * FROM r",
+}
+ELSE = {
+    "unnest": "SELECT k, unnest([v, v + 1, NULL]) AS x FROM t",
+    "unnest in from": "SELECT t.v, q.x FROM t, unnest([t.k, t.g]) AS q(x) WHERE q.x > 1",
+    "lateral": "SELECT u.w, x.m FROM u, LATERAL (SELECT max(v) AS m FROM t WHERE t.k = u.k) AS x",
+    "pivot": "PIVOT t ON g IN (0, 1, 2) USING sum(v), count(*) GROUP BY k",
+    "unpivot": "UNPIVOT (SELECT k, v, f::BIGINT AS f FROM t) ON v, f",
+    "exists and not": "SELECT v FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k AND u.w > 50) AND k NOT IN"
+    " (SELECT k FROM small)",
+    "all": "SELECT v FROM t WHERE v > ALL (SELECT w FROM u WHERE u.k = t.k)",
+    "count of nothing": "SELECT count(*), sum(v), avg(f), min(s) FROM t WHERE v * 7 % 5 = 9",
+    "groups of nothing": "SELECT k, count(*) FROM t WHERE v * 7 % 5 = 9 GROUP BY k",
+    "limit inside": "SELECT k, count(*) FROM (SELECT * FROM t ORDER BY v DESC LIMIT 30) GROUP BY k",
+    "sample of all": "SELECT count(*) FROM t USING SAMPLE 100%",
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets(context: FakeContext, name: str) -> None:
+    check(context, SETS[name], ordered="ORDER BY" in SETS[name])
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_expressions(context: FakeContext, name: str) -> None:
+    check(context, SHARED[name])
+
+
+@pytest.mark.parametrize("name", RECURSIVE)
+def test_recursive_expressions(context: FakeContext, name: str) -> None:
+    check(context, RECURSIVE[name])
+
+
+@pytest.mark.parametrize("name", ELSE)
+def test_other_constructs(context: FakeContext, name: str) -> None:
+    check(context, ELSE[name])
+
+
+@pytest.mark.parametrize("name", ["union", "except all", "distinct", "union all"])
+def test_sources_in_the_sessions_memory(context: FakeContext, name: str) -> None:
+    context.placements = {"t": Placement.SESSION, "small": Placement.SESSION}
+    check(context, SETS[name])
+
+
+# --- the ladder
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("SELECT v, random() FROM t", "random() is volatile"),
+        ("SELECT v FROM t ORDER BY random()", "volatile"),
+        ("SELECT t.v, q.r FROM t, (VALUES (random()), (random())) AS q(r)", "volatile"),
+        ("SELECT v, uuid() FROM t", "volatile"),
+        ("SELECT 42", "reads no table"),
+        ("SELECT * FROM range(10)", "no source of the query can be split"),
+    ],
+)
+def test_what_stays_single_says_why(context: FakeContext, sql: str, reason: str) -> None:
+    plan = context.plan(sql)
+    assert plan.mode is Mode.SINGLE, describe(plan)
+    assert reason in plan.reason
+    assert plan.job_graph is None
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("SELECT median(f) FROM t", "median"),
+        ("SELECT v, sum(v) OVER () FROM t", "window"),
+        ("SELECT * FROM t POSITIONAL JOIN u", "positional"),
+        ("SELECT count(*) FROM (SELECT * FROM t USING SAMPLE 50%)", "SAMPLE"),
+        ("SELECT t.v, u.w FROM t FULL JOIN u ON t.v < u.w", "FULL"),
+        ("SELECT v FROM t LIMIT 10%", "percent"),
+    ],
+)
+def test_what_is_gathered_says_why(context: FakeContext, sql: str, reason: str) -> None:
+    plan = context.plan(sql)
+    assert plan.mode is Mode.PARTLY, describe(plan)
+    assert reason in plan.reason
+
+
+def test_a_source_that_cannot_be_cut_is_dealt_out_where_others_are_split(context: FakeContext) -> None:
+    context.whole = frozenset({"u"})
+    plan = check(context, "SELECT k FROM t UNION ALL SELECT w FROM u")
+    assert plan.startswith("distributed")
+
+
+def test_one_agent_has_one_task_of_everything(context: FakeContext) -> None:
+    context.agents, context.settings = 1, PlanSettings()
+    plan = context.plan("SELECT t.k, count(*) FROM t JOIN u ON t.k = u.k GROUP BY t.k ORDER BY 1")
+    assert plan.job_graph is not None
+    assert {o.parallelism for o in plan.job_graph.operators} == {1}
+    assert_same(fetch(context.connection, "SELECT t.k, count(*) FROM t JOIN u ON t.k = u.k GROUP BY t.k ORDER BY 1"),
+                Simulation(context, plan).run())  # fmt: skip
+
+
+def test_a_large_sort_is_cut_into_as_many_ranges_as_agents(context: FakeContext) -> None:
+    context.settings, context.factor, context.agents = PlanSettings(), 1_000_000, 4
+    plan = context.plan("SELECT v FROM t ORDER BY v")
+    assert plan.job_graph is not None
+    (edge,) = plan.job_graph.edges
+    assert (edge.edge_type, edge.bounds_partitions, edge.partitions) == (ShuffleEdgeType.RANGE, 4, 1)
