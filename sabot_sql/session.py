@@ -7,7 +7,6 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
@@ -22,46 +21,29 @@ from sabot_sql.errors import (
     QueryCancelled,
     QueryError,
     QueryTimeout,
-    SabotSQLError,
     SessionClosed,
     reason_in_short,
 )
 from sabot_sql.gate import Gate
 from sabot_sql.plan_view import Plan
 from sabot_sql.pools import Pools
+from sabot_sql.request import Observer, Request
 from sabot_sql.result import Result
-from sabot_sql.result_store import ResultStore, batches
+from sabot_sql.result_store import ResultStore
 from sabot_sql.running import RunningQuery
 from sabot_sql.scratch import Scratch
 from sabot_sql.single_plan import not_a_query, single_document
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from sabot_planner import QueryPlan
     from sabot_sql.catalog.writes import Write
-    from sabot_sql.coordinator import FinishedQuery
 
 Agents = int | Literal["auto"]
-Observer = Callable[[Mapping[str, Any]], None]
 
 _T = TypeVar("_T")
 
 _STOP_SECONDS = 5.0
-_COUNT = (("Count", "BIGINT"),)
 _ONE_AGENT = "one agent: the statement runs on DuckDB as it was written"
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """One call of ``query``: the user's whole text and how it is to be run."""
-
-    sql: str
-    config: SessionConfig
-    scopes: Sequence[Scope]
-    running: RunningQuery
-    max_rows: int | None
-    observer: Observer | None
 
 
 class Session:
@@ -139,7 +121,7 @@ class Session:
         scopes = (scope,) if scope is not None else caller_scopes()
         running = RunningQuery(f"q-{uuid.uuid4().hex[:16]}", timeout)
         config = self.config.with_agents(agents, isolation)
-        request = _Request(sql, config, scopes, running, max_rows, observer)
+        request = Request(sql, config, scopes, running, max_rows, observer)
 
         def run() -> Result:
             result = None
@@ -173,9 +155,10 @@ class Session:
 
         def run() -> Plan:
             statements = self._catalog.split(sql, params)
-            if len(statements) != 1 or not statements[0].is_query:
+            if len(statements) != 1 or not (statements[0].is_query or statements[0].is_open_pivot):
                 raise BindError("only a single query can be explained", code="NOT_A_QUERY")
-            planned = self._plan(statements[0], config, scopes)
+            with self._catalog.listed(statements[0], scopes, running.interrupting) as query:
+                planned = self._plan(query, config, scopes)
             if isinstance(planned, str):
                 self._check(statements[0], scopes)
                 return Plan(single_document(sql, planned, config, state="planned"))
@@ -231,30 +214,44 @@ class Session:
 
     # ---------------------------------------------------------------------------------------------------- internal
 
-    def _run(self, statement: Statement, request: _Request) -> Result:
+    def _run(self, statement: Statement, request: Request) -> Result:
         check = request.running.check
-        if not statement.is_query:
+        if not (statement.is_query or statement.is_open_pivot):
             with self._gate.writing(check):
-                written = self._write(statement, request)
-                if isinstance(written, str):
-                    return self._run_single(statement, written, request)
-                return written
+                return self._or_single(statement, self._write(statement, request), request)
         if request.config.agent_count == 1:
             return self._run_single(statement, _ONE_AGENT, request)
-        with self._gate.reading(check):
-            with request.running.holding(self._catalog.connection):
-                planned = self._plan(statement, request.config, request.scopes)
-            if isinstance(planned, str):
-                return self._run_single(statement, planned, request)
-            try:
-                return self._run_distributed(statement, planned, request)
-            except (QueryError, InternalError, AgentError) as error:
-                if isinstance(error, AgentError) and error.code != FRAGMENT_FAILED:
-                    raise  # agents died: the same rows would be too much for this process too
-                # The last rung: the user's own statement on DuckDB, which fails as well where the fault is the user's.
-                return self._run_single(statement, f"it failed on several agents: {reason_in_short(error)}", request)
+        running = request.running
+        with self._gate.reading(check), self._catalog.listed(statement, request.scopes, running.interrupting) as query:
+            with running.holding(self._catalog.connection):
+                planned = self._plan(query, request.config, request.scopes)
+            return self._or_single(statement, self._try(query, planned, request), request)
 
-    def _write(self, statement: Statement, request: _Request) -> Result | str:
+    def _or_single(self, statement: Statement, result: Result | str, request: Request) -> Result:
+        """The last rung: the user's own statement on DuckDB, which fails as well where the fault is the user's."""
+        return self._run_single(statement, result, request) if isinstance(result, str) else result
+
+    def _try(
+        self,
+        query: Statement,
+        planned: tuple[QueryPlan, BoundQuery] | str,
+        request: Request,
+        write: Write | None = None,
+    ) -> Result | str:
+        """The result from agents, or why there is none."""
+        if isinstance(planned, str):
+            return planned
+        from sabot_sql.distributed import run_on_agents  # native code, which one agent does not need
+
+        try:
+            answer = run_on_agents(query, planned, request, write, self._catalog, self._pools, self._scratch)
+        except (QueryError, InternalError, AgentError) as error:
+            if isinstance(error, AgentError) and error.code != FRAGMENT_FAILED:
+                raise  # agents died: the same rows would be too much for this process too
+            return f"it failed on several agents: {reason_in_short(error)}"
+        return self._result(request, answer.store, answer.columns, answer.plan, answer.stats)
+
+    def _write(self, statement: Statement, request: Request) -> Result | str:
         """The result of a statement that writes a query's rows; or why that query is not distributed."""
         if request.config.agent_count == 1:
             return not_a_query(statement.kind)
@@ -263,7 +260,7 @@ class Session:
             if write is None:
                 return not_a_query(statement.kind)
             planned = self._plan(write.query, request.config, request.scopes)
-        return planned if isinstance(planned, str) else self._run_distributed(write.query, planned, request, write)
+        return self._try(write.query, planned, request, write)
 
     def _plan(
         self, statement: Statement, config: SessionConfig, scopes: Sequence[Scope]
@@ -271,6 +268,8 @@ class Session:
         """The distributed plan of a query, or why it is not distributed."""
         if config.agent_count == 1:
             return _ONE_AGENT
+        if statement.is_open_pivot:
+            return not_a_query(statement.kind)
         if self._catalog.connection.in_transaction:
             return "inside a transaction, whose changes other connections do not see"
         from sabot_planner import Mode, PlannerError, plan_query  # and sqlglot, which one agent does not need
@@ -288,69 +287,15 @@ class Session:
         with self._catalog.checked(statement, scopes):
             pass
 
-    def _run_single(self, statement: Statement, reason: str, request: _Request) -> Result:
+    def _run_single(self, statement: Statement, reason: str, request: Request) -> Result:
         began = time.monotonic()
         connection = self._catalog.connection
         with request.running.interrupting(connection), self._catalog.run(statement, request.scopes) as rows:
-            store = ResultStore.empty() if rows.reader is None else self._drain(rows.reader, request, borrowed=False)
+            store = ResultStore.empty() if rows.reader is None else request.drain(rows.reader, self._scratch)
         return self._single_result(request, reason, store, rows.columns, (time.monotonic() - began) * 1e3)
 
-    def _run_distributed(
-        self, statement: Statement, planned: tuple[QueryPlan, BoundQuery], request: _Request, write: Write | None = None
-    ) -> Result:
-        from sabot_sql.coordinator import run_query  # native code, which one agent does not need
-        from sabot_sql.file_sinks import directory_sink
-
-        running = request.running
-        plan, bound = planned
-        names = [column.name for column in plan.output]
-        with (
-            self._pools.using(request.config, running.check) as pool,
-            directory_sink(write.form if write else None, names, running.query_id) as files,
-        ):
-            try:
-                finished = run_query(
-                    plan,
-                    pool,
-                    bound.sources,
-                    query_id=running.query_id,
-                    sql=request.sql,
-                    cancel=running,
-                    deadline_ms=running.left_ms(),
-                    observer=request.observer,
-                    sink=files.sink if files else None,
-                )
-            except SabotSQLError as error:
-                raise self._catalog.explain_failure(error, statement) from None
-            try:
-                if files is not None:
-                    store = self._drain(files.finish(finished).to_reader(), request, borrowed=False)
-                    return self._result(request, store, _COUNT, finished.plan, finished.stats)
-                if len(names) != len(finished.columns):
-                    raise InternalError(f"planned {len(names)} columns, got {len(finished.columns)}")
-                columns: ColumnTypes = tuple(zip(names, (column.type for column in finished.columns), strict=True))
-                if write is None:
-                    store = self._drain(batches(finished.stream), request, borrowed=True)
-                else:
-                    store, columns = self._take(write, finished, names, request)
-            finally:
-                finished.release()
-        return self._result(request, store, columns, finished.plan, finished.stats)
-
-    def _take(
-        self, write: Write, finished: FinishedQuery, names: Sequence[str], request: _Request
-    ) -> tuple[ResultStore, ColumnTypes]:
-        """What DuckDB answers once the rows are written."""
-        with request.running.interrupting(self._catalog.connection):
-            table, types = self._catalog.writes.run(write, request.scopes, finished.stream, names, finished.columns)
-        return self._drain(table.to_reader(), request, borrowed=False), types
-
-    def _drain(self, reader: pa.RecordBatchReader, request: _Request, *, borrowed: bool) -> ResultStore:
-        budget = request.config.result_bytes
-        return ResultStore.drain(reader, self._scratch, budget, max_rows=request.max_rows, borrowed=borrowed)
-
     def _single_result(
-        self, request: _Request, reason: str, store: ResultStore, columns: ColumnTypes, elapsed_ms: float | None
+        self, request: Request, reason: str, store: ResultStore, columns: ColumnTypes, elapsed_ms: float | None
     ) -> Result:
         document = single_document(
             request.sql,
@@ -365,7 +310,7 @@ class Session:
 
     def _result(
         self,
-        request: _Request,
+        request: Request,
         store: ResultStore,
         columns: Sequence[tuple[str, str]],
         document: Mapping[str, Any],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from sabot_sql.catalog.diagnosis import located
 from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.memory_tables import MemoryTables, ShadowedTable
+from sabot_sql.catalog.pivots import list_values
 from sabot_sql.catalog.writes import Writes
 from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.errors import SabotSQLError
@@ -24,6 +25,9 @@ from sabot_sql.scratch import Scratch
 if TYPE_CHECKING:
     from sabot_sql.catalog.catalog_facts import CatalogFacts
     from sabot_sql.catalog.query_sources import QuerySources
+
+Interruptible = Callable[[Connection], AbstractContextManager[None]]
+"""Holds a connection's lock while it is open; whoever cancels the query interrupts the connection."""
 
 # What DuckDB returns, without a row, for a statement that has nothing to say.
 _SILENT_COLUMNS = (["Count"], ["Success"])
@@ -121,6 +125,27 @@ class Catalog:
         with self.connection.lock, ExitStack() as stack:
             shadows = stack.enter_context(self._tables.shadows(statement, scopes))
             yield self._export(statement, shadows, config)
+
+    @contextmanager
+    def listed(
+        self, statement: Statement, scopes: Sequence[Scope], interruptible: Interruptible
+    ) -> Iterator[Statement]:
+        """The query that a PIVOT is whose values are not listed, and any other statement as it is.
+
+        It can be bound while this is open. Looking for the values reads the source: that is ``interruptible``.
+        """
+        if not statement.is_open_pivot:
+            yield statement
+            return
+        made: list[str] = []
+        try:
+            with interruptible(self.connection), self._tables.objects(statement, scopes):
+                query = list_values(statement, self.connection, made)
+            yield query or statement
+        finally:
+            with self.connection.lock:
+                for name in made:
+                    self.connection.main.execute(f"DROP TYPE IF EXISTS temp.{name}")
 
     @contextmanager
     def checked(self, statement: Statement, scopes: Sequence[Scope]) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -68,6 +69,11 @@ class Statement:
     def is_query(self) -> bool:
         """Whether it only reads: a SELECT in any of DuckDB's spellings."""
         return self.kind == "SELECT"
+
+    @property
+    def is_open_pivot(self) -> bool:
+        """Whether it is a query with a PIVOT whose values are not listed, which is several statements to DuckDB."""
+        return self.kind == "MULTI" and bool(re.search(r"\bPIVOT\b", self.text, re.IGNORECASE))
 
     @property
     def has_rows(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import duckdb
+from sabot_sql.catalog.statement_tokens import StatementTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class CopyTo:
 
     def option_list(self) -> list[str]:
         """Each option as the user wrote it, ``FORMAT parquet``."""
-        tokens = _Tokens(self.options)
+        tokens = StatementTokens(self.options)
         options: list[str] = []
         depth, first = 0, 1
         for position in range(tokens.end):
@@ -58,7 +58,7 @@ def parse_write(text: str) -> CopyTo | CreateTableAs | None:
 
     DuckDB's own tokenizer tells what is a word, a string or a comment.
     """
-    tokens = _Tokens(text)
+    tokens = StatementTokens(text)
     if tokens.take("COPY"):
         return _copy(tokens)
     if tokens.take("CREATE"):
@@ -66,7 +66,7 @@ def parse_write(text: str) -> CopyTo | CreateTableAs | None:
     return None
 
 
-def _copy(tokens: _Tokens) -> CopyTo | None:
+def _copy(tokens: StatementTokens) -> CopyTo | None:
     if tokens.word() == "(":
         first = tokens.position + 1
         if not tokens.skip_parentheses():
@@ -91,7 +91,7 @@ def _copy(tokens: _Tokens) -> CopyTo | None:
     return CopyTo(query, path, options) if tokens.at_end() else None
 
 
-def _create(tokens: _Tokens) -> CreateTableAs | None:
+def _create(tokens: StatementTokens) -> CreateTableAs | None:
     replaces = tokens.take("OR")
     if replaces and not tokens.take("REPLACE"):
         return None
@@ -116,73 +116,6 @@ def _create(tokens: _Tokens) -> CreateTableAs | None:
         return None
     head = f"CREATE {'OR REPLACE ' * replaces}{'TEMP ' * temporary}TABLE {target}{names} AS"
     return CreateTableAs(tokens.text_of(tokens.position, last), head, f"temp.{target}" if temporary else target)
-
-
-class _Tokens:
-    """The tokens of a statement without comments, and a place among them."""
-
-    def __init__(self, text: str) -> None:
-        self._data = text.encode()
-        found = duckdb.tokenize(text)
-        ends = [offset for offset, _ in found][1:] + [len(self._data)] * bool(found)
-        self._spans = [
-            (offset, offset + len(self._data[offset:end].rstrip()))
-            for (offset, kind), end in zip(found, ends, strict=True)
-            if kind is not duckdb.token_type.comment
-        ]
-        self.position = 0
-        self.end = len(self._spans)
-        while self.end and self.word(self.end - 1) == ";":
-            self.end -= 1
-
-    def word(self, position: int | None = None) -> str:
-        """The token at ``position``, in capitals unless it is quoted; nothing past the end."""
-        at = self.position if position is None else position
-        if not 0 <= at < len(self._spans):
-            return ""
-        first, last = self._spans[at]
-        text = self._data[first:last].decode()
-        return text if text[:1] in ("'", '"') else text.upper()
-
-    def take(self, word: str) -> bool:
-        """Step over ``word`` if it comes now."""
-        if self.position < self.end and self.word() == word:
-            self.position += 1
-            return True
-        return False
-
-    def at_end(self) -> bool:
-        """Whether only semicolons are left."""
-        return self.position >= self.end
-
-    def skip_parentheses(self) -> bool:
-        """Step over everything up to the parenthesis that closes the one here."""
-        depth = 0
-        while self.position < self.end:
-            word = self.word()
-            self.position += 1
-            depth += (word == "(") - (word == ")")
-            if depth == 0:
-                return True
-        return False
-
-    def skip_name(self) -> str | None:
-        """Step over a name with up to three parts and return it as it was written."""
-        first = self.position
-        while True:
-            word = self.word()
-            if not (word.startswith('"') or word[:1].isalpha() or word[:1] == "_"):
-                return None
-            self.position += 1
-            if not self.take("."):
-                break
-        return self.text_of(first, self.position) if self.position - first <= 5 else None
-
-    def text_of(self, first: int, last: int) -> str:
-        """The text of the tokens [first, last), with what stands between them."""
-        if first >= last:
-            return ""
-        return self._data[self._spans[first][0] : self._spans[last - 1][1]].decode()
 
 
 def _literal(text: str) -> str:
