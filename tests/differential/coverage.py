@@ -146,6 +146,8 @@ def _compare(file: str, number: int, step: Step, name: str, opened: Any, oracle:
         return Case(file, number, name, step.sql, "failed", detail=_message(error))
     elapsed_ms = (time.perf_counter() - started) * 1e3
     verdict, detail = oracle.judge(step.sql, given.rows)
+    if given.fell_back:
+        return Case(file, number, name, step.sql, "fell back", given.mode, given.reason, given.reason)
     return Case(file, number, name, step.sql, verdict, given.mode, given.reason, detail, round(elapsed_ms, 2))
 
 

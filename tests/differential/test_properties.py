@@ -59,5 +59,6 @@ def compare(sql: str, oracle: Oracle, agents: Any) -> None:
             agents.query(sql).fetchall()
         return
     found = answer(agents, sql)
+    assert not found.fell_back, f"{sql}\n{found.reason}"
     verdict, detail = oracle.judge(sql, found.rows)
     assert verdict is not Verdict.WRONG, f"{sql}\n{found.mode}: {found.reason}\n{detail}"

@@ -54,6 +54,7 @@ def _of(by_kind: dict[str, Any], configuration: str) -> Any:
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_statement(name: str, configuration: str, oracles: dict[str, Oracle], sessions: dict[str, Any]) -> None:
     given = answer(sessions[configuration], STATEMENTS[name])
+    assert not given.fell_back, f"{STATEMENTS[name]}\n{given.reason}"
     verdict, found = _of(oracles, configuration).judge(STATEMENTS[name], given.rows)
     assert verdict is not Verdict.WRONG, f"{STATEMENTS[name]}\n{given.mode}: {given.reason}\n{found}"
 

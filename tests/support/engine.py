@@ -33,6 +33,11 @@ class Answer:
     def reason(self) -> str:
         return str(self.plan["reason"])
 
+    @property
+    def fell_back(self) -> bool:
+        """Whether agents failed where one succeeded: right for a user, and a defect to a test."""
+        return self.reason.startswith(("it failed on several agents", "it could not be planned"))
+
 
 @contextmanager
 def small_slices(rows: int = 3) -> Iterator[None]:
