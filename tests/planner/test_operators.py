@@ -79,13 +79,21 @@ def test_a_window_on_the_join_key_needs_no_second_shuffle(context: FakeContext) 
 # --- order and limit
 
 
-@pytest.mark.parametrize(
-    "order",
-    ["v", "v DESC", "k, v", "k DESC, v DESC", "n NULLS FIRST, v", "n DESC NULLS LAST, v", "s, v", "s DESC, v % 7, v",
-     "f, v", "[k, g], v", "{'a': s, 'b': k} DESC, v", "s COLLATE NOCASE, v", "g::TINYINT, v::SMALLINT", "(v % 3"
-    " = 0), v",
-     "TIMESTAMP '2024-01-01' + to_hours(v::INT)"],
-)  # fmt: skip
+ORDERS = [
+    *("v", "v DESC", "k, v", "k DESC, v DESC", "n NULLS FIRST, v", "n DESC NULLS LAST, v", "s, v", "s DESC, v % 7, v"),
+    *(
+        "f, v",
+        "[k, g], v",
+        "{'a': s, 'b': k} DESC, v",
+        "s COLLATE NOCASE, v",
+        "g::TINYINT, v::SMALLINT",
+        "(v % 3 = 0), v",
+    ),
+    "TIMESTAMP '2024-01-01' + to_hours(v::INT)",
+]
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_rows_come_in_order_over_ranges(context: FakeContext, order: str) -> None:
     plan = check(context, f"SELECT v, k, s FROM t ORDER BY {order}", ordered=True)
     assert "RANGE(" in plan
