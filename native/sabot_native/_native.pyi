@@ -143,6 +143,12 @@ class ShuffleManager:
         """The memfd of the pool, owned by the manager; a peer process passes a duplicate to attach_peer()."""
     def attach_peer(self, agent_id: str, arena_fd: int, spill_directory: str | PathLike[str]) -> None:
         """Make the committed outputs of another process of this host readable here. The descriptor is duplicated."""
+    def ticket(self, manifests: Sequence[Manifest], first: int, last: int, key: Blob) -> Blob:
+        """A ticket for partitions [first, last) of outputs of one edge, sealed with the session's key."""
+    def read_ticket(self, ticket: Blob, key: Blob) -> PartitionStream:
+        """What a ticket names; raises InvalidTicket unless ticket() made it with this key."""
+    def ticket_source(self, key: Blob) -> object:
+        """A capsule through which a transport opens tickets sealed with ``key``."""
     def close(self) -> None:
         """Free everything; arrays that consumers hold stay valid."""
     def __enter__(self) -> Self: ...

@@ -6,7 +6,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libcpp cimport bool
-from libcpp.memory cimport make_shared, shared_ptr, unique_ptr
+from libcpp.memory cimport make_shared, shared_ptr
 from libcpp.string cimport string
 from libcpp.utility cimport move
 from libcpp.vector cimport vector
@@ -23,13 +23,17 @@ from sabot_native.core cimport (
     OutputSpec,
     OwnedStream,
     ReadPlan,
+    SabotTicketSource,
     StoreConfig,
     Watch,
     add_output,
     export_field,
+    kTicketSourceCapsule,
+    make_ticket_source,
     manifest_from_bytes,
     open_stream,
     rethrow_stream_error,
+    seal_ticket,
     set_exception_types,
 )
 
@@ -66,6 +70,13 @@ cdef void release_stream_capsule(object capsule) noexcept:
     if stream.release != NULL:
         stream.release(stream)
     free(stream)
+
+
+cdef void release_ticket_source_capsule(object capsule) noexcept:
+    cdef SabotTicketSource* source = <SabotTicketSource*>PyCapsule_GetPointer(capsule, kTicketSourceCapsule)
+    if source.context != NULL:
+        source.release(source.context)
+    free(source)
 
 
 cdef string text(value):
@@ -263,7 +274,7 @@ cdef class PartitionStream:
 
 
 cdef class ShuffleManager:
-    cdef unique_ptr[CppShuffleManager] manager
+    cdef shared_ptr[CppShuffleManager] manager
 
     def __cinit__(self, agent_id, *, budget_bytes, spill_directory, spill_quota_bytes=1 << 40, segment_bytes=1 << 20):
         cdef StoreConfig config
@@ -330,6 +341,22 @@ cdef class ShuffleManager:
 
     def attach_peer(self, agent_id, arena_fd, spill_directory):
         self.manager.get().attach_peer(arena_fd, os.fsencode(spill_directory))
+
+    def ticket(self, manifests, first, last, key):
+        cdef vector[ManifestPtr] pointers
+        for manifest in manifests:
+            pointers.push_back((<Manifest?>manifest).manifest)
+        return blob(seal_ticket(pointers, first, last, <bytes?>key))
+
+    def read_ticket(self, ticket, key):
+        return PartitionStream.wrap(self.manager.get().read_ticket(<bytes?>ticket, <bytes?>key))
+
+    def ticket_source(self, key):
+        cdef SabotTicketSource* source = <SabotTicketSource*>malloc(sizeof(SabotTicketSource))
+        source.context = NULL
+        capsule = PyCapsule_New(source, kTicketSourceCapsule, release_ticket_source_capsule)
+        source[0] = make_ticket_source(self.manager, <bytes?>key)
+        return capsule
 
     def close(self):
         with nogil:

@@ -140,6 +140,14 @@ cdef extern from "sabot/segment_store.hpp" namespace "sabot" nogil:
         uint64_t spill_ms
 
 
+cdef extern from "sabot/ticket_source.hpp" nogil:
+    cdef struct SabotTicketSource:
+        void (*release)(void*)
+        void* context
+
+    const char* kTicketSourceCapsule
+
+
 cdef extern from "sabot/shuffle_manager.hpp" namespace "sabot" nogil:
     cdef cppclass ManagerMetrics:
         StoreMetrics store
@@ -158,5 +166,12 @@ cdef extern from "sabot/shuffle_manager.hpp" namespace "sabot" nogil:
         void release(const string&, const string&)
         ManagerMetrics metrics()
         int arena_fd()
+        shared_ptr[ReadPlan] read_ticket(const string&, const string&) except +raise_python_error
         void attach_peer(int, const string&) except +raise_python_error
         void close()
+
+    SabotTicketSource make_ticket_source(shared_ptr[CppShuffleManager], string)
+
+
+cdef extern from "python_boundary.hpp" namespace "sabot" nogil:
+    string seal_ticket(const vector[ManifestPtr]&, uint32_t, uint32_t, const string&) except +raise_python_error

@@ -12,6 +12,7 @@
 #include "sabot/manifest.hpp"
 #include "sabot/partition_stream.hpp"
 #include "sabot/shuffle_buffer.hpp"
+#include "sabot/ticket.hpp"
 
 namespace sabot {
 
@@ -70,6 +71,21 @@ inline void add_output(std::vector<OutputSpec>& outputs, const std::string& quer
                        uint32_t attempt, const Scheme& scheme, bool all_columns, const std::vector<std::string>& columns) {
   outputs.push_back({{query_id, edge_id, task, attempt}, scheme, std::nullopt});
   if (!all_columns) outputs.back().columns = columns;
+}
+
+// A ticket for outputs of one edge.
+inline std::string seal_ticket(const std::vector<std::shared_ptr<const Manifest>>& manifests, uint32_t first, uint32_t last,
+                               const std::string& key) {
+  if (manifests.empty()) throw Error(ErrorCode::kInvalidArgument, "there is no manifest to read");
+  const OutputName& name = manifests.front()->name;
+  Ticket ticket{name.query_id, name.edge_id, {}, first, last};
+  for (const auto& manifest : manifests) {
+    if (manifest->name.query_id != name.query_id || manifest->name.edge_id != name.edge_id) {
+      throw Error(ErrorCode::kInvalidArgument, "a ticket is for outputs of one edge");
+    }
+    ticket.outputs.emplace_back(manifest->name.task, manifest->name.attempt);
+  }
+  return ticket.seal(key);
 }
 
 inline void rethrow_stream_error(const ReadPlan& plan) {

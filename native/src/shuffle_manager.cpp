@@ -153,6 +153,21 @@ std::shared_ptr<ReadPlan> ShuffleManager::read(const std::vector<ManifestPtr>& m
   return std::make_shared<ReadPlan>(manifests.front()->schema, std::move(items), std::move(watch));
 }
 
+std::shared_ptr<ReadPlan> ShuffleManager::read_ticket(std::string_view sealed, std::string_view key) {
+  const Ticket ticket = Ticket::open(sealed, key);
+  std::vector<ManifestPtr> manifests;
+  {
+    const std::lock_guard lock(mutex_);
+    check_open();
+    for (const auto& [task, attempt] : ticket.outputs) {
+      const auto found = outputs_.find(Key{ticket.query_id, ticket.edge_id, task, attempt});
+      if (found == outputs_.end()) throw Error(ErrorCode::kLost, "an output of the ticket was released");
+      manifests.push_back(found->second);
+    }
+  }
+  return read(manifests, ticket.first_partition, ticket.last_partition, {});
+}
+
 ManifestPtr ShuffleManager::split(const ManifestPtr& manifest, std::vector<std::string> bounds, uint32_t attempt) {
   if (manifest->sort_key.empty()) throw Error(ErrorCode::kInvalidArgument, "only a sampled output can be split");
   {

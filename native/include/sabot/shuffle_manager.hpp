@@ -13,6 +13,8 @@
 #include "sabot/arrow_abi.hpp"
 #include "sabot/partition_stream.hpp"
 #include "sabot/shuffle_buffer.hpp"
+#include "sabot/ticket.hpp"
+#include "sabot/ticket_source.hpp"
 
 namespace sabot {
 
@@ -35,6 +37,8 @@ class ShuffleManager {
   std::vector<ManifestPtr> write(OwnedStream stream, const std::vector<OutputSpec>& outputs, const Watch& watch);
   // Partitions [first, last) of the manifests, manifest by manifest, in the order written.
   std::shared_ptr<ReadPlan> read(const std::vector<ManifestPtr>& manifests, uint32_t first, uint32_t last, Watch watch);
+  // What a ticket sealed with `key` names. Raises Error(kTicket), or Error(kLost) for an output that is not here.
+  std::shared_ptr<ReadPlan> read_ticket(std::string_view sealed, std::string_view key);
   // Partitions a committed output that kept its sort key by `bounds`; the new output takes the old one's place.
   ManifestPtr split(const ManifestPtr& manifest, std::vector<std::string> bounds, uint32_t attempt);
   // Frees the outputs of an edge, or with an empty edge of a query, and ends writes to them that are under way.
@@ -80,5 +84,8 @@ class ShuffleManager {
   std::atomic<uint64_t> batches_{0};
   std::atomic<uint64_t> write_ns_{0};
 };
+
+// Serves tickets sealed with `key`, keeping the manager alive.
+SabotTicketSource make_ticket_source(std::shared_ptr<ShuffleManager> manager, std::string key);
 
 }  // namespace sabot

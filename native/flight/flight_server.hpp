@@ -1,0 +1,36 @@
+// Arrow Flight server over a manager's committed partitions.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "sabot/ticket_source.hpp"
+
+namespace sabot {
+
+struct FlightServerConfig {
+  std::string host;
+  int port = 0;                 // 0: any
+  std::string tls_certificate;  // PEM; empty: no TLS
+  std::string tls_key;
+};
+
+// Serves DoGet on threads of its own; every other verb is refused by Flight itself.
+class FlightServer {
+ public:
+  // Owns `source`. Raises std::runtime_error when it cannot listen.
+  FlightServer(SabotTicketSource source, const FlightServerConfig& config);
+  ~FlightServer();
+  FlightServer(const FlightServer&) = delete;
+  FlightServer& operator=(const FlightServer&) = delete;
+
+  [[nodiscard]] int port() const;
+  void shutdown();
+
+ private:
+  class Implementation;
+  std::unique_ptr<Implementation> implementation_;
+};
+
+}  // namespace sabot

@@ -1,0 +1,32 @@
+// What a reader on another host presents to fetch committed partitions: names, sealed with the session's key.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sabot/manifest.hpp"
+
+namespace sabot {
+
+using Digest = std::array<uint8_t, 32>;
+
+Digest sha256(std::string_view data);
+Digest hmac_sha256(std::string_view key, std::string_view message);
+
+struct Ticket {
+  std::string query_id;
+  std::string edge_id;
+  std::vector<std::pair<uint32_t, uint32_t>> outputs;   // (task, attempt), in the order to read
+  uint32_t first_partition = 0;
+  uint32_t last_partition = 0;
+
+  // Raises Error(kTicket) for an id that is not of the form ^[A-Za-z0-9_-]{1,64}$.
+  [[nodiscard]] std::string seal(std::string_view key) const;
+  // Raises Error(kTicket) for anything that seal() did not make with this key.
+  static Ticket open(std::string_view sealed, std::string_view key);
+};
+
+}  // namespace sabot
