@@ -1,12 +1,13 @@
 from collections.abc import Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias, final
+from typing import Protocol, Self, TypeAlias, final, type_check_only
 
 from sabot_native.output import Output
 
-Blob: TypeAlias = bytes
+_Blob: TypeAlias = bytes
 
+@type_check_only
 class ArrowStreamable(Protocol):
     """Anything that exports an Arrow C stream: a DuckDB relation, a pyarrow table or reader, a PartitionStream."""
 
@@ -82,12 +83,12 @@ class Manifest:
     def heavy(self) -> list[tuple[int, int, int]]:
         """(hash, count, error bound) of the heavy hitters of a hash scheme, heaviest first."""
     @property
-    def sample(self) -> list[Blob]:
+    def sample(self) -> list[_Blob]:
         """Keys drawn by ``Scheme.sampled``."""
-    def to_bytes(self) -> Blob:
+    def to_bytes(self) -> _Blob:
         """For another process of this host."""
     @staticmethod
-    def from_bytes(data: Blob) -> Manifest:
+    def from_bytes(data: _Blob) -> Manifest:
         """Raises CorruptSegment for anything that to_bytes() did not write."""
 
 @final
@@ -105,15 +106,15 @@ class PartitionStream:
 class ShuffleManager:
     """An agent's shuffle memory: writes and commits outputs, reads committed outputs of any agent of this host."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         agent_id: str,
         *,
         budget_bytes: int,
         spill_directory: str | PathLike[str],
         spill_quota_bytes: int = ...,
         segment_bytes: int = ...,
-    ) -> None: ...
+    ) -> Self: ...
     def write(
         self,
         stream: ArrowStreamable,
@@ -143,11 +144,11 @@ class ShuffleManager:
         """The memfd of the pool, owned by the manager; a peer process passes a duplicate to attach_peer()."""
     def attach_peer(self, agent_id: str, arena_fd: int, spill_directory: str | PathLike[str]) -> None:
         """Make the committed outputs of another process of this host readable here. The descriptor is duplicated."""
-    def ticket(self, manifests: Sequence[Manifest], first: int, last: int, key: Blob) -> Blob:
+    def ticket(self, manifests: Sequence[Manifest], first: int, last: int, key: _Blob) -> _Blob:
         """A ticket for partitions [first, last) of outputs of one edge, sealed with the session's key."""
-    def read_ticket(self, ticket: Blob, key: Blob) -> PartitionStream:
+    def read_ticket(self, ticket: _Blob, key: _Blob) -> PartitionStream:
         """What a ticket names; raises InvalidTicket unless ticket() made it with this key."""
-    def ticket_source(self, key: Blob) -> object:
+    def ticket_source(self, key: _Blob) -> object:
         """A capsule through which a transport opens tickets sealed with ``key``."""
     def close(self) -> None:
         """Free everything; arrays that consumers hold stay valid."""

@@ -1,5 +1,5 @@
 # distutils: language = c++
-# cython: language_level=3, binding=True, freethreading_compatible=False
+# cython: language_level=3, binding=True, freethreading_compatible=False, auto_pickle=False, autotestdict=False
 """The boundary to the C++ core: convert, drop the GIL, call, wrap."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
@@ -102,6 +102,8 @@ cdef vector[string] blobs(values):
 
 
 cdef class CancelToken:
+    """Ends the operations it was given to, from any thread."""
+
     cdef shared_ptr[CppCancelToken] token
 
     def __cinit__(self):
@@ -123,6 +125,8 @@ cdef Watch watch_of(CancelToken cancel, deadline_ms):
 
 
 cdef class Scheme:
+    """How a writer splits rows into partitions."""
+
     cdef CppScheme scheme
     cdef str description
 
@@ -166,6 +170,8 @@ cdef class Scheme:
 
 
 cdef class Manifest:
+    """What a task committed for one output."""
+
     cdef ManifestPtr manifest
 
     @staticmethod
@@ -243,6 +249,8 @@ cdef class Manifest:
 
 
 cdef class PartitionStream:
+    """Committed partitions as an Arrow stream, read anew by every consumer and without copying where possible."""
+
     cdef shared_ptr[ReadPlan] plan
 
     @staticmethod
@@ -274,6 +282,8 @@ cdef class PartitionStream:
 
 
 cdef class ShuffleManager:
+    """An agent's shuffle memory: writes and commits outputs, reads committed outputs of any agent of this host."""
+
     cdef shared_ptr[CppShuffleManager] manager
 
     def __cinit__(self, agent_id, *, budget_bytes, spill_directory, spill_quota_bytes=1 << 40, segment_bytes=1 << 20):
