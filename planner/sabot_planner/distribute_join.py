@@ -105,54 +105,38 @@ def _usable_keys(walk: Distributor, node: Join) -> list[EquiKey]:
 @dataclass(frozen=True, slots=True)
 class _Choice:
     cost_bytes: float
-    order: int
     placed: Placed
 
 
 def _cheapest(walk: Distributor, node: Join, left: Placed, right: Placed, keys: list[EquiKey]) -> Placed | None:
     """The way that moves the fewest bytes; where two tie, the one named first."""
     choices: list[_Choice] = []
-    left_bytes, right_bytes = walk.bytes(node.left), walk.bytes(node.right)
-    left_spread = not isinstance(left.partitioning, Single | Replicated) and not left.local
-    right_spread = not isinstance(right.partitioning, Single | Replicated) and not right.local
     if keys:
-        choices.append(_hash_both(walk, node, left, right, keys, left_bytes, right_bytes))
+        choices.append(_hash_both(walk, node, left, right, keys))
     limit = walk.context.settings.broadcast_bytes
-    forced = not keys
-    if node.kind in RIGHT_MAY_BE_COPIED and (right_bytes <= limit or forced or _is_copied(right)):
-        anchor = (
-            left
-            if left_spread
-            else walk.spread(walk.gather(left, "") if not left.local else left, "to join in parallel")
-        )
-        cost = right_bytes * walk.width + (0 if left_spread else left_bytes)
-        copied = _copy(walk, node.right, right, right_bytes, [(k.right, k.left) for k in keys], node.left)
-        choices.append(
-            _Choice(
-                0 if _is_copied(right) and left_spread else cost,
-                1,
-                replace(anchor, node=_joined(node, anchor.node, copied)),
-            )
-        )
-    if node.kind in LEFT_MAY_BE_COPIED and (left_bytes <= limit or forced or _is_copied(left)):
-        anchor = (
-            right
-            if right_spread
-            else walk.spread(walk.gather(right, "") if not right.local else right, "to join in parallel")
-        )
-        cost = left_bytes * walk.width + (0 if right_spread else right_bytes)
-        copied = _copy(walk, node.left, left, left_bytes, [(k.left, k.right) for k in keys], node.right)
-        choices.append(
-            _Choice(
-                0 if _is_copied(left) and right_spread else cost,
-                2,
-                replace(anchor, node=_joined(node, copied, anchor.node)),
-            )
-        )
+    for copied, side, kinds in ((right, node.right, RIGHT_MAY_BE_COPIED), (left, node.left, LEFT_MAY_BE_COPIED)):
+        if node.kind in kinds and (not keys or walk.bytes(side) <= limit or _is_copied(copied)):
+            choices.append(_by_copying(walk, node, left, right, keys, copy_left=copied is left))
     if not choices:
         return None
-    best = min(choices, key=lambda c: (c.cost_bytes, c.order)).placed
+    best = min(choices, key=lambda choice: choice.cost_bytes).placed
     return replace(best, partitioning=_after(node, best.partitioning, keys))
+
+
+def _by_copying(
+    walk: Distributor, node: Join, left: Placed, right: Placed, keys: list[EquiKey], *, copy_left: bool
+) -> _Choice:
+    """One side in every task, the other where it is, or dealt out where it is in one task only."""
+    copied, anchor = (left, right) if copy_left else (right, left)
+    side, other = (node.left, node.right) if copy_left else (node.right, node.left)
+    cost = 0 if _is_copied(copied) else walk.bytes(side) * walk.width
+    if anchor.local or isinstance(anchor.partitioning, Single | Replicated):
+        cost += walk.bytes(other)
+        anchor = walk.spread(anchor, "to join in parallel")
+    pairs = [(k.left, k.right) if copy_left else (k.right, k.left) for k in keys]
+    copy = _copy(walk, side, copied, pairs, other)
+    joined = _joined(node, copy, anchor.node) if copy_left else _joined(node, anchor.node, copy)
+    return _Choice(cost, replace(anchor, node=joined))
 
 
 def _is_copied(placed: Placed) -> bool:
@@ -163,14 +147,13 @@ def _copy(
     walk: Distributor,
     node: Node,
     placed: Placed,
-    size_bytes: int,
     keys: list[tuple[exp.Expression, exp.Expression]],
     other_side: Node,
 ) -> Node:
     """The side as every task reads it; ``keys`` are its join keys and those of the other side."""
     if _is_copied(placed):
         return placed.node
-    reason = f"about {size(size_bytes)}: less to copy to every task than to hash both sides"
+    reason = f"about {size(walk.bytes(node))}: less to copy to every task than to hash both sides"
     exchange = walk.broadcast(node, placed, reason)
     if not keys or exchange.bytes < _SURELY_SMALL_BYTES:
         return exchange
@@ -192,11 +175,10 @@ def _hash_both(
     left: Placed,
     right: Placed,
     keys: list[EquiKey],
-    left_bytes: int,
-    right_bytes: int,
 ) -> _Choice:
     """Both sides hashed by the same keys; a side that is already partitioned by some of them stays where it is."""
     best: _Choice | None = None
+    left_bytes, right_bytes = walk.bytes(node.left), walk.bytes(node.right)
     for chosen, left_stays, right_stays in _key_orders(left.partitioning, right.partitioning, keys):
         cost = (0.0 if left_stays else 2.0 * left_bytes) + (0.0 if right_stays else 2.0 * right_bytes)
         if best is not None and cost >= best.cost_bytes:
@@ -204,7 +186,7 @@ def _hash_both(
         one = left if left_stays else walk.hash(left, [k.left for k in chosen], "rows of equal keys must meet")
         two = right if right_stays else walk.hash(right, [k.right for k in chosen], "rows of equal keys must meet")
         part = Hashed(tuple(frozenset({key_name(k.left), key_name(k.right)}) for k in chosen))
-        best = _Choice(cost, 0, replace(one, node=_joined(node, one.node, two.node), partitioning=part, local=False))
+        best = _Choice(cost, replace(one, node=_joined(node, one.node, two.node), partitioning=part, local=False))
     assert best is not None
     return best
 

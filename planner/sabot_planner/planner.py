@@ -16,6 +16,7 @@ from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
 from sabot_planner.logical import (
     Computed,
+    Distinct,
     Filter,
     Join,
     LateralCall,
@@ -26,6 +27,7 @@ from sabot_planner.logical import (
     SetKind,
     SetOp,
     Sort,
+    Values,
     Window,
     walk,
 )
@@ -133,6 +135,10 @@ def _expressions(node: Node) -> list[exp.Expression]:
     match node:
         case Filter():
             return [node.predicate]
+        case Values():
+            return [expression for row in node.rows for expression in row]
+        case Distinct():
+            return list(node.on) + [k.expression for k in node.order]
         case Project():
             return [i.expression for i in node.items]
         case LateralCall():
