@@ -36,7 +36,8 @@ _IN_ORDER = frozenset({"any_value", "first", "last", "arbitrary"})
 _LISTS = frozenset({"list", "array_agg", "string_agg", "group_concat", "listagg"})
 """They keep the order of their rows, which DuckDB gives them as the source has it."""
 
-_COUNTS = frozenset({"count", "count_star", "count_if", "countif"})
+_COUNTS = frozenset({"count", "count_star"})
+"""0 over no row; count_if is NULL there."""
 _STATES = frozenset(
     [
         "avg",

@@ -15,10 +15,12 @@ from sabot_planner.distribute import Distributor, refuse_fragile
 from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
 from sabot_planner.logical import (
+    Aggregate,
     Computed,
     Distinct,
     Filter,
     Join,
+    JoinKind,
     LateralCall,
     Node,
     Project,
@@ -63,6 +65,7 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
     try:
         refuse_fragile({c.name: c.type for c in output})
         _refuse_states(logical, types)
+        _refuse_what_only_tables_have(logical)
         _refuse_collated_sets(logical, context, types)
         placed = walker.place(logical)
     except Undistributable as error:
@@ -105,6 +108,21 @@ def _refuse_volatile(root: Node, context: PlanContext) -> None:
                 found = function_call(inner)
                 if found is not None and found[0] in volatile:
                     raise Undistributable(f"{found[0]}() is volatile")
+
+
+def _refuse_what_only_tables_have(root: Node) -> None:
+    """Operators that do not work over an edge in DuckDB 2.0.
+
+    ``bitstring_agg`` of one argument needs its column's statistics. ASOF RIGHT and FULL joins do not end in an instance
+    of one thread where a row of the right side has no partner, which in a part of the rows is the rule.
+    """
+    for node in walk(root):
+        if isinstance(node, Join) and node.kind in (JoinKind.ASOF_RIGHT, JoinKind.ASOF_FULL):
+            raise Undistributable(f"an {node.kind} join runs in the session's own DuckDB")
+        for aggregate in node.aggregates if isinstance(node, Aggregate) else ():
+            found = function_call(aggregate.expression)
+            if found is not None and found[0] == "bitstring_agg" and len(found[1]) == 1:
+                raise Undistributable("bitstring_agg without bounds needs the statistics of a table")
 
 
 def _refuse_states(root: Node, types: ColumnTypes) -> None:
