@@ -44,7 +44,7 @@ class Converter:
         """A DuckDB relation over ``reader`` with the user's column names and DuckDB's own types; once readable."""
         cursor = self.cursor()
         try:
-            cursor.register("result", reader)
+            cursor.register("result", _without_inner_dictionaries(reader))
             found = cursor.execute("DESCRIBE result").fetchall()
             columns = [
                 f"{_cast(quote_name(column[0]), column[1], wanted)} AS {quote_name(name)}"
@@ -77,6 +77,26 @@ def quote_name(name: str) -> str:
 
 def _cast(column: str, found: str, wanted: str) -> str:
     return column if found == wanted or _UNWRITABLE.search(wanted) else f"CAST({column} AS {wanted})"
+
+
+def _without_inner_dictionaries(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """DuckDB cannot read a batch whose lists are all empty over dictionary-encoded values; those become plain."""
+    plain = pa.schema([field.with_type(_inner_plain(field.type)) for field in reader.schema])
+    return reader if plain.equals(reader.schema) else reader.cast(plain)
+
+
+def _inner_plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_map(kind):
+        return pa.map_(_plain(kind.key_type), _plain(kind.item_type))
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    return kind
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else _inner_plain(kind)
 
 
 def _without_texts(type_name: str) -> str:
