@@ -65,7 +65,7 @@ ALL_VALUES = [
     "string_agg",
     "listagg",
 ]
-WITHOUT_STATE = ["bitstring_agg", "approx_quantile", "approx_top_k", "reservoir_quantile"]
+WITHOUT_STATE = ["approx_quantile", "approx_top_k", "reservoir_quantile"]
 
 NAMES = [
     row[0]
@@ -81,7 +81,7 @@ def oracle() -> Iterator[Oracle]:
         yield oracle
 
 
-NOT_REPEATABLE = {"reservoir_quantile", "mode"}
+NOT_REPEATABLE = {"reservoir_quantile", "mode", "approx_top_k"}
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +174,11 @@ def test_grouping_sets_keep_their_id_between_the_phases(x: FakeContext, sets: st
         if "flag" not in sets:
             sql = sql.replace("g, flag, GROUPING(g, flag)", "g, GROUPING(g)")
         assert_same(fetch(x.connection, sql), Simulation(x, x.plan(sql)).run())
+
+
+def test_what_needs_the_statistics_of_a_table_stays_there(x: FakeContext) -> None:
+    assert "bitstring_agg" in x.plan("SELECT g, bitstring_agg(int) FROM x GROUP BY g").reason
+    assert x.plan("SELECT g, bitstring_agg(int, 0, 99) FROM x GROUP BY g").mode == "distributed"
 
 
 def test_a_partial_phase_is_one_hash_of_states(x: FakeContext) -> None:
