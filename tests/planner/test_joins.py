@@ -39,8 +39,6 @@ JOINS = {
     "full inequality": "SELECT t.v, u.w FROM t FULL JOIN u ON t.v < u.w - 50",
     "ASOF": "SELECT e.v, l.v FROM early AS e ASOF JOIN late AS l ON e.k = l.k AND e.at >= l.at",
     "ASOF LEFT": "SELECT e.v, l.v FROM early AS e ASOF LEFT JOIN late AS l ON e.k = l.k AND e.at >= l.at",
-    "ASOF RIGHT": "SELECT e.v, l.v FROM early AS e ASOF RIGHT JOIN late AS l ON e.k = l.k AND e.at >= l.at",
-    "ASOF FULL": "SELECT e.v, l.v FROM early AS e ASOF FULL JOIN late AS l ON e.k = l.k AND e.at >= l.at",
     "ASOF without keys": "SELECT e.v, l.v FROM early AS e ASOF LEFT JOIN late AS l ON e.at >= l.at",
     "POSITIONAL": "SELECT t.v, u.w FROM t POSITIONAL JOIN u",
     "NATURAL": "SELECT * FROM t NATURAL JOIN small",
@@ -159,6 +157,14 @@ def test_values_that_are_equal_to_sql_meet_whatever_their_types(context: FakeCon
     assert_same(expected, Simulation(context, context.plan(sql)).run())
 
 
+@pytest.mark.parametrize("kind", ["RIGHT", "FULL"])
+def test_what_does_not_end_over_a_part_of_the_rows_is_not_split(context: FakeContext, kind: str) -> None:
+    """DuckDB 2.0 with one thread never ends an ASOF RIGHT join where a right key has no partner."""
+    plan = context.plan(f"SELECT e.v, l.v FROM early AS e ASOF {kind} JOIN late AS l ON e.k = l.k AND e.at >= l.at")
+    assert (plan.mode, plan.job_graph) == ("single", None)
+    assert f"ASOF {kind}" in plan.reason
+
+
 # --- reuse
 
 
@@ -179,9 +185,6 @@ PADDED = [
     ("t FULL JOIN u ON t.k = u.k AND u.w > 50", "t.k"),
     ("t FULL JOIN u ON t.k = u.k AND u.w > 50", "u.k"),
     ("early AS t ASOF LEFT JOIN late AS u ON t.k = u.k AND t.at >= u.at", "u.k"),
-    ("early AS t ASOF RIGHT JOIN late AS u ON t.k = u.k AND t.at >= u.at", "t.k"),
-    ("early AS t ASOF FULL JOIN late AS u ON t.k = u.k AND t.at >= u.at", "t.k"),
-    ("early AS t ASOF FULL JOIN late AS u ON t.k = u.k AND t.at >= u.at", "u.k"),
 ]
 
 
