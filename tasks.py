@@ -89,10 +89,9 @@ def set_up() -> None:
 
 def native_sources() -> list[Path]:
     """The files that the extension modules are compiled from."""
-    suffixes = {".cpp", ".hpp", ".h", ".pyx", ".pxd"}
-    folders = [ROOT / "native" / name for name in ("include", "src", "sabot_native")]
-    found = [path for folder in folders for path in folder.rglob("*") if path.suffix in suffixes]
-    return [path for path in found if not path.with_suffix(".pyx").exists() or path.suffix != ".cpp"]
+    suffixes = {".cpp", ".hpp", ".pyx", ".pxd"}
+    found = [path for path in (ROOT / "native").rglob("*") if path.suffix in suffixes]
+    return [path for path in found if path.relative_to(ROOT).parts[1] not in ("build", "tests")]
 
 
 def check_tools() -> None:
