@@ -38,6 +38,7 @@ from sabot_sql.coordinator.messages import (
     StartTask,
 )
 from sabot_sql.coordinator.recovery import producer_of, rerun, retry, shown_error
+from sabot_sql.coordinator.relief import relieve
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle, ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import Finished, Running, StageRun, TaskRecord, Waiting
 from sabot_sql.coordinator.stages import Stage, stages_of
@@ -213,6 +214,8 @@ class Execution:
             return []
         if died:
             return self._lose_agent(failure.agent_id, failure.error)
+        if relieve(self.runs[failure.id.stage], record, failure, self.shuffles):
+            return []
         if failure.kind is not FailureKind.LOST_INPUT:
             return [self._fail(shown_error(failure))]
         error = retry(record, failure.id.stage, failure.agent_id, failure.error)
@@ -349,7 +352,13 @@ class Execution:
 
     def _dispatch(self, now_ms: float) -> list[Command]:
         open_runs = [run for run in self.runs.values() if not run.finished and self._readable(run)]
+        if any(run.relieved for run in open_runs):
+            # Memory ran out with several tasks at work: until this stage is finished, one at a time.
+            if self.in_flight:
+                return []
+            open_runs = [run for run in open_runs if run.relieved]
         choices = choose(open_runs, self._agents, self._session_agent, lambda agent: bool(self._busy.get(agent)))
+        choices = choices[:1] if any(run.relieved for run in open_runs) else choices
         return [self._start_task(run, task, agent, now_ms) for run, task, agent in choices]
 
     def _readable(self, run: StageRun) -> bool:

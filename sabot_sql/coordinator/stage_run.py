@@ -42,7 +42,8 @@ TaskState = Waiting | Running | Finished
 class TaskRecord:
     """One task over all its attempts; ``next_attempt`` also numbers the splits of its outputs.
 
-    ``avoid`` are agents that failed it, ``deaths`` counts those that died of it.
+    ``avoid`` are agents that failed it, ``deaths`` counts those that died of it. ``relieved``: it ran out of memory
+    before, and nothing else runs beside it now.
     """
 
     index: int
@@ -51,6 +52,7 @@ class TaskRecord:
     failures: int = 0
     deaths: int = 0
     avoid: frozenset[str] = frozenset()
+    relieved: bool = False
 
     def is_current(self, attempt: int, agent: str) -> bool:
         """Whether an answer of this attempt from this agent is the one that is waited for."""
@@ -60,7 +62,10 @@ class TaskRecord:
 
 @dataclass(slots=True)
 class StageRun:
-    """A started stage. ``graph`` is the job graph as it was then: later revisions no longer change this stage."""
+    """A started stage. ``graph`` is the job graph as it was then: later revisions no longer change this stage.
+
+    ``relieved``: one of its tasks ran out of memory, so that its tasks run one at a time.
+    """
 
     stage: Stage
     graph: JobGraph
@@ -68,6 +73,7 @@ class StageRun:
     outputs: tuple[EdgeOutput, ...]
     tasks: list[TaskRecord]
     announced: bool = False
+    relieved: bool = False
 
     @property
     def finished(self) -> bool:

@@ -83,9 +83,15 @@ class Simulation:
             else:
                 self.finish(next(iter(self.running)))
 
-    def fail(self, task: str, kind: FailureKind, lost: Iterable[tuple[str, int]] = ()) -> None:
+    def fail(
+        self,
+        task: str,
+        kind: FailureKind,
+        lost: Iterable[tuple[str, int]] = (),
+        error: SabotSQLError | None = None,
+    ) -> None:
         command = self.running.pop(task)
-        error = AgentError("died") if kind is FailureKind.AGENT_DIED else QueryError("boom")
+        error = error or (AgentError("died") if kind is FailureKind.AGENT_DIED else QueryError("boom"))
         self.tell(TaskFailure(command.id, command.agent_id, kind, error, tuple(lost)))
 
     def kill(self, agent: str) -> None:
