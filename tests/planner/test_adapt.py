@@ -142,6 +142,8 @@ CHAINS = {
     "left joins": "SELECT t.v, u.w, e.at FROM t LEFT JOIN u ON t.v = u.w LEFT JOIN early AS e ON e.v = u.n",
     "shared": "WITH c AS MATERIALIZED (SELECT t.k, u.w FROM t JOIN u ON t.k = u.k WHERE u.w > 30)"
     " SELECT a.k, b.w FROM c AS a JOIN c AS b ON a.k = b.w % 7 JOIN small ON small.k = a.k WHERE a.w > 57",
+    "shared on both sides": "WITH c AS MATERIALIZED (SELECT k, sum(v) AS w FROM t GROUP BY k)"
+    " SELECT x.k, y.w, count(*) FROM c AS x LEFT JOIN c AS y ON x.w = y.k GROUP BY ALL UNION ALL SELECT k, k, 1 FROM c",
     "shared twice": "WITH c AS MATERIALIZED (SELECT k, max(v) AS mv FROM t GROUP BY k),"
     " d AS MATERIALIZED (SELECT c.k, u.w FROM c JOIN u ON c.k = u.k)"
     " SELECT * FROM d JOIN c ON d.k = c.k UNION ALL SELECT k, w, k, w FROM d",

@@ -29,6 +29,7 @@ from tests.support.oracle import fetch
 QUERIES = {
     "inner join": "SELECT t.v, u.w FROM t JOIN u ON t.k = u.k",
     "two keys": "SELECT t.v, u.w FROM t JOIN u ON t.k = u.k AND t.n = u.n",
+    "one column in two equalities": "SELECT t.k, count(*) FROM t JOIN u ON t.k = u.k AND t.v = u.k GROUP BY t.k, t.n",
     "left join": "SELECT t.v, u.w FROM t LEFT JOIN u ON t.k = u.k AND u.w > 20",
     "right join": "SELECT t.v, u.w FROM t RIGHT JOIN u ON t.k = u.k AND t.v > 150",
     "full join": "SELECT t.v, u.w FROM t FULL JOIN u ON t.k = u.k",
