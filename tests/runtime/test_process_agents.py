@@ -10,13 +10,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
+import sabot_native
 from sabot_sql.agent import process_agent
 from sabot_sql.agent.agent import Agent
 from sabot_sql.agent.pool import start_agents
 from sabot_sql.agent.process_agent import ProcessAgent, agent_directories
-from sabot_sql.agent.process_instance import InstanceConfig
+from sabot_sql.agent.process_instance import InstanceConfig, ProcessInstance
 from sabot_sql.agent.task_spec import (
     EdgeOutput,
     FailureKind,
@@ -215,3 +217,22 @@ def test_an_agent_that_starts_while_its_pool_closes_is_ended(tmp_path: Path, mon
         with pytest.raises(SessionClosed):
             pool.replace(first.agent_id)
     connection.close()
+
+
+def test_an_instance_that_may_write_serves_no_other_query(tmp_path: Path) -> None:
+    sink, spill = tmp_path / "sink", tmp_path / "spill"
+    sink.mkdir()
+    spill.mkdir()
+    manager = sabot_native.ShuffleManager("a", budget_bytes=4 << 20, spill_directory=str(spill))
+    config = InstanceConfig("a", 4 << 20, str(spill), str(tmp_path / "temp"), 1, 64 << 20)
+    instance = ProcessInstance(config, manager)
+    copy = "COPY (SELECT 1 AS one) TO '{}/x.csv'"
+    with instance.runner(QueryContext("q1", sink=str(sink))) as runner:
+        runner._connection.execute(copy.format(sink))
+        with pytest.raises(duckdb.PermissionException):
+            runner._connection.execute(copy.format(tmp_path))
+    with instance.runner(QueryContext("q2")) as runner, pytest.raises(duckdb.PermissionException):
+        runner._connection.execute(copy.format(sink))
+    instance.close()
+    manager.close()
+    assert [path.name for path in tmp_path.rglob("*.csv")] == ["x.csv"]
