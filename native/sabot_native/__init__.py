@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sabot_native._native import CancelToken, Manifest, PartitionStream, Scheme, ShuffleManager
+from sabot_native._native import CancelToken, LiveStream, Manifest, PartitionStream, Scheme, ShuffleManager
 from sabot_native.errors import (
     Cancelled,
     CorruptSegment,
@@ -22,6 +22,7 @@ __all__ = [
     "CorruptSegment",
     "DeadlineExceeded",
     "InvalidTicket",
+    "LiveStream",
     "Manifest",
     "NativeError",
     "Output",

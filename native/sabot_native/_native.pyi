@@ -103,6 +103,14 @@ class PartitionStream:
         """Raise the error that ended a stream, if one did: consumers report it as an error of their own."""
 
 @final
+class LiveStream:
+    """Batches of outputs that are still being written; each is delivered to one reader only."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+    def raise_error(self) -> None:
+        """Raise the error that ended the stream, if one did."""
+
+@final
 class ShuffleManager:
     """An agent's shuffle memory: writes and commits outputs, reads committed outputs of any agent of this host."""
 
@@ -122,8 +130,24 @@ class ShuffleManager:
         *,
         cancel: CancelToken | None = None,
         deadline_ms: int | None = None,
+        live: bool = False,
     ) -> list[Manifest]:
-        """Drain the stream into every output without the GIL; commit all of them at its end, or none."""
+        """Drain the stream into every output without the GIL; commit all of them at its end, or none.
+
+        With ``live``, follow() delivers their batches meanwhile, and read() finds only what nobody took.
+        """
+    def follow(
+        self,
+        query_id: str,
+        edge_id: str,
+        tasks: Sequence[tuple[int, int]],
+        first: int,
+        last: int,
+        *,
+        cancel: CancelToken | None = None,
+        deadline_ms: int | None = None,
+    ) -> LiveStream:
+        """Partitions [first, last) of the outputs of (task, attempt), as they are written; waits for them to begin."""
     def read(
         self,
         manifests: Sequence[Manifest],

@@ -18,19 +18,23 @@ from sabot_native.core cimport (
     CppManifest,
     CppScheme,
     CppShuffleManager,
+    LiveRead,
     ManagerMetrics,
     ManifestPtr,
+    OutputKey,
     OutputSpec,
     OwnedStream,
     ReadPlan,
     SabotTicketSource,
     StoreConfig,
     Watch,
+    add_key,
     add_output,
     export_field,
     kTicketSourceCapsule,
     make_ticket_source,
     manifest_from_bytes,
+    open_live_stream,
     open_stream,
     rethrow_stream_error,
     seal_ticket,
@@ -278,7 +282,27 @@ cdef class PartitionStream:
         return capsule
 
     def raise_error(self):
-        rethrow_stream_error(self.plan.get()[0])
+        rethrow_stream_error(self.plan.get().error())
+
+
+cdef class LiveStream:
+    cdef shared_ptr[LiveRead] read
+
+    @staticmethod
+    cdef LiveStream wrap(shared_ptr[LiveRead] read):
+        cdef LiveStream result = LiveStream.__new__(LiveStream)
+        result.read = read
+        return result
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        cdef ArrowArrayStream* stream = <ArrowArrayStream*>malloc(sizeof(ArrowArrayStream))
+        stream.release = NULL
+        capsule = PyCapsule_New(stream, "arrow_array_stream", release_stream_capsule)
+        open_live_stream(self.read, stream)
+        return capsule
+
+    def raise_error(self):
+        rethrow_stream_error(self.read.get().error)
 
 
 cdef class ShuffleManager:
@@ -294,7 +318,7 @@ cdef class ShuffleManager:
         config.spill_directory = os.fsencode(spill_directory)
         self.manager.reset(new CppShuffleManager(text(agent_id), config))
 
-    def write(self, stream, outputs, *, CancelToken cancel=None, deadline_ms=None):
+    def write(self, stream, outputs, *, CancelToken cancel=None, deadline_ms=None, bool live=False):
         cdef vector[OutputSpec] specs
         for output in outputs:
             add_output(specs, text(output.query_id), text(output.edge_id), output.task, output.attempt,
@@ -304,7 +328,7 @@ cdef class ShuffleManager:
         cdef OwnedStream owned = OwnedStream(<ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream"))
         cdef vector[ManifestPtr] manifests
         with nogil:
-            manifests = self.manager.get().write(move(owned), specs, watch)
+            manifests = self.manager.get().write(move(owned), specs, watch, live)
         return [Manifest.wrap(manifests[i]) for i in range(manifests.size())]
 
     def read(self, manifests, first, last, *, CancelToken cancel=None, deadline_ms=None):
@@ -312,6 +336,12 @@ cdef class ShuffleManager:
         for manifest in manifests:
             pointers.push_back((<Manifest?>manifest).manifest)
         return PartitionStream.wrap(self.manager.get().read(pointers, first, last, watch_of(cancel, deadline_ms)))
+
+    def follow(self, query_id, edge_id, tasks, first, last, *, CancelToken cancel=None, deadline_ms=None):
+        cdef vector[OutputKey] keys
+        for task, attempt in tasks:
+            add_key(keys, text(query_id), text(edge_id), task, attempt)
+        return LiveStream.wrap(self.manager.get().follow(keys, first, last, watch_of(cancel, deadline_ms)))
 
     def split(self, Manifest manifest not None, bounds, attempt):
         cdef vector[string] values = blobs(bounds)
@@ -337,7 +367,7 @@ cdef class ShuffleManager:
             "spilled_bytes": metrics.store.spilled_bytes,
             "spill_events": metrics.store.spill_events,
             "disk_bytes": metrics.store.disk_bytes,
-            "wait_ms": metrics.store.spill_ms,
+            "wait_ms": metrics.wait_ms,
             "rows": metrics.rows,
             "bytes": metrics.bytes,
             "batches": metrics.batches,

@@ -110,16 +110,33 @@ cdef extern from "sabot/shuffle_buffer.hpp" namespace "sabot" nogil:
         pass
 
 
+cdef extern from "sabot/stream_guard.hpp" namespace "sabot" nogil:
+    cdef cppclass ErrorSlot:
+        pass
+
+
 cdef extern from "sabot/partition_stream.hpp" namespace "sabot" nogil:
     cdef cppclass ReadPlan:
         const Field& schema()
+        ErrorSlot& error()
         uint64_t rows()
 
     void open_stream(shared_ptr[ReadPlan], ArrowArrayStream*) except +raise_python_error
 
 
+cdef extern from "sabot/live_channels.hpp" namespace "sabot" nogil:
+    cdef cppclass OutputKey:
+        pass
+
+    cdef cppclass LiveRead:
+        ErrorSlot error
+
+    void open_live_stream(shared_ptr[LiveRead], ArrowArrayStream*) except +raise_python_error
+
+
 cdef extern from "python_boundary.hpp" namespace "sabot" nogil:
-    void rethrow_stream_error(const ReadPlan&) except +raise_python_error
+    void rethrow_stream_error(ErrorSlot&) except +raise_python_error
+    void add_key(vector[OutputKey]&, string, string, uint32_t, uint32_t) except +
 
 
 cdef extern from "sabot/segment_store.hpp" namespace "sabot" nogil:
@@ -157,11 +174,13 @@ cdef extern from "sabot/shuffle_manager.hpp" namespace "sabot" nogil:
         uint64_t outputs
         uint64_t writers
         uint64_t write_ms
+        uint64_t wait_ms
 
     cdef cppclass CppShuffleManager "sabot::ShuffleManager":
         CppShuffleManager(string, const StoreConfig&) except +raise_python_error
-        vector[ManifestPtr] write(OwnedStream, const vector[OutputSpec]&, const Watch&) except +raise_python_error
+        vector[ManifestPtr] write(OwnedStream, const vector[OutputSpec]&, const Watch&, bool) except +raise_python_error
         shared_ptr[ReadPlan] read(const vector[ManifestPtr]&, uint32_t, uint32_t, Watch) except +raise_python_error
+        shared_ptr[LiveRead] follow(vector[OutputKey], uint32_t, uint32_t, Watch) except +raise_python_error
         ManifestPtr split(const ManifestPtr&, vector[string], uint32_t) except +raise_python_error
         void release(const string&, const string&)
         ManagerMetrics metrics()

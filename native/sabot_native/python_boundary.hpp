@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "sabot/live_channels.hpp"
 #include "sabot/manifest.hpp"
 #include "sabot/partition_stream.hpp"
 #include "sabot/shuffle_buffer.hpp"
@@ -88,8 +89,12 @@ inline std::string seal_ticket(const std::vector<std::shared_ptr<const Manifest>
   return ticket.seal(key);
 }
 
-inline void rethrow_stream_error(const ReadPlan& plan) {
-  if (const auto error = plan.error()) throw *error;
+inline void rethrow_stream_error(ErrorSlot& slot) {
+  if (const auto error = slot.get()) throw *error;
+}
+
+inline void add_key(std::vector<OutputKey>& keys, const std::string& query_id, const std::string& edge_id, uint32_t task, uint32_t attempt) {
+  keys.emplace_back(query_id, edge_id, task, attempt);
 }
 
 }  // namespace sabot

@@ -1,22 +1,10 @@
 #include "sabot/partition_stream.hpp"
 
-#include <cerrno>
-
 namespace sabot {
 
 ReadPlan::ReadPlan(Field schema, std::vector<Item> items, Watch watch)
     : schema_(std::move(schema)), shape_(schema_), items_(std::move(items)), watch_(std::move(watch)) {
   for (const Item& item : items_) rows_ += item.segment.rows;
-}
-
-void ReadPlan::set_error(const Error& error) {
-  const std::lock_guard lock(mutex_);
-  error_ = error;
-}
-
-std::optional<Error> ReadPlan::error() const {
-  const std::lock_guard lock(mutex_);
-  return error_;
 }
 
 namespace {
@@ -28,31 +16,6 @@ struct StreamState {
 };
 
 StreamState& state_of(ArrowArrayStream* stream) { return *static_cast<StreamState*>(stream->private_data); }
-
-int error_number(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kCancelled: return ECANCELED;
-    case ErrorCode::kDeadline: return ETIMEDOUT;
-    default: return EIO;
-  }
-}
-
-// Runs the body of a callback; an exception becomes the stream's last error.
-template <typename Body>
-int guarded(StreamState& state, Body body) {
-  try {
-    body();
-    return 0;
-  } catch (const Error& error) {
-    state.last_error = error.what();
-    state.plan->set_error(error);
-    return error_number(error.code());
-  } catch (const std::exception& error) {
-    state.last_error = error.what();
-    state.plan->set_error(Error(ErrorCode::kInternal, error.what()));
-    return EIO;
-  }
-}
 
 void next_batch(StreamState& state, ArrowArray* out) {
   const ReadPlan& plan = *state.plan;
@@ -71,12 +34,12 @@ void next_batch(StreamState& state, ArrowArray* out) {
 
 int get_schema(ArrowArrayStream* stream, ArrowSchema* out) {
   StreamState& state = state_of(stream);
-  return guarded(state, [&] { export_field(state.plan->schema(), out); });
+  return guard_stream(state.last_error, state.plan->error(), [&] { export_field(state.plan->schema(), out); });
 }
 
 int get_next(ArrowArrayStream* stream, ArrowArray* out) {
   StreamState& state = state_of(stream);
-  return guarded(state, [&] { next_batch(state, out); });
+  return guard_stream(state.last_error, state.plan->error(), [&] { next_batch(state, out); });
 }
 
 const char* get_last_error(ArrowArrayStream* stream) {

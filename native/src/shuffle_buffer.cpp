@@ -9,6 +9,8 @@ namespace {
 
 constexpr uint64_t kGrowth = 8;
 constexpr uint64_t kMinRows = 64;
+// Of a batch with a reader waiting for it.
+constexpr auto kMaxOpenTime = std::chrono::milliseconds(50);
 // A batch of fewer rows is laid out anew when it is full; a larger one is sealed, which copies nothing.
 constexpr uint64_t kFewRows = 1024;
 // A smaller block cannot spare a page.
@@ -97,12 +99,28 @@ OutputWriter::~OutputWriter() {
   }
 }
 
+void OutputWriter::stream_to(std::shared_ptr<LiveChannels> channels) {
+  channels_ = std::move(channels);
+  sealed_all_ = Clock::now();
+  channels_->open(key_of(name_), partitioner_.partitions(), stored_);
+}
+
 void OutputWriter::append(const ArrowArray& batch, const Watch& watch) {
   const int64_t step = partitioner_.chunk_rows();
   for (int64_t first = 0; first < batch.length; first += step) {
     watch.check();
     append_chunk(batch, first, std::min(step, batch.length - first));
+    if (!channels_) continue;
+    if (Clock::now() - sealed_all_ >= kMaxOpenTime) seal_all();
+    channels_->await_credit(key_of(name_), watch);
   }
+}
+
+void OutputWriter::seal_all() {
+  for (uint32_t p = 0; p < partitioner_.partitions(); ++p) {
+    if (builders_[p].is_open() && builders_[p].rows() > 0) seal(p);
+  }
+  sealed_all_ = Clock::now();
 }
 
 void OutputWriter::append_chunk(const ArrowArray& batch, int64_t first, int64_t count) {
@@ -297,12 +315,11 @@ void OutputWriter::seal(uint32_t partition) {
   segment.bytes = finished.bytes;
   target.rows += finished.rows;
   target.bytes += used;
+  if (channels_) channels_->publish(key_of(name_), partition, segment);
 }
 
 void OutputWriter::finish() {
-  for (uint32_t p = 0; p < partitioner_.partitions(); ++p) {
-    if (builders_[p].is_open() && builders_[p].rows() > 0) seal(p);
-  }
+  seal_all();
   builders_.clear();
 }
 

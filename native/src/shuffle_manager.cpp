@@ -24,7 +24,8 @@ Field read_schema(ArrowArrayStream& stream) {
 }  // namespace
 
 ShuffleManager::ShuffleManager(std::string agent_id, const StoreConfig& config)
-    : agent_id_(std::move(agent_id)), store_(std::make_shared<SegmentStore>(config)) {
+    : agent_id_(std::move(agent_id)), store_(std::make_shared<SegmentStore>(config)),
+      channels_(std::make_shared<LiveChannels>(store_->budget_bytes() / kOpenShare)) {
   register_source(store_);
 }
 
@@ -41,12 +42,13 @@ BatchLimits ShuffleManager::limits_for(uint32_t partitions) const {
   return limits;
 }
 
-std::vector<ManifestPtr> ShuffleManager::write(OwnedStream stream, const std::vector<OutputSpec>& outputs, const Watch& watch) {
-  return write_outputs(std::move(stream), outputs, watch, nullptr);
+std::vector<ManifestPtr> ShuffleManager::write(OwnedStream stream, const std::vector<OutputSpec>& outputs, const Watch& watch,
+                                               bool live) {
+  return write_outputs(std::move(stream), outputs, watch, nullptr, live);
 }
 
 std::vector<ManifestPtr> ShuffleManager::write_outputs(OwnedStream stream, const std::vector<OutputSpec>& outputs, const Watch& watch,
-                                                       const ManifestPtr& replaced) {
+                                                       const ManifestPtr& replaced, bool live) {
   const auto started = Clock::now();
   ActiveWrite active;
   for (const OutputSpec& output : outputs) active.names.push_back(output.name);
@@ -75,10 +77,40 @@ std::vector<ManifestPtr> ShuffleManager::write_outputs(OwnedStream stream, const
     }
     writers.push_back(std::make_unique<OutputWriter>(store_, next_output_++, output, input, limits));
   }
-  drain(*stream.get(), writers, active, watch);
-  for (const auto& writer : writers) writer->finish();
-  watch.check();
-  return commit(writers, active, replaced);
+  std::vector<OutputKey> opened;
+  const auto fail_channels = [&](const Error& error) {
+    for (const OutputKey& key : opened) channels_->fail(key, error);
+  };
+  try {
+    for (size_t i = 0; live && i < writers.size(); ++i) {
+      writers[i]->stream_to(channels_);
+      opened.push_back(key_of(active.names[i]));
+    }
+    drain(*stream.get(), writers, active, watch);
+    for (const auto& writer : writers) writer->finish();
+    watch.check();
+    auto manifests = commit(writers, active, replaced);
+    for (const OutputKey& key : opened) channels_->finish(key);
+    return manifests;
+  } catch (const Error& error) {
+    fail_channels(error);
+    throw;
+  } catch (const std::exception& error) {
+    fail_channels(Error(ErrorCode::kInternal, error.what()));
+    throw;
+  }
+}
+
+std::shared_ptr<LiveRead> ShuffleManager::follow(std::vector<OutputKey> keys, uint32_t first, uint32_t last, Watch watch) {
+  if (keys.empty() || first > last) throw Error(ErrorCode::kInvalidArgument, "there is nothing to follow");
+  auto read = std::make_shared<LiveRead>();
+  read->channels = channels_;
+  read->store = store_;
+  read->keys = std::move(keys);
+  read->first = first;
+  read->last = last;
+  read->watch = std::move(watch);
+  return read;
 }
 
 void ShuffleManager::drain(ArrowArrayStream& stream, std::vector<std::unique_ptr<OutputWriter>>& writers, const ActiveWrite& active,
@@ -180,10 +212,11 @@ ManifestPtr ShuffleManager::split(const ManifestPtr& manifest, std::vector<std::
   open_stream(read({manifest}, 0, static_cast<uint32_t>(manifest->partitions.size()), {}), &stream);
   OutputSpec output{manifest->name, Scheme::range(manifest->sort_key, std::move(bounds)), std::nullopt};
   output.name.attempt = attempt;
-  return write_outputs(OwnedStream(&stream), {output}, {}, manifest).front();
+  return write_outputs(OwnedStream(&stream), {output}, {}, manifest, false).front();
 }
 
 void ShuffleManager::release(const std::string& query_id, const std::string& edge_id) {
+  channels_->release(query_id, edge_id);
   const std::lock_guard lock(mutex_);
   const auto matches = [&](const OutputName& name) {
     return name.query_id == query_id && (edge_id.empty() || name.edge_id == edge_id);
@@ -200,7 +233,7 @@ void ShuffleManager::release(const std::string& query_id, const std::string& edg
 ManagerMetrics ShuffleManager::metrics() const {
   const StoreMetrics store = store_->metrics();
   const std::lock_guard lock(mutex_);
-  return {store, rows_, bytes_, batches_, outputs_.size(), active_.size(), write_ns_ / 1'000'000};
+  return {store, rows_, bytes_, batches_, outputs_.size(), active_.size(), write_ns_ / 1'000'000, store.spill_ms + channels_->wait_ms()};
 }
 
 void ShuffleManager::attach_peer(int arena_fd, const std::string& spill_directory) {

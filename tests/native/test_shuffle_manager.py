@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -208,3 +209,34 @@ def test_the_disk_quota_is_an_error_and_leaves_nothing(tmp_path, connection):
         assert list((tmp_path / "spill").iterdir()) == []
         (manifest,) = manager.write(pa.table({"i": [1]}), [Output("q", "e", 0, 0, Scheme.single())])
         assert manifest.rows == 1
+
+
+def test_a_live_output_is_followed_while_it_is_written(tmp_path, connection):
+    with manager_with(tmp_path) as manager, ThreadPoolExecutor(1) as threads:
+        output = Output("q", "e", 0, 0, Scheme.hash_column("h", 3))
+        written = threads.submit(manager.write, connection.cursor().sql(ROWS), [output], deadline_ms=30000, live=True)
+        parts = [pa.table(manager.follow("q", "e", [(0, 0)], p, p + 1, deadline_ms=30000)) for p in range(3)]
+        (manifest,) = written.result()
+        assert [part.num_rows for part in parts] == manifest.partition_rows
+        expected = pa.table(connection.sql(f"select * exclude h from ({ROWS})"))
+        assert rows_of(pa.concat_tables(parts)) == rows_of(expected)
+        del parts
+        assert manager.metrics()["pool_bytes"] == 0
+
+
+def test_a_follower_learns_why_its_writer_failed(tmp_path, connection):
+    with manager_with(tmp_path) as manager, ThreadPoolExecutor(1) as threads:
+        broken = connection.cursor().sql("select if(i = 150000, 'x', '1')::int from range(200000) t(i)")
+        written = threads.submit(manager.write, broken, [Output("q", "e", 0, 0, Scheme.single())], live=True)
+        stream = manager.follow("q", "e", [(0, 0)], 0, 1, deadline_ms=30000)
+        with raises_in(stream, StreamError):
+            pa.table(stream)
+        with pytest.raises(StreamError, match="Could not convert"):
+            written.result()
+
+
+def test_a_follower_ends_by_its_deadline(tmp_path):
+    with manager_with(tmp_path) as manager:
+        stream = manager.follow("q", "nobody", [(0, 0)], 0, 1, deadline_ms=50)
+        with raises_in(stream, DeadlineExceeded):
+            pa.table(stream)

@@ -2,14 +2,13 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
-#include <optional>
 #include <vector>
 
 #include "sabot/arrow_abi.hpp"
 #include "sabot/batch_layout.hpp"
 #include "sabot/manifest.hpp"
 #include "sabot/segment_source.hpp"
+#include "sabot/stream_guard.hpp"
 #include "sabot/watch.hpp"
 
 namespace sabot {
@@ -30,9 +29,7 @@ class ReadPlan {
   [[nodiscard]] const Watch& watch() const noexcept { return watch_; }
   [[nodiscard]] uint64_t rows() const noexcept { return rows_; }
 
-  // The error that ended a stream last, for callers whose consumer turns it into one of its own.
-  void set_error(const Error& error);
-  [[nodiscard]] std::optional<Error> error() const;
+  [[nodiscard]] ErrorSlot& error() noexcept { return error_; }
 
  private:
   Field schema_;
@@ -40,8 +37,7 @@ class ReadPlan {
   std::vector<Item> items_;
   Watch watch_;
   uint64_t rows_ = 0;
-  mutable std::mutex mutex_;
-  std::optional<Error> error_;
+  ErrorSlot error_;
 };
 
 // Starts reading from the first batch. The stream keeps the plan, and each array its segment, as long as they live.

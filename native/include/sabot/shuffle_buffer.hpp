@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "sabot/column_gather.hpp"
+#include "sabot/live_channels.hpp"
 #include "sabot/manifest.hpp"
 #include "sabot/partitioner.hpp"
 #include "sabot/segment_store.hpp"
@@ -37,6 +38,9 @@ class OutputWriter {
   OutputWriter(const OutputWriter&) = delete;
   OutputWriter& operator=(const OutputWriter&) = delete;
 
+  // From here on every sealed batch goes to a channel as well, and none stays open for long.
+  void stream_to(std::shared_ptr<LiveChannels> channels);
+
   void append(const ArrowArray& batch, const Watch& watch);
   // Seals what is open. append() must not follow.
   void finish();
@@ -64,6 +68,8 @@ class OutputWriter {
   void lay_out(BatchBuilder& builder, const std::vector<NodeExtent>& capacity);
   void seal(uint32_t partition);
 
+  void seal_all();
+
   [[nodiscard]] std::vector<NodeExtent> capacity_for(uint64_t rows) const;
   [[nodiscard]] uint64_t rows_within(uint64_t bytes) const;
 
@@ -83,6 +89,8 @@ class OutputWriter {
   std::vector<uint8_t> deferred_;
   std::vector<PartitionSegments> partitions_;
   std::shared_ptr<SpillFile> overflow_;
+  std::shared_ptr<LiveChannels> channels_;
+  Clock::time_point sealed_all_{};
   bool owns_segments_ = true;
 };
 

@@ -22,7 +22,7 @@ using ManifestPtr = std::shared_ptr<const Manifest>;
 
 struct ManagerMetrics {
   StoreMetrics store;
-  uint64_t rows, bytes, batches, outputs, writers, write_ms;
+  uint64_t rows, bytes, batches, outputs, writers, write_ms, wait_ms;
 };
 
 // Thread-safe: tasks write and read through one manager at the same time.
@@ -34,7 +34,10 @@ class ShuffleManager {
   ShuffleManager& operator=(const ShuffleManager&) = delete;
 
   // Drains the stream into every output, then commits them all; on any error none of them.
-  std::vector<ManifestPtr> write(OwnedStream stream, const std::vector<OutputSpec>& outputs, const Watch& watch);
+  // With `live`, readers may follow the outputs while they are written.
+  std::vector<ManifestPtr> write(OwnedStream stream, const std::vector<OutputSpec>& outputs, const Watch& watch, bool live = false);
+  // Batches of outputs written with `live`, as they are sealed; each is delivered once, to one reader.
+  std::shared_ptr<LiveRead> follow(std::vector<OutputKey> keys, uint32_t first, uint32_t last, Watch watch);
   // Partitions [first, last) of the manifests, manifest by manifest, in the order written.
   std::shared_ptr<ReadPlan> read(const std::vector<ManifestPtr>& manifests, uint32_t first, uint32_t last, Watch watch);
   // What a ticket sealed with `key` names. Raises Error(kTicket), or Error(kLost) for an output that is not here.
@@ -51,9 +54,7 @@ class ShuffleManager {
   void close();
 
  private:
-  using Key = std::tuple<std::string, std::string, uint32_t, uint32_t>;   // query, edge, task, attempt
-
-  static Key key_of(const OutputName& name) { return {name.query_id, name.edge_id, name.task, name.attempt}; }
+  using Key = OutputKey;
 
   // A write under way, for release() to end.
   struct ActiveWrite {
@@ -62,7 +63,7 @@ class ShuffleManager {
   };
 
   std::vector<ManifestPtr> write_outputs(OwnedStream stream, const std::vector<OutputSpec>& outputs, const Watch& watch,
-                                         const ManifestPtr& replaced);
+                                         const ManifestPtr& replaced, bool live);
   void drain(ArrowArrayStream& stream, std::vector<std::unique_ptr<OutputWriter>>& writers, const ActiveWrite& active, const Watch& watch);
   std::vector<ManifestPtr> commit(std::vector<std::unique_ptr<OutputWriter>>& writers, const ActiveWrite& active,
                                   const ManifestPtr& replaced);
@@ -74,6 +75,7 @@ class ShuffleManager {
   const std::string agent_id_;
   const std::shared_ptr<SegmentStore> store_;
   mutable std::mutex mutex_;
+  const std::shared_ptr<LiveChannels> channels_;
   bool closed_ = false;
   std::map<Key, ManifestPtr> outputs_;
   std::vector<ActiveWrite*> active_;
