@@ -1,5 +1,5 @@
 # distutils: language = c++
-# cython: language_level=3, binding=True
+# cython: language_level=3, binding=True, auto_pickle=False, autotestdict=False
 """The boundary to the Flight transport: convert, drop the GIL, call, wrap."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
