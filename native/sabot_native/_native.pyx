@@ -43,23 +43,9 @@ from sabot_native.core cimport (
 
 import os
 
-from sabot_native.errors import (
-    Cancelled,
-    CorruptSegment,
-    DeadlineExceeded,
-    InvalidTicket,
-    NativeError,
-    SegmentLost,
-    SpillQuotaExceeded,
-    StreamError,
-    UnsupportedType,
-)
+from sabot_native import errors
 
-set_exception_types({
-    error.__name__: error
-    for error in (Cancelled, CorruptSegment, DeadlineExceeded, InvalidTicket, NativeError, SegmentLost,
-                  SpillQuotaExceeded, StreamError, UnsupportedType)
-})
+set_exception_types({name: error for name, error in vars(errors).items() if isinstance(error, type)})
 
 
 cdef void release_schema_capsule(object capsule) noexcept:
