@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import duckdb
 import pytest
 
 from sabot_planner import Placement, PlanSettings, QueryPlan, ShuffleEdge, ShuffleEdgeType
@@ -106,6 +107,15 @@ def test_not_in_keeps_its_null_in_sight_of_every_task(large: FakeContext) -> Non
     """Hashed apart, one NULL on the right would silence the rows of one task only: 276 rows for 0."""
     plan = large.plan("SELECT t.v FROM t WHERE t.n NOT IN (SELECT n FROM u)")
     assert {e.edge_type for e in edges(plan)} == {BROADCAST}, describe(plan)
+
+
+@pytest.mark.parametrize("where", ["u.k = t.k", "u.w < t.k"])
+def test_a_scalar_subquery_of_two_rows_is_still_an_error(context: FakeContext, where: str) -> None:
+    sql = f"SELECT v, (SELECT w FROM u WHERE {where}) FROM t"
+    with pytest.raises(duckdb.Error, match="More than one row"):
+        fetch(context.connection, sql)
+    with pytest.raises(AssertionError, match="More than one row"):
+        Simulation(context, context.plan(sql)).run()
 
 
 def test_a_join_without_equal_keys_copies_one_side_whatever_its_size(large: FakeContext) -> None:
