@@ -168,6 +168,8 @@ class ShuffleManager:
         """The memfd of the pool, owned by the manager; a peer process passes a duplicate to attach_peer()."""
     def attach_peer(self, agent_id: str, arena_fd: int, spill_directory: str | PathLike[str]) -> None:
         """Make the committed outputs of another process of this host readable here. The descriptor is duplicated."""
+    def detach_peer(self, agent_id: str) -> None:
+        """Give up the mapping of a peer, which frees a dead peer's memory once nothing read from it is held."""
     def ticket(self, manifests: Sequence[Manifest], first: int, last: int, key: _Blob) -> _Blob:
         """A ticket for partitions [first, last) of outputs of one edge, sealed with the session's key."""
     def read_ticket(self, ticket: _Blob, key: _Blob) -> PartitionStream:

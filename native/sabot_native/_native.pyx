@@ -366,7 +366,11 @@ cdef class ShuffleManager:
         return self.manager.get().arena_fd()
 
     def attach_peer(self, agent_id, arena_fd, spill_directory):
-        self.manager.get().attach_peer(arena_fd, os.fsencode(spill_directory))
+        self.manager.get().attach_peer(text(agent_id), arena_fd, os.fsencode(spill_directory))
+
+    def detach_peer(self, agent_id):
+        """Give up the mapping of a peer."""
+        self.manager.get().detach_peer(text(agent_id))
 
     def ticket(self, manifests, first, last, key):
         cdef vector[ManifestPtr] pointers

@@ -186,7 +186,8 @@ cdef extern from "sabot/shuffle_manager.hpp" namespace "sabot" nogil:
         ManagerMetrics metrics()
         int arena_fd()
         shared_ptr[ReadPlan] read_ticket(const string&, const string&) except +raise_python_error
-        void attach_peer(int, const string&) except +raise_python_error
+        void attach_peer(const string&, int, const string&) except +raise_python_error
+        void detach_peer(const string&)
         void close()
 
     SabotTicketSource make_ticket_source(shared_ptr[CppShuffleManager], string)

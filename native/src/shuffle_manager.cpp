@@ -236,17 +236,21 @@ ManagerMetrics ShuffleManager::metrics() const {
   return {store, rows_, bytes_, batches_, outputs_.size(), active_.size(), write_ns_ / 1'000'000, store.spill_ms + channels_->wait_ms()};
 }
 
-void ShuffleManager::attach_peer(int arena_fd, const std::string& spill_directory) {
-  auto peer = std::make_shared<PeerSource>(arena_fd, spill_directory);
+void ShuffleManager::attach_peer(const std::string& agent_id, int arena_fd, const std::string& spill_directory) {
+  std::shared_ptr<SegmentSource> peer = std::make_shared<PeerSource>(arena_fd, spill_directory);
   const std::lock_guard lock(mutex_);
   check_open();
-  if (find_source(peer->nonce())) {
-    // Already reachable: this process's own manager, or attached through another one.
-    peers_.push_back(find_source(peer->nonce()));
-    return;
+  if (auto known = find_source(peer->nonce())) {
+    peer = std::move(known);  // of this process, or attached through another manager
+  } else {
+    register_source(peer);
   }
-  register_source(peer);
-  peers_.push_back(std::move(peer));
+  peers_[agent_id] = std::move(peer);
+}
+
+void ShuffleManager::detach_peer(const std::string& agent_id) {
+  const std::lock_guard lock(mutex_);
+  peers_.erase(agent_id);
 }
 
 void ShuffleManager::close() {

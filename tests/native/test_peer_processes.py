@@ -75,6 +75,43 @@ def test_what_a_dead_peer_pinned_is_recycled(tmp_path):
         assert manager.metrics()["pool_bytes"] == 0
 
 
+DETACHED = """
+import sys
+import pyarrow as pa
+from sabot_native import Manifest, SegmentLost, ShuffleManager
+
+with ShuffleManager("reader", budget_bytes=1 << 20, spill_directory=sys.argv[3]) as manager:
+    manifest = Manifest.from_bytes(bytes.fromhex(sys.argv[4]))
+    manager.attach_peer("writer", int(sys.argv[1]), sys.argv[2])
+    held = pa.table(manager.read([manifest], 0, 4))
+    manager.detach_peer("writer")
+    assert held.num_rows == 100 and sum(held["i"].to_pylist()) == sum(range(100))
+    before = open("/proc/self/maps").read().count("sabot-arena")
+    del held
+    after = open("/proc/self/maps").read().count("sabot-arena")
+    try:
+        manager.read([manifest], 0, 4)
+    except SegmentLost:
+        print(before, after)
+"""
+
+
+def test_a_detached_peer_is_unmapped_once_nothing_is_held(tmp_path):
+    with ShuffleManager("writer", budget_bytes=1 << 20, spill_directory=str(tmp_path / "spill")) as manager:
+        manifest = write(manager, 0, 100)
+        arguments = [str(manager.arena_fd()), str(tmp_path / "spill"), str(tmp_path / "own"), manifest.to_bytes().hex()]
+        done = subprocess.run(
+            [sys.executable, "-c", DETACHED, *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            pass_fds=[manager.arena_fd()],
+            env={"PYTHONPATH": ":".join(sys.path)},
+        )
+        before, after = map(int, done.stdout.split())
+        assert before > after == 2  # its own arena: table and pages
+
+
 def test_an_unreachable_agent_is_a_lost_segment(tmp_path):
     with ShuffleManager("writer", budget_bytes=1 << 20, spill_directory=str(tmp_path / "spill")) as manager:
         data = write(manager, 0, 10).to_bytes()

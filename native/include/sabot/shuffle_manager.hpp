@@ -49,7 +49,10 @@ class ShuffleManager {
   [[nodiscard]] ManagerMetrics metrics() const;
 
   [[nodiscard]] int arena_fd() const { return store_->arena_fd(); }
-  void attach_peer(int arena_fd, const std::string& spill_directory);
+  // A second agent of the same name takes the first one's place.
+  void attach_peer(const std::string& agent_id, int arena_fd, const std::string& spill_directory);
+  // Gives up the mapping, and with it the memory of an agent that is dead, once nothing read from it is held any more.
+  void detach_peer(const std::string& agent_id);
   // Frees everything. Arrays that consumers hold stay valid.
   void close();
 
@@ -79,7 +82,7 @@ class ShuffleManager {
   bool closed_ = false;
   std::map<Key, ManifestPtr> outputs_;
   std::vector<ActiveWrite*> active_;
-  std::vector<std::shared_ptr<SegmentSource>> peers_;
+  std::map<std::string, std::shared_ptr<SegmentSource>> peers_;
   std::atomic<uint64_t> next_output_{1};
   std::atomic<uint64_t> rows_{0};
   std::atomic<uint64_t> bytes_{0};
