@@ -39,7 +39,7 @@ from sabot_planner.logical import (
 from sabot_planner.operators import Decided, Placement, ShuffleEdgeType
 from sabot_planner.physical import CutRef, Exchange, Nothing, TaskScan
 from sabot_planner.plan import EdgeFacts, QueryPlan
-from sabot_planner.stages import Cut, OpenEdges, cut, own_nodes
+from sabot_planner.stages import Cut, OpenEdges, cut, direct_reference, own_nodes
 
 
 def initial_graph(root: Node, how: Cut) -> JobGraph:
@@ -152,6 +152,9 @@ class AdaptivePlan:
         )
 
     def _hash_instead(self, copied: Exchange, other: Node, measured: EdgeFacts) -> tuple[Node, Node] | None:
+        if direct_reference(other) is not None:
+            # Its stage, which would write the new edge, has run.
+            return None
         other_bytes = copied.other_bytes
         too_large = measured.bytes > self.how.settings.broadcast_bytes
         if not too_large or measured.bytes * self.how.width <= 2 * other_bytes or not spreads(other):

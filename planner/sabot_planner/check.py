@@ -277,7 +277,8 @@ def _join(node: Join, left: Partitioning, right: Partitioning) -> Partitioning:
     if node.kind is JoinKind.MARK:
         # A NULL on the right concerns every row of the left, unless the equality is null-safe.
         keys = [k for k in keys if k.null_safe]
-    return _placed_alike(node, left, right, keys)
+    part = _placed_alike(node, left, right, keys)
+    return merge_equal(part, pairs) if node.kind is JoinKind.INNER else part
 
 
 def _placed_alike(node: Join, left: Partitioning, right: Partitioning, keys: list[EquiKey]) -> Partitioning:

@@ -24,10 +24,7 @@ from sabot_planner.logical import (
     LateralCall,
     Node,
     Project,
-    RecursiveCte,
     Scan,
-    SetKind,
-    SetOp,
     Sort,
     Values,
     Window,
@@ -66,7 +63,7 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
         refuse_fragile({c.name: c.type for c in output})
         _refuse_states(logical, types)
         _refuse_what_only_tables_have(logical)
-        _refuse_collated_sets(logical, context, types)
+        _refuse_collated(logical, context)
         placed = walker.place(logical)
     except Undistributable as error:
         return QueryPlan(Mode.SINGLE, str(error), 1, None, output)
@@ -131,22 +128,18 @@ def _refuse_states(root: Node, types: ColumnTypes) -> None:
         raise Undistributable("an aggregate state does not survive between agents")
 
 
-def _refuse_collated_sets(root: Node, context: PlanContext, types: ColumnTypes) -> None:
-    """Set operations compare by the collation of their columns without saying so, and Arrow does not carry it.
+def _refuse_collated(root: Node, context: PlanContext) -> None:
+    """Text with a collation keeps it in a scan and loses it on an edge: groups and joins would disagree.
 
-    Everywhere else DuckDB writes the collation into the expressions of its plan.
+    COLLATE C, which DuckDB writes on every text it sorts by, is how plain text compares.
     """
-    compared = [
-        node
-        for node in walk(root)
-        if (isinstance(node, SetOp) and node.kind is not SetKind.UNION_ALL)
-        or (isinstance(node, RecursiveCte) and not node.union_all)
-    ]
-    if not any("VARCHAR" in text for node in compared for text in types.of(node).values()):
-        return
-    named = any(type(i) is exp.Collate for n in walk(root) for e in _expressions(n) for i in nodes(e))
-    if named or context.is_collated():
-        raise Undistributable("a set operation over collated text")
+    for node in walk(root):
+        for expression in _expressions(node):
+            for inner in nodes(expression):
+                if type(inner) is exp.Collate and str(inner.args["expression"].args["this"]).upper() != "C":
+                    raise Undistributable("collated text loses its collation between agents")
+    if context.is_collated():
+        raise Undistributable("collated text loses its collation between agents")
 
 
 def _expressions(node: Node) -> list[exp.Expression]:

@@ -205,7 +205,7 @@ class _Cutter:
             stage.placement = Placement.SESSION
 
     def _read_exchange(self, node: Exchange, stage: _Stage) -> None:
-        cut_ref = _direct_reference(node.input)
+        cut_ref = direct_reference(node.input)
         back: dict[str, exp.Expression] = {}
         if cut_ref is None:
             source, columns = self.stage(node.input), node.input.columns
@@ -281,7 +281,7 @@ def _written_as(node: Exchange) -> ShuffleEdgeType:
     return node.written_as or node.edge_type
 
 
-def _direct_reference(node: Node) -> CutRef | None:
+def direct_reference(node: Node) -> CutRef | None:
     """The reading of a cut expression where an exchange moves nothing but its columns."""
     while isinstance(node, Project) and is_narrowing(node):
         node = node.input

@@ -86,6 +86,8 @@ def _without_inner_dictionaries(reader: pa.RecordBatchReader) -> pa.RecordBatchR
 
 
 def _inner_plain(kind: pa.DataType) -> pa.DataType:
+    if not any(_plain(kind.field(i).type) != kind.field(i).type for i in range(kind.num_fields)):
+        return kind
     if pa.types.is_map(kind):
         return pa.map_(_plain(kind.key_type), _plain(kind.item_type))
     if pa.types.is_list(kind):
