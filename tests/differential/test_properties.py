@@ -39,7 +39,7 @@ def opened() -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_queries(kind: str, opened: dict[str, Any]) -> None:
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(setup=generated.tables(), sql=KINDS[kind], name=st.sampled_from(sorted(CONFIGURATIONS)))
     def check(setup: list[str], sql: str, name: str) -> None:
         for statement in setup:
