@@ -272,6 +272,8 @@ cdef class PartitionStream:
 
 
 cdef class LiveStream:
+    """Batches of outputs that are still being written; each is delivered to one reader only."""
+
     cdef shared_ptr[LiveRead] read
 
     @staticmethod
