@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         failed = failed_checks()
         if failed:
             say(f"failed: {', '.join(failed)}")
-        return run(["python", "-m", "pytest", *options.pytest]) or len(failed)
+        return run_pytest(options.pytest) or len(failed)
     if options.job == "bench":
         return run(["python", "benchmarks/tpch.py", *options.tpch])
     return 0
@@ -133,6 +133,24 @@ def run(command: Sequence[str]) -> int:
     sys.stdout.flush()
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(VENV)}
     return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def run_pytest(arguments: Sequence[str]) -> int:
+    """Run pytest and close on its own last line: libraries still print when the interpreter has ended."""
+    command = ["python", "-m", "pytest", *arguments]
+    print("$", shlex.join([".venv/bin/python", *command[1:]]), flush=True)
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(VENV)}
+    last = ""
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as pytest:
+        assert pytest.stdout is not None
+        for line in pytest.stdout:
+            print(line, end="", flush=True)
+            if line.startswith("=") and " in " in line:
+                last = line
+    print(last, end="", flush=True)
+    return pytest.returncode
 
 
 def say(text: str) -> None:

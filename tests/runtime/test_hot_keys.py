@@ -74,6 +74,12 @@ def test_a_key_that_cannot_be_told_costs_nothing(session: Session, monkeypatch: 
     assert heavy["key"].startswith("hash ")
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a busy machine the look-up would give up, as it should, and the hash would be shown.
+    monkeypatch.setattr("sabot_sql.coordinator.driver._NAMING_MS", 30_000)
+
+
 @pytest.fixture(params=("thread", "process"))
 def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentPool]:
     config = parse_config(agents=2, isolation=request.param, memory_limit="256MiB", threads=1, spill_directory=tmp_path)

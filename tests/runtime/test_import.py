@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pyarrow as pa
-import pytest
 
 import sabot_sql
 
@@ -34,13 +33,6 @@ def test_a_query_on_one_agent_loads_no_planner() -> None:
     heavy = ("pandas", "polars", "sqlglot", "IPython", "dbos", "sabot_native")
     code = f"sabot_sql.query('SELECT 1').fetchall(); print([name for name in {heavy!r} if name in sys.modules])"
     assert python(f"import sys, sabot_sql; {code}").strip() == "[]"
-
-
-@pytest.mark.bench
-def test_the_first_row_comes_soon() -> None:
-    code = "began = time.monotonic(); import sabot_sql; sabot_sql.query('SELECT 42').fetchall()"
-    code = f"import time; {code}; print(time.monotonic() - began)"
-    assert min(float(python(code)) for _ in range(3)) <= 0.6
 
 
 def test_the_default_session_is_shared_and_finds_frames() -> None:
