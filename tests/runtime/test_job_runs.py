@@ -476,7 +476,7 @@ def test_a_damaged_segment_is_computed_again(isolation: str, tmp_path: Path) -> 
 def test_a_killed_agent_s_task_runs_on_another(process_pool: AgentPool) -> None:
     victim = process_pool.agents[0]
     assert isinstance(victim, ProcessAgent)
-    slow = "SELECT k, count(*) AS n FROM e1, range(30_000_000) r WHERE r.range % 30_000_000 = k GROUP BY k"
+    slow = "SELECT k, count(*) AS n FROM e1, range(200_000_000) r WHERE r.range % 200_000_000 = k GROUP BY k"
     graph = JobGraph(
         (
             op("source", "SELECT i % 10 AS k, i AS v FROM t", 4, scans=SCAN),

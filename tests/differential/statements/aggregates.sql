@@ -38,7 +38,7 @@ SELECT ident, bits, count(*) FROM typed GROUP BY ident, bits;
 SELECT maybe, sum(tiny), bool_and(tiny > 0), bit_or(unsigned), any_value(maybe) FROM typed GROUP BY maybe;
 SELECT region, max(amount, 2), min(id, 3), arg_min(id, amount, 2) FROM sales GROUP BY region;
 SELECT region, list_sort(list(DISTINCT product)), list_sort(list(product) FILTER (WHERE flag)) FROM sales GROUP BY region;
-SELECT region COLLATE NOCASE AS r, count(*) FROM sales GROUP BY r;
+SELECT lower(r), n FROM (SELECT region COLLATE NOCASE AS r, count(*) AS n FROM sales GROUP BY r);
 SELECT count(*) FROM (SELECT region, product FROM sales GROUP BY region, product);
 SELECT avg(total) FROM (SELECT product, sum(amount) AS total FROM sales GROUP BY product);
 SELECT sum(n) FROM (SELECT DISTINCT product, length(region) AS n FROM sales);
