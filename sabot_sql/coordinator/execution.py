@@ -165,11 +165,12 @@ class Execution:
 
     def _stage_committed(self, run: StageRun) -> list[Command]:
         commands: list[Command] = []
+        committed = {operator for other in self.runs.values() if other.finished for operator in other.stage.operators}
         for edge in run.stage.inputs:
             shuffle = self.shuffles.edge(edge.edge_id)
-            if not shuffle.released:
+            if not shuffle.released and self.shuffles.readers(shuffle.edge_id) <= committed:
                 shuffle.released = True
-                commands.append(ReleaseEdge(edge.edge_id))
+                commands.append(ReleaseEdge(shuffle.edge_id))
         if run.announced:
             return commands
         run.announced = True
