@@ -42,11 +42,12 @@ SQL                                           node
 ============================================= ==========================================================================
 
 Queries are ``Select``, ``Values`` or a ``SetOperation`` (``Union``, ``Except``, ``Intersect``, with ``distinct``, whose
-``this`` and ``expression`` are queries), each with ``with_``, ``order``, ``limit``, ``offset`` of its own. ``Limit``
-has ``percent=True`` for ``LIMIT (n) %``. A ``Select`` also has ``expressions``, ``distinct`` (``Distinct(on=Tuple)``
-for DISTINCT ON), ``from_``, ``joins``, ``where``, ``group`` (``Group(expressions, grouping_sets=[GroupingSets])``),
-``having``, ``qualify``, ``sample`` (``TableSample(size=text)``). A ``CTE`` has ``materialized`` and, for
-``USING KEY (…)``, ``key_expressions``.
+``this`` and ``expression`` are queries), each with ``with_``, ``order``, ``limit``, ``offset`` of its own; with
+``chained``, ``this`` stands without parentheses: DuckDB reads ``(a) UNION ALL (b) UNION ALL (c)`` as one operation of
+three. ``Limit`` has ``percent=True`` for ``LIMIT (n) %``. A ``Select`` also has ``expressions``, ``distinct``
+(``Distinct(on=Tuple)`` for DISTINCT ON), ``from_``, ``joins``, ``where``, ``group`` (``Group(expressions,
+grouping_sets=[GroupingSets])``), ``having``, ``qualify``, ``sample`` (``TableSample(size=text)``). A ``CTE`` has
+``materialized`` and, for ``USING KEY (…)``, ``key_expressions``.
 
 Relations: ``Table(this=Identifier, db, catalog, alias)``; ``Table(this=call, alias)`` for a table function;
 ``Subquery(this=query, alias)`` for a derived table, VALUES included. ``alias`` is ``TableAlias(this, columns)``.

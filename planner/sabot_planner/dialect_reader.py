@@ -49,10 +49,15 @@ class _QueryReader(ExpressionReader):
         return inner
 
     def _query_tail(self, query: Node, with_: Node) -> Node:
+        chain: tuple[str, bool] | None = None
         while self.token in _SET_OPERATIONS:
-            operation = _SET_OPERATIONS[self.advance()]
-            query = operation(this=query, expression=None, distinct=not self.take("ALL"))
+            word = self.advance()
+            link = (word, not self.take("ALL"))
+            if chain not in (None, link):
+                self.fail("parentheses around one of two set operations")
+            query = _SET_OPERATIONS[word](this=query, distinct=link[1], chained=chain is not None)
             query.set("expression", self._query_operand())
+            chain = link
         self._modifiers(query)
         if with_ is not None:
             if "with_" in query.args:

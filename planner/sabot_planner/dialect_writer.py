@@ -294,7 +294,9 @@ def _set_operation(word: str) -> Callable[[Node], str]:
         args = node.args
         operator = word if args.get("distinct") else f"{word} ALL"
         left, right = write_sql(args["this"]), write_sql(args["expression"])
-        return f"{_with(args.get('with_'))}({left}) {operator} ({right}){_modifiers(args)}"
+        if not args.get("chained"):
+            left = f"({left})"
+        return f"{_with(args.get('with_'))}{left} {operator} ({right}){_modifiers(args)}"
 
     return write
 

@@ -59,6 +59,9 @@ FORMS: list[tuple[str, str | None]] = [
     ("(SELECT 1 AS a) UNION ALL (SELECT 2 AS a)", SAME),
     ("SELECT a FROM ((SELECT 1 AS a) EXCEPT (SELECT 2 AS a)) AS r(a)", SAME),
     ("SELECT a FROM ((SELECT 1 AS a) INTERSECT ALL ((SELECT 2 AS a) UNION (VALUES (3)))) AS r(a)", SAME),
+    ("(SELECT 1 AS a) UNION ALL (SELECT 2 AS a) UNION ALL (SELECT 3 AS a)", SAME),
+    ("((SELECT 1 AS a) UNION ALL (SELECT 2 AS a)) UNION ALL (SELECT 3 AS a)", SAME),
+    ("SELECT a FROM (((VALUES (1)) UNION ALL (VALUES (2)) LIMIT 1) UNION ALL (VALUES (3))) AS r(a)", SAME),
     ("WITH x(c0) AS MATERIALIZED (SELECT 1 AS c0), y AS NOT MATERIALIZED (SELECT c0 FROM x) SELECT c0 FROM y", SAME),
     (
         """WITH RECURSIVE t(c0, c1) USING KEY (c0, max(c1) AS c1) AS NOT MATERIALIZED ((SELECT 1 AS c0, 2 AS c1) \
@@ -177,6 +180,8 @@ def test_printing_a_foreign_node_is_an_error() -> None:
         "SELECT f(a",
         "SELECT a FROM (b AS x INNER JOIN c) AS y",
         "SELECT a; SELECT b",
+        "(SELECT 1) UNION ALL (SELECT 2) EXCEPT (SELECT 3)",
+        "(SELECT 1) UNION ALL (SELECT 2) UNION (SELECT 3)",
         "SELECT " + "f(" * 2000 + "1" + ")" * 2000,
     ],
 )
@@ -203,6 +208,9 @@ STATEMENTS = [
     "SELECT * FROM t ASOF JOIN u ON t.v >= u.k",
     "SELECT * FROM t POSITIONAL JOIN u",
     "SELECT k FROM t UNION SELECT k FROM u EXCEPT ALL SELECT 1",
+    "SELECT k FROM t UNION ALL SELECT k FROM u UNION ALL (SELECT v FROM t LIMIT 3) UNION ALL SELECT 1 ORDER BY 1",
+    "SELECT k FROM t UNION SELECT k FROM u UNION SELECT v FROM t UNION ALL SELECT 7 UNION ALL SELECT 8",
+    "SELECT k FROM t EXCEPT ALL SELECT k FROM u EXCEPT ALL SELECT v FROM t",
     "SELECT list_transform(l, lambda x, i: x + i), l[1:2], l[1], st.a, {'c': v}, MAP {'q': v} FROM t",
     "SELECT 'sad'::mood, '41'::BLOB, INTERVAL 3 DAY + d, try_cast(s AS INT), v::DECIMAL(9, 2), '101'::BIT FROM t",
     "SELECT last_value(n IGNORE NULLS) OVER (PARTITION BY k ORDER BY v ROWS 3 PRECEDING EXCLUDE TIES) FROM t",

@@ -54,7 +54,7 @@ GLOBAL_WINDOWS = {
     " BY v) FROM t",
     "whole": "SELECT v, sum(v) OVER (), count(*) OVER () FROM t",
     "two orders": "SELECT v, row_number() OVER (ORDER BY v), rank() OVER (ORDER BY k) FROM t",
-    "no rows": "SELECT v, row_number() OVER (ORDER BY v) FROM t WHERE v * 7 % 5 = 9",
+    "no rows": "SELECT v, row_number() OVER (ORDER BY v) FROM t WHERE v * v = 7",
     "above a join": "SELECT t.v, u.w, row_number() OVER (ORDER BY t.v, u.w) FROM t JOIN u ON t.k = u.k",
     "above a group by": "SELECT k, rank() OVER (ORDER BY sum(v) DESC) FROM t GROUP BY k",
 }
@@ -144,6 +144,15 @@ SETS = {
     "union all": "SELECT k, s FROM t UNION ALL SELECT k, name FROM small",
     "union of one row": "SELECT k, s FROM t UNION ALL SELECT 7, 'x'",
     "union by name": "SELECT k, v FROM t UNION ALL BY NAME SELECT w AS v, s FROM u",
+    "union of three": "SELECT k FROM t UNION SELECT w FROM u UNION SELECT v FROM t",
+    "union all of four": "SELECT k, s FROM t UNION ALL SELECT k, name FROM small UNION ALL SELECT w, s FROM u UNION ALL"
+    " SELECT 7, 'x'",
+    "union all of three, then union": "SELECT k FROM t UNION ALL SELECT k FROM u UNION ALL SELECT w FROM u UNION SELECT"
+    " v FROM t",
+    "union all on the right": "SELECT k FROM t UNION ALL (SELECT w FROM u UNION ALL SELECT k FROM small UNION ALL"
+    " SELECT n FROM t)",
+    "chains of other operations": "SELECT k FROM t EXCEPT ALL SELECT w FROM u EXCEPT ALL SELECT k FROM small UNION ALL"
+    " SELECT v FROM t INTERSECT ALL SELECT w FROM u",
     "except": "SELECT k, n FROM t EXCEPT SELECT k, n FROM u",
     "except all": "SELECT k FROM t EXCEPT ALL SELECT k FROM u",
     "intersect": "SELECT n FROM t INTERSECT SELECT n FROM u",
@@ -191,9 +200,12 @@ ELSE = {
     "exists and not": "SELECT v FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k AND u.w > 50) AND k NOT IN"
     " (SELECT k FROM small)",
     "all": "SELECT v FROM t WHERE v > ALL (SELECT w FROM u WHERE u.k = t.k)",
-    "count of nothing": "SELECT count(*), sum(v), avg(f), min(s) FROM t WHERE v * 7 % 5 = 9",
-    "groups of nothing": "SELECT k, count(*) FROM t WHERE v * 7 % 5 = 9 GROUP BY k",
+    "count of nothing": "SELECT count(*), sum(v), avg(f), min(s) FROM t WHERE v * v = 7",
+    "groups of nothing": "SELECT k, count(*) FROM t WHERE v * v = 7 GROUP BY k",
     "limit inside": "SELECT k, count(*) FROM (SELECT * FROM t ORDER BY v DESC LIMIT 30) GROUP BY k",
+    "a raising branch never taken": "SELECT v, CASE WHEN k > 100 THEN error('no') ELSE k END FROM t",
+    "a subquery of one row": "SELECT v FROM t WHERE v > (SELECT w FROM u WHERE w = 42)",
+    "a subquery of no row": "SELECT v, (SELECT w FROM u WHERE w * w = 7) FROM t",
     "sample of all": "SELECT count(*) FROM t USING SAMPLE 100%",
 }
 

@@ -153,7 +153,7 @@ def test_combining_states_of_distinct_or_ordered_arguments_is_wrong_without_an_e
         "g, count(DISTINCT int) FILTER (flag), median(double), count(*)",
     ],
 )
-@pytest.mark.parametrize("where", ["", "WHERE big % 7 = 9"])
+@pytest.mark.parametrize("where", ["", "WHERE int * int = 7"])
 def test_several_aggregates_side_by_side_also_over_no_rows(x: FakeContext, select: str, where: str) -> None:
     sql = f"SELECT {select} FROM x {where}{' GROUP BY g' if select.startswith('g,') else ''}"
     assert_same(fetch(x.connection, sql), Simulation(x, x.plan(sql)).run())
@@ -164,7 +164,7 @@ def test_several_aggregates_side_by_side_also_over_no_rows(x: FakeContext, selec
     ["ROLLUP (g, flag)", "CUBE (g, flag, shade)", "GROUPING SETS ((g), (flag), ())", "GROUPING SETS ((g, flag), (g))",
      "CUBE (g, flag, g)", "GROUPING SETS ((g), (g))", "g, ROLLUP (flag)"],
 )  # fmt: skip
-@pytest.mark.parametrize("where", ["", "WHERE big % 7 = 9"])
+@pytest.mark.parametrize("where", ["", "WHERE int * int = 7"])
 def test_grouping_sets_keep_their_id_between_the_phases(x: FakeContext, sets: str, where: str) -> None:
     """NULL as a value and NULL as 'all' are different groups; a set that stands twice comes out twice."""
     for extra in ("", ", median(double)"):

@@ -11,6 +11,12 @@ SELECT product FROM sales UNION SELECT id FROM nothing UNION ALL SELECT 1;
 (SELECT id FROM sales ORDER BY amount DESC, id LIMIT 3) UNION ALL (SELECT id FROM sales ORDER BY amount, id LIMIT 3);
 SELECT region, count(*) FROM (SELECT region FROM sales UNION ALL SELECT region FROM rates) GROUP BY region;
 SELECT tiny FROM typed UNION SELECT unsigned FROM typed UNION SELECT wide FROM typed;
+SELECT product FROM sales UNION SELECT product FROM products UNION SELECT id % 9 FROM sales ORDER BY product NULLS FIRST;
+SELECT product FROM sales UNION ALL SELECT product FROM products UNION ALL SELECT id FROM nothing UNION ALL SELECT -1;
+SELECT count(*), sum(product) FROM (SELECT product FROM sales UNION ALL SELECT product FROM products UNION ALL SELECT tiny FROM typed);
+SELECT id FROM sales UNION ALL SELECT product FROM products UNION ALL (SELECT id FROM staff ORDER BY pay, id LIMIT 4) LIMIT 405;
+SELECT product FROM products EXCEPT ALL SELECT product FROM sales EXCEPT ALL SELECT 100 UNION ALL SELECT 5 UNION ALL SELECT 6;
+SELECT id, (SELECT sum(x) FROM (SELECT 1 UNION ALL SELECT s.product UNION ALL SELECT 2) AS t(x)) FROM sales AS s WHERE id < 40;
 -- order and limit
 SELECT id, amount FROM sales ORDER BY amount DESC, id;
 SELECT id, region FROM sales ORDER BY region NULLS FIRST, id DESC;
