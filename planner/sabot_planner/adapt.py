@@ -6,9 +6,9 @@ The plan is changed in place of one join at a time, and only where nothing above
     ├─ HASH  e1 (not started)      →       ├─ (computed in the join's own stage)
     └─ HASH  e2 (measured: 36 kB)          └─ BROADCAST e2 (read whole, as its buckets lie)
 
-and the other way round where a side that was to be copied turns out large. A side that stays hashed, or was copied
-anyway, may filter what it is to be joined with (:mod:`sabot_planner.join_filters`). Had a GROUP BY above reused the hash of the
-join, the first change would split its groups over tasks; such joins are left as planned.
+and the other way round where a side that was to be copied turns out large. Had a GROUP BY above reused the hash of the
+join, the first change would split its groups over tasks; such joins are left as planned. Any measured side may filter
+what it is to be joined with (:mod:`sabot_planner.join_filters`): that moves rows to no other place.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class FilterPlacer:
 
     def _within(self, node: Node, keys: tuple[EquiKey, ...], rows: Exchange) -> Node | None:
         """``node`` of a stage that is to be filtered: as low in it, or below it, as the keys go."""
-        lower = self._across(node, keys, rows) if isinstance(node, Exchange) else None
+        lower: Node | None = self._across(node, keys, rows) if isinstance(node, Exchange) else None
         lower = lower or self._deeper(node, keys, rows, self._within)
         if lower is not None or _may_be_first_phase(node):
             return lower

@@ -138,7 +138,8 @@ class ShuffleEdge:
     buckets may turn into BROADCAST once it is measured, and its consumers then read every bucket.
     ``splittable``: the rows of one hash partition may be dealt to several tasks that each read all of the other hashed
     inputs' same partition.
-    ``rereads`` names a finished edge of the same source whose committed output this one reads; nothing is written for it.
+    ``rereads`` names a finished edge of the same source whose committed output this one reads: nothing is written for
+    it.
     ``bounds_partitions`` of a RANGE edge is how many ranges to make when its rows are many; bounds come from a sample.
     """
 

@@ -96,8 +96,8 @@ class PlanSettings:
     ``grant_bytes``: the working set of one partition should stay below it.
     ``partitions`` forces the parallelism of every distributed stage; otherwise it is the number of agents.
     ``gather_rows``: a sub-plan over sources of at most so many rows is not worth splitting to be broadcast.
-    ``filter_bytes``: from this many bytes on an edge is worth a filter by the keys that it is to be joined with, if that
-    lets at most ``filter_share`` of its rows pass.
+    ``filter_bytes``: from this many bytes on an edge is worth a filter by the keys that it is to be joined with, if
+    that lets at most ``filter_share`` of its rows pass; at 0 such a filter may cost whatever it does.
     """
 
     broadcast_bytes: int = 16 << 20

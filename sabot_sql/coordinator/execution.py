@@ -297,7 +297,9 @@ class Execution:
         reads = rules.share_inputs(stage, shuffles, controller, self._forward_reads(stage))
         self.decisions.update(dict.fromkeys(reads.split_edges, reads.reason))
         outputs = [
-            EdgeOutput(edge.edge_id, rules.write_scheme(self.graph, edge), edge.columns) for edge in stage.outputs
+            EdgeOutput(edge.edge_id, rules.write_scheme(self.graph, edge), edge.columns)
+            for edge in stage.outputs
+            if edge.rereads is None
         ]
         if stage.stage_id == self.graph.sink:
             outputs.append(EdgeOutput(rules.RESULT_EDGE, WriteScheme(WriteKind.SINGLE)))
