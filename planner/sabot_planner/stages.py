@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
+from sabot_planner.column_types import ColumnTypes
 from sabot_planner.dialect import call, to_sql
 from sabot_planner.display import DisplayNames
+from sabot_planner.edge_values import is_restored, is_written, restored, written
 from sabot_planner.fragment import FragmentWriter, is_narrowing
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.labels import operator_label, operator_type
@@ -59,6 +61,7 @@ class Cut:
     settings: PlanSettings
     display: DisplayNames
     names: StageNames
+    types: ColumnTypes
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,7 @@ class _Draft:
 class _Cutter:
     def __init__(self, how: Cut, still_open: OpenEdges) -> None:
         self.display = how.display
+        self._types = how.types
         self.width = how.width
         self.settings = how.settings
         self._names = how.names
@@ -222,9 +226,8 @@ class _Cutter:
         self.edges.append(draft)
         self._place_rows(draft, node, back)
         stage.parallel |= not node.gather and node.edge_type in _SPREADING
-        stage.leaves[id(node)] = (
-            draft.edge_id if cut_ref is None else f"{draft.edge_id} AS r_{draft.edge_id}({', '.join(node.columns)})"
-        )
+        renamed = cut_ref is not None
+        stage.leaves[id(node)] = self._edge_relation(draft, node, renamed)
 
     def _place_rows(self, draft: _Draft, node: Exchange, back: dict[str, exp.Expression]) -> None:
         if _written_as(node) is ShuffleEdgeType.HASH:
@@ -244,7 +247,24 @@ class _Cutter:
         draft = _Draft(edge_id, source, stage, ShuffleEdgeType.FORWARD, node.reference.shared.columns)
         self.edges.append(draft)
         stage.parallel |= source.parallel
-        stage.leaves[id(node)] = f"{draft.edge_id} AS r_{draft.edge_id}({', '.join(node.columns)})"
+        stage.leaves[id(node)] = self._edge_relation(draft, node, renamed=True)
+
+    def _edge_relation(self, draft: _Draft, node: Node, renamed: bool) -> str:
+        """What a fragment reads an edge as: its columns under the names of ``node``, every value as it was."""
+        relation = f"{draft.edge_id} AS r_{draft.edge_id}({', '.join(node.columns)})" if renamed else draft.edge_id
+        types = self._types.of(node)
+        if not any(map(is_restored, types.values())):
+            return relation
+        items = [f"{restored(name, t)} AS {name}" if is_restored(t) else name for name, t in types.items()]
+        return f"(SELECT {', '.join(items)} FROM {relation})"
+
+    def _written(self, stage: _Stage, sql: str) -> str:
+        """The fragment of a stage with every value as it travels."""
+        types = self._types.of(stage.root)
+        if not any(map(is_written, types.values())):
+            return sql
+        items = [f"{written(name, t)} AS {name}" if is_written(t) else name for name, t in types.items()]
+        return f"SELECT {', '.join([*items, *(e.name for e in stage.extra)])} FROM ({sql})"
 
     def _shared_stage(self, shared: Shared) -> _Stage:
         known = self._shared.get(id(shared))
@@ -265,10 +285,13 @@ class _Cutter:
     def operator(self, stage: _Stage) -> StreamOperatorNode:
         """The finished operator of a stage."""
         writer = FragmentWriter(lambda node: stage.leaves[id(node)], (TaskScan, Exchange, CutRef))
+        sql = writer.write(stage.root, tuple(stage.extra))
+        if any(draft.source is stage for draft in self.edges):
+            sql = self._written(stage, sql)
         return StreamOperatorNode(
             stage.operator_id,
             operator_type(stage.root),
-            writer.write(stage.root, tuple(stage.extra)),
+            sql,
             parallelism=self.width if stage.parallel and stage.placement is Placement.ANY else 1,
             scans=tuple(stage.scans),
             placement=stage.placement,
