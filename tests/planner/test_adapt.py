@@ -153,8 +153,7 @@ CHAINS = {
     "partial": "SELECT u.s, sum(t.v) FROM t JOIN u ON t.k = u.k GROUP BY u.s",
     "window": "SELECT t.v, row_number() OVER (PARTITION BY u.s ORDER BY t.v, u.w) FROM t JOIN u ON t.k = u.k",
     "no row of one side": f"SELECT t.v, u.w FROM t JOIN {NO_ROWS} ON t.k = u.k",
-    "no row of the left side": "SELECT t.v, u.w FROM (SELECT * FROM t WHERE v * v = 7) AS t"
-    " LEFT JOIN u ON t.k = u.k",
+    "no row of the left side": "SELECT t.v, u.w FROM (SELECT * FROM t WHERE v * v = 7) AS t LEFT JOIN u ON t.k = u.k",
     "no row of the right side": f"SELECT t.v, u.w FROM t LEFT JOIN {NO_ROWS} ON t.k = u.k",
     "no row to exclude": f"SELECT t.v FROM t ANTI JOIN {NO_ROWS} ON t.k = u.k",
     "nothing to count": f"SELECT count(*), sum(t.v) FROM t JOIN {NO_ROWS} ON t.k = u.k",
