@@ -36,6 +36,7 @@ from sabot_planner.logical import (
     Sort,
     replace_inputs,
 )
+from sabot_planner.node_expressions import may_raise
 from sabot_planner.operators import Decided, Placement, ShuffleEdgeType
 from sabot_planner.physical import CutRef, Exchange, Nothing, TaskScan
 from sabot_planner.plan import EdgeFacts, QueryPlan
@@ -97,9 +98,16 @@ class AdaptivePlan:
         return witness
 
     def _nothing(self, join: Join, facts: Mapping[str, EdgeFacts]) -> Nothing | None:
-        """What is left of a join one side of which is measured and empty, where that side decides."""
-        for side, kinds in ((join.right, _EMPTY_WITHOUT_RIGHT), (join.left, _EMPTY_WITHOUT_LEFT)):
-            if join.kind in kinds and isinstance(side, Exchange):
+        """What is left of a join one side of which is measured and empty, where that side decides.
+
+        DuckDB computes a scalar subquery before it looks at the rows that read it: what may end the query is not
+        left out.
+        """
+        for side, other, kinds in (
+            (join.right, join.left, _EMPTY_WITHOUT_RIGHT),
+            (join.left, join.right, _EMPTY_WITHOUT_LEFT),
+        ):
+            if join.kind in kinds and isinstance(side, Exchange) and not may_raise(other):
                 measured = facts.get(self.how.names.of("e", side))
                 if measured is not None and measured.rows == 0:
                     witness = self._witness(side)

@@ -28,7 +28,8 @@ from sabot_planner.logical import (
     replace_inputs,
     walk,
 )
-from sabot_planner.scalars import column, columns_of, nodes
+from sabot_planner.node_expressions import RAISING, functions_of
+from sabot_planner.scalars import column, columns_of
 
 
 def prune(root: Node) -> Node:
@@ -97,8 +98,8 @@ def _kept_items(node: Project, needed: set[str]) -> tuple[Computed, ...]:
 
 
 def _sets_rows(expression: exp.Expression) -> bool:
-    # An unread unnest still decides how many rows there are.
-    return any(type(n) is exp.Anonymous and n.args["this"] == "unnest" for n in nodes(expression))
+    # An unread unnest still decides how many rows there are, an unread error() whether there are any.
+    return any(name in ("unnest", RAISING) for name in functions_of(expression))
 
 
 def _kept_aggregates(node: Aggregate, needed: set[str]) -> tuple[Computed, ...]:

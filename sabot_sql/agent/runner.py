@@ -26,6 +26,7 @@ from sabot_sql.agent.task_spec import (
     WriteKind,
     WriteScheme,
 )
+from sabot_sql.catalog.streams import StartedStatement
 from sabot_sql.errors import InternalError
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 _PRIVATE = "__sabot_"
 _EDGE_SETTINGS = (("arrow_lossless_conversion", "true"), ("errors_as_json", "true"))
 """HUGEINT, UUID, TIMETZ and others lose their value or type on an edge without the first."""
+
+_BATCH_ROWS = 16_384
+"""Of the batches that DuckDB exports. The shuffle copies them at once, so that their pages are used again while hot."""
 
 
 class InputLost(Exception):
@@ -106,13 +110,15 @@ class Runner:
                 cursor.register(name, value)
             sql = fragment_sql(spec.fragment)
             require_query(cursor, sql)
-            relation = cursor.sql(sql if spec.sink is None else _copy_sql(sql, spec.sink, spec.id))
-            columns = tuple(Column(n, str(t)) for n, t in zip(relation.columns, relation.types, strict=True))
-            if len(set(relation.columns)) != len(columns):
-                raise InternalError(f"the columns of a fragment repeat names: {', '.join(relation.columns)}")
+            statement = sql if spec.sink is None else _copy_sql(sql, spec.sink, spec.id)
+            started = StartedStatement(cursor, statement, None, _BATCH_ROWS)
+            columns = tuple(Column(name, type_name) for name, type_name in started.columns)
+            names = [column.name for column in columns]
+            if len(set(names)) != len(names):
+                raise InternalError(f"the columns of a fragment repeat names: {', '.join(names)}")
             outputs = [_native_output(spec, output, columns) for output in spec.outputs]
-            manifests = self.manager.write(relation, outputs, cancel=attempt.token, deadline_ms=spec.deadline_ms)
-            del relation
+            manifests = self.manager.write(started, outputs, cancel=attempt.token, deadline_ms=spec.deadline_ms)
+            del started
             for name in registrations:
                 cursor.unregister(name)
         except BaseException:

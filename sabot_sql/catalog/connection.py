@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from sabot_sql.catalog.duckdb_errors import StatementText, translate
+from sabot_sql.catalog.streams import StartedStatement
 from sabot_sql.config import SessionConfig
 from sabot_sql.errors import BindError, ConfigError, SabotSQLError, SessionClosed
 
@@ -178,9 +179,6 @@ class Connection:
     def stream(self, statement: Statement) -> tuple[ColumnTypes, pa.RecordBatchReader]:
         """Start a query; gives its columns and the batches as they come.
 
-        DuckDB's own relations bind a query twice, once for their schema and once to run it, which is a tenth of a short
-        query: what they run in the end is called here.
-
         Raises:
             SabotSQLError: what DuckDB says about it.
         """
@@ -188,9 +186,8 @@ class Connection:
         if values is not None:
             values = dict(values) if isinstance(values, Mapping) else list(values)
         try:
-            result = self.main._submit(statement.text, values, "stream", _BATCH_ROWS)
-            columns = tuple((column[0], str(column[1])) for column in result.description)
-            return columns, pa.RecordBatchReader.from_stream(_Stream(result.arrow_capsule()))
+            started = StartedStatement(self.main, statement.text, values, _BATCH_ROWS)
+            return started.columns, pa.RecordBatchReader.from_stream(started)
         except (duckdb.Error, RuntimeError) as error:
             raise translate(error, statement.place) from None
 
@@ -244,14 +241,6 @@ class Connection:
         names = ", ".join(quote_text(name) for name in ANSWER_SETTINGS)
         rows = self.main.execute(f"SELECT name, value FROM duckdb_settings() WHERE name IN ({names})").fetchall()
         return {name: value for name, value in rows if value is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class _Stream:
-    capsule: object
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self.capsule
 
 
 def quote_text(text: str) -> str:

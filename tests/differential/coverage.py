@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 import sys
 import time
@@ -32,7 +33,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "hash": {"adaptive": True, "broadcast_limit": 0},
     "hash-early": {"adaptive": False, "broadcast_limit": 0},
     "spill": {"adaptive": False, "broadcast_limit": 0, "memory_limit": "64MiB"},
+    "random": {"random": True},
 }
+
+
+def drawn(options: dict[str, Any], script: str, seed: int) -> dict[str, Any]:
+    """``options`` with what the setting "random" leaves open drawn anew for each script; the same for the same seed."""
+    if not options.get("random"):
+        return options
+    chance = random.Random(f"{seed} {script}")
+    limits: list[dict[str, Any]] = [{}, {"broadcast_limit": 0}, {"broadcast_limit": 100}]
+    return {
+        **{name: value for name, value in options.items() if name != "random"},
+        "partitions": chance.randint(1, 9),
+        "adaptive": chance.random() < 0.5,
+        **chance.choice(limits),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +125,13 @@ def suite(path: Path) -> Iterator[Script]:
                 yield Script(script.name, tables.steps + script.steps)
 
 
-def run_script(script: Script, chosen: dict[str, dict[str, Any]]) -> Iterator[Case]:
+def run_script(script: Script, chosen: dict[str, dict[str, Any]], seed: int = 0) -> Iterator[Case]:
     """Every SELECT of ``script`` under every configuration, on sessions that stay open for the script."""
     with ExitStack() as stack:
         oracle = stack.enter_context(Oracle())
-        sessions = {name: stack.enter_context(session(**options)) for name, options in chosen.items()}
+        sessions = {
+            name: stack.enter_context(session(**drawn(options, script.name, seed))) for name, options in chosen.items()
+        }
         for number, step in enumerate(script.steps):
             if not step.compared:
                 yield from _change(script.name, number, step, oracle, sessions)
@@ -174,6 +192,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--isolation", default="thread", choices=["thread", "process"])
     parser.add_argument("--match", default="", help="only scripts whose name matches this regular expression")
     parser.add_argument("--every", type=int, default=1, help="only every n-th script")
+    parser.add_argument("--seed", type=int, default=0, help="of the setting random (0)")
     parser.add_argument("--report", type=Path, help="write wrong and failed cases here, one JSON object a line")
     options = parser.parse_args(arguments)
     counts = [int(count) for count in options.agents.split(",")]
@@ -182,7 +201,7 @@ def main(arguments: Sequence[str]) -> int:
     tally, reported = Tally(), []
     selected = [s for path in options.suite for s in suite(path) if re.search(options.match, s.name)]
     for script in selected[:: options.every]:
-        for case in run_script(script, chosen):
+        for case in run_script(script, chosen, options.seed):
             tally.add(case)
             if case.outcome not in (Verdict.EQUAL, Verdict.ADMISSIBLE):
                 reported.append(case)

@@ -175,6 +175,15 @@ def test_wrong_estimates_never_change_rows(large: FakeContext, name: str, estima
         assert simulation.plan is not plan, "there was something to decide again"
 
 
+@pytest.mark.parametrize(("value", "computed"), [("v", False), ("CASE WHEN v > 500 THEN error('no') ELSE v END", True)])
+def test_what_may_raise_is_computed_also_where_no_row_reads_it(large: FakeContext, value: str, computed: bool) -> None:
+    plan = large.plan(f"SELECT x.v, u.w FROM (SELECT k, {value} AS v FROM t) AS x JOIN u ON x.k = u.k")
+    first, _ = join_sides(plan)
+    revised = measured(plan, first, 0, rows=0)
+    scanned = {scan.source_id for o in graph(revised).operators for scan in o.scans}
+    assert (len(scanned) == 2) is computed, describe(revised)
+
+
 @pytest.mark.parametrize("name", ["one join", "three joins", "shared", "union"])
 def test_switching_it_off_gives_the_same_rows(large: FakeContext, name: str) -> None:
     large.settings = PlanSettings(adaptive=False)

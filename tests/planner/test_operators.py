@@ -203,6 +203,9 @@ ELSE = {
     "count of nothing": "SELECT count(*), sum(v), avg(f), min(s) FROM t WHERE v * v = 7",
     "groups of nothing": "SELECT k, count(*) FROM t WHERE v * v = 7 GROUP BY k",
     "limit inside": "SELECT k, count(*) FROM (SELECT * FROM t ORDER BY v DESC LIMIT 30) GROUP BY k",
+    "a raising branch never taken": "SELECT v, CASE WHEN k > 100 THEN error('no') ELSE k END FROM t",
+    "a subquery of one row": "SELECT v FROM t WHERE v > (SELECT w FROM u WHERE w = 42)",
+    "a subquery of no row": "SELECT v, (SELECT w FROM u WHERE w * w = 7) FROM t",
     "sample of all": "SELECT count(*) FROM t USING SAMPLE 100%",
 }
 

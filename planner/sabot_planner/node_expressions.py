@@ -1,0 +1,73 @@
+"""The scalar expressions of a logical node, and what can be told of a sub-plan from its functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlglot import exp
+
+from sabot_planner.dialect import function_call
+from sabot_planner.logical import (
+    Aggregate,
+    Distinct,
+    Filter,
+    Join,
+    LateralCall,
+    Limit,
+    Node,
+    Project,
+    Sort,
+    Values,
+    Window,
+    walk,
+)
+from sabot_planner.physical import CutRef
+from sabot_planner.scalars import nodes
+
+RAISING = "error"
+"""The function that does nothing but end the query."""
+
+
+def expressions_of(node: Node) -> list[exp.Expression]:
+    """The expressions that the node itself computes, in no order."""
+    match node:
+        case Filter():
+            return [node.predicate]
+        case Values():
+            return [expression for row in node.rows for expression in row]
+        case Distinct():
+            return [*node.on, *(k.expression for k in node.order)]
+        case Project():
+            return [i.expression for i in node.items]
+        case Aggregate():
+            return [c.expression for c in node.keys + node.aggregates]
+        case Window():
+            return [*node.partition_by, *(i.expression for i in node.items)]
+        case LateralCall():
+            return [node.function]
+        case Join():
+            return [node.condition] if node.condition is not None else []
+        case Sort():
+            return [k.expression for k in node.keys]
+        case Limit():
+            return [node.percent] if node.percent is not None else []
+        case _:
+            return []
+
+
+def functions_of(expression: exp.Expression) -> Iterator[str]:
+    """Lower-case names of the functions that the expression calls."""
+    for inner in nodes(expression):
+        found = function_call(inner)
+        if found is not None:
+            yield found[0]
+
+
+def may_raise(node: Node) -> bool:
+    """Whether something in the sub-plan calls ``error()``, so that leaving it out could hide what DuckDB reports."""
+    for inner in walk(node):
+        if isinstance(inner, CutRef) and may_raise(inner.reference.shared):
+            return True
+        if any(RAISING in functions_of(expression) for expression in expressions_of(inner)):
+            return True
+    return False
