@@ -38,6 +38,7 @@ from sabot_planner.logical import (
     Sort,
     Values,
     Window,
+    order_is_unions,
     replace_inputs,
     walk,
 )
@@ -182,7 +183,7 @@ class Distributor:
         if isinstance(node, SetOp) and node.kind is SetKind.UNION_ALL:
             branches = [self.gather_in_order(b, parallel, reason).node for b in node.branches]
             return Placed(replace_inputs(node, tuple(branches)), Single())
-        if isinstance(node, Filter | Project) and _order_is_unions(node):
+        if isinstance(node, Filter | Project) and order_is_unions(node):
             inner = self.gather_in_order(node.inputs[0], parallel, reason)
             return replace(inner, node=replace_inputs(node, (inner.node,)))
         return self.gather_rows(self.place(node, parallel), reason)
@@ -274,7 +275,7 @@ class Distributor:
             # Each branch gives its first rows, in one task; together they hold the first rows of all.
             first = tuple(Limit(b, node.limit + node.offset, 0) for b in child.branches)
             return self._limited(self.place(replace_inputs(child, first), parallel), replace(node, input=child))
-        if _order_is_unions(child):
+        if order_is_unions(child):
             return self._limited(self.gather_in_order(child, parallel, "the first rows, in order"), node)
         return self._limited(self.place(node.input, parallel), node)
 
@@ -340,13 +341,6 @@ class Distributor:
         if isinstance(node, RecursiveRef):
             return node
         return replace_inputs(node, tuple(self._around_reference(i, cte_id, parallel) for i in node.inputs))
-
-
-def _order_is_unions(node: Node) -> bool:
-    """Whether the order of the node's rows is that of a UNION ALL's branches."""
-    while isinstance(node, Filter | Project):
-        node = node.inputs[0]
-    return isinstance(node, SetOp) and node.kind is SetKind.UNION_ALL
 
 
 def _refuse_lost(types: Mapping[str, str]) -> None:
