@@ -15,6 +15,7 @@ from sabot_planner.column_types import ColumnTypes, width_bytes
 from sabot_planner.distribute_aggregate import place_aggregate
 from sabot_planner.distribute_join import place_join
 from sabot_planner.distribute_window import place_window
+from sabot_planner.edge_values import lost_on_edges
 from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
 from sabot_planner.logical import (
@@ -37,6 +38,7 @@ from sabot_planner.logical import (
     Sort,
     Values,
     Window,
+    order_is_unions,
     replace_inputs,
     walk,
 )
@@ -146,7 +148,7 @@ class Distributor:
             Undistributable: a column's type would not survive the way.
         """
         types = self.types.of(placed.node)
-        refuse_fragile(types)
+        _refuse_lost(types)
         rows = self.estimator.rows(placed.node)
         width = width_bytes(types, placed.node.columns)
         return Exchange(
@@ -182,7 +184,7 @@ class Distributor:
         if isinstance(node, SetOp) and node.kind is SetKind.UNION_ALL:
             branches = [self.gather_in_order(b, parallel, reason).node for b in node.branches]
             return Placed(replace_inputs(node, tuple(branches)), Single())
-        if isinstance(node, Filter | Project) and _order_is_unions(node):
+        if isinstance(node, Filter | Project) and order_is_unions(node):
             inner = self.gather_in_order(node.inputs[0], parallel, reason)
             return replace(inner, node=replace_inputs(node, (inner.node,)))
         return self.gather_rows(self.place(node, parallel), reason)
@@ -274,7 +276,7 @@ class Distributor:
             # Each branch gives its first rows, in one task; together they hold the first rows of all.
             first = tuple(Limit(b, node.limit + node.offset, 0) for b in child.branches)
             return self._limited(self.place(replace_inputs(child, first), parallel), replace(node, input=child))
-        if _order_is_unions(child):
+        if order_is_unions(child):
             return self._limited(self.gather_in_order(child, parallel, "the first rows, in order"), node)
         return self._limited(self.place(node.input, parallel), node)
 
@@ -342,22 +344,8 @@ class Distributor:
         return replace_inputs(node, tuple(self._around_reference(i, cte_id, parallel) for i in node.inputs))
 
 
-def _order_is_unions(node: Node) -> bool:
-    """Whether the order of the node's rows is that of a UNION ALL's branches."""
-    while isinstance(node, Filter | Project):
-        node = node.inputs[0]
-    return isinstance(node, SetOp) and node.kind is SetKind.UNION_ALL
-
-
-def refuse_fragile(types: Mapping[str, str]) -> None:
-    """Refuse columns that come back from Arrow as something else.
-
-    A NULL in a UNION loses its tag, an unnamed struct gets names.
-
-    Raises:
-        Undistributable: there is one.
-    """
+def _refuse_lost(types: Mapping[str, str]) -> None:
     for text in types.values():
-        for fragile in ("UNION(", "TUPLE(", "VARIANT"):
-            if fragile in text:
-                raise Undistributable(f"a column of type {fragile.rstrip('(')} does not survive between agents")
+        lost = lost_on_edges(text)
+        if lost is not None:
+            raise Undistributable(f"a column of type {lost} does not survive between agents")

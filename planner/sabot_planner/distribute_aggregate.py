@@ -15,7 +15,7 @@ from sabot_planner.aggregates import (
 )
 from sabot_planner.column_types import STATE
 from sabot_planner.dialect import call, function_call
-from sabot_planner.logical import Aggregate, Computed, Node, Project
+from sabot_planner.logical import Aggregate, Computed, Node, Project, order_is_unions
 from sabot_planner.partitioning import Clustered, Partitioning, renamed, satisfies
 from sabot_planner.physical import Exchange, Numbered
 from sabot_planner.placed import Placed
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 def place_aggregate(walk: Distributor, node: Aggregate, parallel: bool) -> Placed:
     """The aggregate placed."""
+    ordered = [a for a in node.aggregates if depends_on_order(a)]
+    if ordered and not node.keys and order_is_unions(node.input):
+        # Each task holds a part of every branch: put together in task order, the parts would mix the branches.
+        reason = f"{describe(ordered[0])} over a UNION ALL needs its rows in order"
+        whole = walk.gather_in_order(node.input, parallel, reason)
+        return replace(whole, node=_numbered(walk, node, whole.node))
     child = walk.settled(walk.place(node.input, parallel))
     key_names = tuple(key_name(k.expression) for k in node.keys)
     in_every_set = _keys_in_every_set(node)
@@ -53,6 +59,10 @@ def _in_source_order(walk: Distributor, node: Aggregate, moved: Node) -> Aggrega
     """
     if not isinstance(moved, Exchange) or not any(map(depends_on_order, node.aggregates)):
         return replace(node, input=moved)
+    return _numbered(walk, node, moved)
+
+
+def _numbered(walk: Distributor, node: Aggregate, moved: Node) -> Aggregate:
     ordinal = _ordinal(walk, node)
     aggregates = tuple(
         Computed(a.name, in_order(a.expression, ordinal)) if depends_on_order(a) else a for a in node.aggregates

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
 
+from sabot_planner.column_types import ColumnTypes
 from sabot_planner.dialect import call, to_sql
 from sabot_planner.display import DisplayNames
+from sabot_planner.edge_values import is_restored, is_written, restored, written
 from sabot_planner.fragment import FragmentWriter, is_narrowing
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.labels import operator_label, operator_type
@@ -63,6 +65,7 @@ class Cut:
     settings: PlanSettings
     display: DisplayNames
     names: StageNames
+    types: ColumnTypes
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,7 @@ class _Draft:
 class _Cutter:
     def __init__(self, how: Cut, still_open: OpenEdges) -> None:
         self.display = how.display
+        self._types = how.types
         self.width = how.width
         self.settings = how.settings
         self._names = how.names
@@ -241,7 +245,7 @@ class _Cutter:
         self.edges.append(draft)
         stage.parallel |= not node.gather and node.edge_type in _SPREADING
         renamed = direct_reference(node.input) is not None
-        stage.leaves[id(node)] = _renamed(draft.edge_id, node) if renamed else draft.edge_id
+        stage.leaves[id(node)] = self._edge_relation(draft.edge_id, node, renamed)
 
     def _draft(self, node: Exchange, target: _Stage) -> _Draft:
         cut_ref = direct_reference(node.input)
@@ -278,13 +282,30 @@ class _Cutter:
         draft = _Draft(edge_id, source, stage, ShuffleEdgeType.FORWARD, node.reference.shared.columns)
         self.edges.append(draft)
         stage.parallel |= source.parallel
-        stage.leaves[id(node)] = f"{draft.edge_id} AS r_{draft.edge_id}({', '.join(node.columns)})"
+        stage.leaves[id(node)] = self._edge_relation(draft.edge_id, node, renamed=True)
+
+    def _edge_relation(self, edge_id: str, node: Node, renamed: bool) -> str:
+        """What a fragment reads an edge as: its columns under the names of ``node``, every value as it was."""
+        relation = f"{edge_id} AS r_{edge_id}({', '.join(node.columns)})" if renamed else edge_id
+        types = self._types.of(node)
+        if not any(map(is_restored, types.values())):
+            return relation
+        items = [f"{restored(name, t)} AS {name}" if is_restored(t) else name for name, t in types.items()]
+        return f"(SELECT {', '.join(items)} FROM {relation})"
+
+    def _written(self, stage: _Stage, sql: str) -> str:
+        """The fragment of a stage with every value as it travels."""
+        types = self._types.of(stage.root)
+        if not any(map(is_written, types.values())):
+            return sql
+        items = [f"{written(name, t)} AS {name}" if is_written(t) else name for name, t in types.items()]
+        return f"SELECT {', '.join([*items, *(e.name for e in stage.extra)])} FROM ({sql})"
 
     def _read_again(self, node: Reread, stage: _Stage) -> None:
         draft = _RereadDraft(self._names.of("e", node), node, stage)
         self.edges.append(draft)
         # The columns of an edge that a shared stage writes have that stage's names.
-        stage.leaves[id(node)] = _renamed(draft.edge_id, node)
+        stage.leaves[id(node)] = self._edge_relation(draft.edge_id, node, renamed=True)
 
     def draft_of(self, exchange: Exchange, reader: _Stage) -> _Draft:
         """The edge of an exchange, or of what it became; for ``reader`` alone where nothing else reads it any more."""
@@ -311,20 +332,20 @@ class _Cutter:
     def operator(self, stage: _Stage) -> StreamOperatorNode:
         """The finished operator of a stage."""
         writer = FragmentWriter(lambda node: stage.leaves[id(node)], (TaskScan, Exchange, CutRef, Reread))
+        sql = writer.write(stage.root, tuple(stage.extra))
+        drafts = [*(d for d in self.edges if isinstance(d, _Draft)), *self._kept.values()]
+        if any(draft.source is stage for draft in drafts):
+            sql = self._written(stage, sql)
         return StreamOperatorNode(
             stage.operator_id,
             operator_type(stage.root),
-            writer.write(stage.root, tuple(stage.extra)),
+            sql,
             parallelism=self.width if stage.parallel and stage.placement is Placement.ANY else 1,
             scans=tuple(stage.scans),
             placement=stage.placement,
             start_after=tuple(dict.fromkeys(self.draft_of(e, stage).source.operator_id for e in stage.after)),
             label=operator_label(stage.root, self.display),
         )
-
-
-def _renamed(edge_id: str, node: Node) -> str:
-    return f"{edge_id} AS r_{edge_id}({', '.join(node.columns)})"
 
 
 def _written_as(node: Exchange) -> ShuffleEdgeType:

@@ -25,13 +25,16 @@ from sabot_sql.catalog.file_sources import (
 from sabot_sql.catalog.frames import memory_source
 from sabot_sql.catalog.memory_tables import ShadowedTable
 from sabot_sql.catalog.relation_text import FunctionCall, TableName, parse_relation, text_literal
+from sabot_sql.catalog.series_sources import SERIES_FUNCTIONS, series_source
 from sabot_sql.catalog.sources import (
     MemoryTableSource,
     SliceBinding,
     Source,
     TableSource,
     WholeSource,
+    type_bytes,
 )
+from sabot_sql.catalog.whole_files import WHOLE_FILE_FUNCTIONS, WholeFilesSource
 from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.errors import InternalError
 
@@ -152,8 +155,14 @@ class QuerySources:
             if shadowed is not None:
                 return self._memory(shadowed, source_id)
             return self._files(parsed, relation, virtual, source_id)
+        if parsed.name in WHOLE_FILE_FUNCTIONS:
+            return self._whole_files(parsed, relation, source_id)
         placement = Placement.ANY if parsed.name in _PURE_FUNCTIONS else self._session_placement
         columns = self._columns(relation, virtual)
+        if parsed.name in SERIES_FUNCTIONS:
+            series = series_source(parsed, relation, columns, source_id, self._connection.main)
+            if series is not None:
+                return series
         return WholeSource(SourceInfo(source_id, parsed.name, columns, None, None, 1, placement), relation)
 
     @property
@@ -188,6 +197,19 @@ class QuerySources:
         info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, max_slices(units))
         return FileSource(info, call, relation, found.files, units, file_column, frozenset(virtual), found.facts)
 
+    def _whole_files(self, call: FunctionCall, relation: str, source_id: str) -> Source:
+        try:
+            found = file_set(call, self._connection.main, self._settings.get("file_search_path", ""))
+        except duckdb.Error as error:
+            raise translate(error) from None
+        self._paths.update(dict.fromkeys(found.readable_paths))
+        name, columns = _file_name(found.files or found.readable_paths), self._columns(relation, ())
+        if found.files is None:
+            return WholeSource(SourceInfo(source_id, name, columns, None, found.size_bytes, 1), relation)
+        files = len(found.files)
+        info = SourceInfo(source_id, name, columns, files, found.size_bytes, files)
+        return WholeFilesSource(info, call.name, relation, found.files)
+
     def _table(self, table: TableName, relation: str, virtual: tuple[str, ...], source_id: str) -> Source:
         columns = self._columns(relation, virtual)
         name = table.parts[-1]
@@ -199,7 +221,7 @@ class QuerySources:
         if attached is not None:
             self._attached[database] = attached
         placement = Placement.ANY if attached is not None else self._session_placement
-        size = None if rows is None else rows * sum(_type_bytes(column.type) for column in columns)
+        size = None if rows is None else rows * sum(type_bytes(column.type) for column in columns)
         slices = 1 if rows is None else max(2, rows)  # also a short table is cut where that is asked for
         info = SourceInfo(source_id, name, columns, rows, size, slices, placement)
         return TableSource(info, relation) if rows is not None else WholeSource(info, relation)
@@ -246,8 +268,3 @@ class QuerySources:
 def _file_name(files: Sequence[str]) -> str:
     first = files[0].rstrip("/").rpartition("/")[2] if files else "files"
     return first.partition(".")[0] or first if len(files) == 1 else f"{first} and {len(files) - 1} more"
-
-
-def _type_bytes(type_name: str) -> int:
-    narrow = {"BOOLEAN": 1, "TINYINT": 1, "SMALLINT": 2, "INTEGER": 4, "DATE": 4, "FLOAT": 4}
-    return narrow.get(type_name, 20 if type_name == "VARCHAR" else 8)

@@ -113,3 +113,9 @@ def select(columns: Sequence[Column], relation: str, condition: str | None) -> s
     names = ", ".join(quote_name(column.name) for column in columns) or "1"
     where = f" WHERE {condition}" if condition else ""
     return f"SELECT {names} FROM {relation}{where}"
+
+
+def type_bytes(type_name: str) -> int:
+    """A guess of the bytes of a value: fixed widths, 20 for text, 8 for what is not known."""
+    narrow = {"BOOLEAN": 1, "TINYINT": 1, "SMALLINT": 2, "INTEGER": 4, "DATE": 4, "FLOAT": 4}
+    return narrow.get(type_name, 20 if type_name == "VARCHAR" else 8)

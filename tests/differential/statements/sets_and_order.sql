@@ -41,3 +41,7 @@ SELECT count(*) FROM (SELECT id FROM sales LIMIT 30);
 SELECT * FROM nothing ORDER BY v LIMIT 3;
 SELECT id FROM sales ORDER BY (SELECT max(price) FROM products AS p WHERE p.product = sales.product) NULLS FIRST, id;
 SELECT DISTINCT region FROM sales ORDER BY region DESC;
+SELECT string_agg(s, ' ') FROM (SELECT 'first' AS s UNION ALL SELECT 'number ' || i FROM range(4) t(i) UNION ALL SELECT 'last');
+SELECT list(i) FROM (SELECT i FROM range(5) t(i) UNION ALL SELECT i * 10 FROM range(5) u(i)) WHERE i <> 3;
+SELECT first(i), any_value(i) FROM (SELECT i FROM range(5, 9) t(i) UNION ALL SELECT i * 10 FROM range(5) u(i));
+SELECT count(*), list(i), first(i) FROM (SELECT i FROM range(5) t(i) WHERE i > 9 UNION ALL SELECT i * 10 FROM range(5) u(i) WHERE i > 9);

@@ -1,0 +1,31 @@
+"""Files that become one row each: ``read_text`` and ``read_blob``, cut between files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sabot_planner import SourceInfo
+from sabot_sql.catalog.connection import quote_text
+from sabot_sql.catalog.conversion import quote_name
+from sabot_sql.catalog.sources import SliceBinding, select
+
+WHOLE_FILE_FUNCTIONS = frozenset({"read_text", "read_blob"})
+"""Each row is a file; the columns are the same whatever the files are."""
+
+
+@dataclass(frozen=True, slots=True)
+class WholeFilesSource:
+    """``files`` in the order in which ``function`` reads them."""
+
+    info: SourceInfo
+    function: str
+    relation: str
+    files: tuple[str, ...]
+
+    def slice(self, index: int, count: int) -> SliceBinding:
+        """The same call over a part of the files."""
+        first, last = len(self.files) * index // count, len(self.files) * (index + 1) // count
+        if count == 1 or first == last:
+            return SliceBinding(select(self.info.columns, self.relation, None if count == 1 else "false"))
+        names = ", ".join(map(quote_text, self.files[first:last]))
+        return SliceBinding(select(self.info.columns, f"{quote_name(self.function)}([{names}])", None))
