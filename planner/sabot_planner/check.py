@@ -47,7 +47,16 @@ from sabot_planner.partitioning import (
     renamed,
     satisfies,
 )
-from sabot_planner.physical import CutRef, Exchange, HaloWindow, Nothing, Numbered, TaskOrdinal, TaskScan
+from sabot_planner.physical import (
+    CutRef,
+    Exchange,
+    HaloWindow,
+    Nothing,
+    Numbered,
+    Reread,
+    TaskOrdinal,
+    TaskScan,
+)
 from sabot_planner.scalars import EquiKey, equi_keys, key_name
 
 
@@ -123,7 +132,7 @@ class _Checker:
                 return _unplaced(self._finished(node.reference.shared.input, node))
             case CteRef():
                 return _unplaced(inputs[0])
-            case Values() | Nothing() | RecursiveRef():
+            case Values() | Nothing() | RecursiveRef() | Reread():
                 return Replicated()
             case Filter() | LateralCall() | Shared():
                 return inputs[0]

@@ -14,6 +14,8 @@ _LARGE = 2
 _PART = 4
 """A key is hot when it holds at least one row in so many of its partition."""
 _MOST_KEYS = 3
+_FEW_ROWS = 4096
+"""A partition of fewer rows keeps nobody waiting, and looking a key up takes a millisecond or two."""
 
 
 def key_questions(query_id: str, edge: ShuffleEdge, shuffle: EdgeShuffle) -> tuple[KeyQuestion, ...]:
@@ -24,7 +26,7 @@ def key_questions(query_id: str, edge: ShuffleEdge, shuffle: EdgeShuffle) -> tup
         return ()
     if len(facts.partition_rows) < 2 or (edge.key_sql and len(edge.key_sql) != len(edge.keys)):
         return ()
-    limit = _LARGE * median_low(facts.partition_rows)
+    limit = max(_LARGE * median_low(facts.partition_rows), _FEW_ROWS)
     questions = []
     for key_hash, rows, _ in facts.heavy:
         partition = partition_of(key_hash, len(facts.partition_rows))

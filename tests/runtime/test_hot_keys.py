@@ -114,9 +114,14 @@ def test_a_job_graph_names_its_keys_alike(pool: AgentPool, by_sql: bool) -> None
 def test_no_question_without_a_partition_that_is_far_larger() -> None:
     edge = ShuffleEdge("e", "a", "b", HASH, keys=("k",), partitions=4, partition_by="h", key_sql=("k",))
     hot = 3 << 62  # partition 3 of 4
-    assert [q.hash for q in key_questions("q", edge, _measured((10, 10, 10, 90), hot, 80))] == [hot]
-    assert key_questions("q", edge, _measured((40, 50, 60, 90), hot, 80)) == ()
-    assert key_questions("q", edge, _measured((10, 10, 10, 900), hot, 80)) == ()
+    assert [q.hash for q in key_questions("q", edge, _measured((900, 900, 900, 9000), hot, 8000))] == [hot]
+    assert key_questions("q", edge, _measured((4000, 5000, 6000, 9000), hot, 8000)) == ()
+    assert key_questions("q", edge, _measured((900, 900, 900, 90_000), hot, 8000)) == ()
+
+
+def test_no_question_about_a_few_rows() -> None:
+    edge = ShuffleEdge("e", "a", "b", HASH, keys=("k",), partitions=4, partition_by="h", key_sql=("k",))
+    assert key_questions("q", edge, _measured((0, 0, 0, 4000), 3 << 62, 4000)) == ()
 
 
 def _measured(partition_rows: tuple[int, ...], key_hash: int, rows: int) -> EdgeShuffle:
