@@ -329,7 +329,7 @@ class Distributor:
         return Placed(replace_inputs(node, tuple(p.node for p in placed)), Single())
 
     def _recursive(self, node: RecursiveCte, parallel: bool) -> Placed:
-        anchor = self.gather_rows(self.place(node.anchor, parallel), "a recursive query runs in one task")
+        anchor = self.gather_in_order(node.anchor, parallel, "a recursive query runs in one task")
         step = self._around_reference(node.step, node.cte_id, parallel)
         return Placed(replace_inputs(node, (anchor.node, step)), Single())
 

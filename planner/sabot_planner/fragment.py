@@ -271,6 +271,8 @@ class FragmentWriter:
     def _recursive(self, node: RecursiveCte) -> Block:
         union = "UNION ALL" if node.union_all else "UNION"
         head = f"{node.cte_id}({', '.join(node.names)})"
+        if node.keys:
+            head += f" USING KEY ({', '.join(map(_item, node.keys))})"
         body = f"({self._listed(node.anchor)}) {union} ({self._listed(node.step)})"
         return Block(
             f"(WITH RECURSIVE {head} AS ({body}) SELECT {', '.join(node.names)} FROM {node.cte_id})", node.names
