@@ -160,6 +160,7 @@ class Distributor:
             rows,
             rows * width,
             reason,
+            whole_rows=self.estimator.whole(placed.node),
         )
 
     def gather(self, placed: Placed, reason: str) -> Placed:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
-from sabot_planner.logical import CteRef, Node, Scan, Shared, SortKey, Unary
+from sabot_planner.logical import Computed, CteRef, Node, Scan, Shared, SortKey, Unary
 from sabot_planner.operators import Decided, RangeSplit, ShuffleEdgeType
 
 
@@ -19,6 +19,8 @@ class Exchange(Node):
     ``written_as`` and ``other_keys`` leave the choice between BROADCAST and HASH open until the rows are counted: a
     BROADCAST that is written as HASH buckets of ``keys`` can still become HASH, the other side of its join being hashed
     by ``other_keys``; ``other_rows`` and ``other_bytes`` are that side's estimates.
+    ``whole_rows`` is an estimate of the rows that it would have if nothing below were filtered, 0 where there is none.
+    ``weighed``: whether its measured keys filter the other side of its join is decided.
     """
 
     input: Node
@@ -34,6 +36,8 @@ class Exchange(Node):
     other_keys: tuple[exp.Expression, ...] = ()
     other_rows: int = 0
     other_bytes: int = 0
+    whole_rows: int = 0
+    weighed: bool = False
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -45,6 +49,21 @@ class Exchange(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Reread(Node):
+    """The rows of a finished exchange once more, all of them in every task: their keys filter what is to be joined.
+
+    It is a leaf of its stage, and no second movement: the rows are read where they were written.
+    """
+
+    exchange: Exchange
+    reason: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.exchange.columns
+
+
+@dataclass(frozen=True, eq=False)
 class Numbered(Unary):
     """The input's rows with their ordinal, as each task reads them, in the column ``name``."""
 
@@ -53,6 +72,51 @@ class Numbered(Unary):
     @property
     def columns(self) -> tuple[str, ...]:
         return (*self.input.columns, self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class HaloWindow(Node):
+    """Window functions of ``rows`` within ranges that also see the rows of ``halo``; only ``rows`` come out.
+
+    Both have the same columns, by position. The column ``range_name`` of ``rows`` says for which range a row is, one of
+    its own or one of another range that it may read; every item is partitioned by it.
+    """
+
+    rows: Node
+    halo: Node
+    range_name: str
+    items: tuple[Computed, ...]
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.rows, self.halo)
+
+    def with_inputs(self, inputs: tuple[Node, ...]) -> HaloWindow:
+        """The same windows over other rows."""
+        return replace(self, rows=inputs[0], halo=inputs[1])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.rows.columns, *(item.name for item in self.items))
+
+
+@dataclass(frozen=True, eq=False)
+class TaskOrdinal(Node):
+    """One row in each task: a number that grows from task to task.
+
+    ``series`` is a sliced series of integers; slices are contiguous, so that the least of each will do.
+    """
+
+    series: TaskScan
+    name: str
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.series,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.name,)
 
 
 @dataclass(frozen=True, eq=False)
