@@ -56,6 +56,11 @@ class Numbered(Unary):
 
 
 @dataclass(frozen=True, eq=False)
+class Repeated(Unary):
+    """A small sub-plan that each of several tasks computes for itself, from whole sources."""
+
+
+@dataclass(frozen=True, eq=False)
 class Nothing(Node):
     """No rows, of columns with these DuckDB types: what an inner join with an empty side comes to.
 
