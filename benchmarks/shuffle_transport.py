@@ -1,6 +1,7 @@
 """Moving committed partitions between processes: shared memory, the C++ Flight transport, pyarrow's Flight server.
 
-Every figure is CPU seconds of both processes together, medians over interleaved rounds.
+Server and readers are processes of their own. CPU figures are seconds of the server and the reader together; rounds of
+all readers are interleaved, readers are started anew several times, and medians are compared.
 """
 
 from __future__ import annotations
@@ -11,95 +12,85 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.flight as arrow_flight
-
-from sabot_native import Manifest, ShuffleManager
-from sabot_native.flight import FlightPeer
-
-
-def drain(stream: object) -> int:
-    """Read every batch; gives the rows."""
-    return pa.table(stream).num_rows
+FOLDER = Path(__file__).parent
+# What the C++ transport sets for its process: glibc keeps freed memory instead of returning and faulting it in again.
+KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+REPEATS = 10
 
 
-class Server:
-    """The serving process."""
+class Process:
+    """A script that answers lines with lines."""
 
-    def __init__(self, rows: int) -> None:
-        script = Path(__file__).with_name("transport_server.py")
-        self.process = subprocess.Popen(
-            [sys.executable, str(script), str(rows), str(rows * 128)],
+    def __init__(self, script: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(FOLDER / script), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **(environment or {})},
         )
-        self.hello = json.loads(self._line())
 
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
+    def send(self, line: str = "") -> None:
+        """Write a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
 
-    def cpu_seconds(self) -> float:
-        """Used by the server so far."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self._line())
+    def receive(self) -> str:
+        """Read a line."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def ask(self) -> str:
+        """The answer to an empty line."""
+        self.send()
+        return self.receive()
 
     def close(self) -> None:
         """End it."""
-        self.process.communicate()
+        self._process.communicate()
 
 
-def measure(rows: int, rounds: int, spinning: bool) -> tuple[dict[str, float], dict[str, float]]:
-    """Median CPU and elapsed seconds by transport; with a Python thread spinning beside the reader if asked."""
-    server = Server(rows)
-    stop = threading.Event()
-    spinner = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])
-    cpu_seconds: dict[str, list[float]] = {}
-    elapsed_seconds: dict[str, list[float]] = {}
-    with (
-        tempfile.TemporaryDirectory() as own,
-        ShuffleManager("r", budget_bytes=1 << 20, spill_directory=own) as manager,
-    ):
-        hello = server.hello
-        arena_fd = os.open(f"/proc/{server.process.pid}/fd/{hello['arena_fd']}", os.O_RDWR)
-        manager.attach_peer("server", arena_fd, hello["spill"])
-        os.close(arena_fd)
-        manifest = Manifest.from_bytes(bytes.fromhex(hello["manifest"]))
-        peer = FlightPeer("127.0.0.1", hello["port"])
-        client = arrow_flight.connect(f"grpc://127.0.0.1:{hello['python_port']}")
-        readers: dict[str, Callable[[], int]] = {
-            "shared_memory": lambda: drain(manager.read([manifest], 0, 1)),
-            "flight": lambda: drain(peer.read(bytes.fromhex(hello["ticket"]))),
-            "pyarrow_flight": lambda: client.do_get(arrow_flight.Ticket(b"t")).read_all().num_rows,
-        }
-        if spinning:
-            spinner.start()
-        for _ in range(rounds + 1):
-            for name, reader in readers.items():
-                before = server.cpu_seconds() + time.process_time()
-                started = time.monotonic()
-                if reader() != rows:
-                    raise RuntimeError(f"{name} lost rows")
-                elapsed = time.monotonic() - started
-                elapsed_seconds.setdefault(name, []).append(elapsed)
-                cpu_seconds.setdefault(name, []).append(server.cpu_seconds() + time.process_time() - before)
-        stop.set()
-        client.close()
+Reader = tuple[list[str], dict[str, str]]  # arguments and environment
+
+
+def measure(rows: int, rounds: int, readers: dict[str, Reader]) -> dict[str, dict[str, float]]:
+    """Median CPU and elapsed seconds of each reader."""
+    server = Process("transport_server.py", str(rows), str(REPEATS))
+    hello = server.receive()
+    seconds: dict[str, dict[str, list[float]]] = {name: {"cpu": [], "elapsed": []} for name in readers}
+    for _ in range(3):
+        running = {}
+        for name, (arguments, environment) in readers.items():
+            running[name] = Process("transport_client.py", *arguments, environment=environment)
+            running[name].send(hello.strip())
+            running[name].ask()  # a round to warm up
+        for _ in range(rounds):
+            for name, reader in running.items():
+                before = float(server.ask())
+                figures = json.loads(reader.ask())
+                seconds[name]["cpu"].append(figures["cpu"] + float(server.ask()) - before)
+                seconds[name]["elapsed"].append(figures["elapsed"])
+        for reader in running.values():
+            reader.close()
     server.close()
-    cpu, wall = (
-        {name: statistics.median(values[1:]) for name, values in seconds.items()}
-        for seconds in (cpu_seconds, elapsed_seconds)
-    )
-    return cpu, wall
+    return {name: {kind: statistics.median(kinds[kind]) for kind in kinds} for name, kinds in seconds.items()}
+
+
+def measure_beside(rows: int, rounds: int, spin: str) -> dict[str, dict[str, float]]:
+    """The Flight readers on long streams: alone, beside a spinning Python ``thread``, or beside another ``process``."""
+    beside = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if spin == "process" else None
+    flags = ["--spin"] if spin == "thread" else []
+    figures = {}
+    for transport in ("flight", "pyarrow_flight"):  # one at a time: each has a spinner of its own
+        reader = ([transport, str(rows), "--repeats", str(REPEATS), *flags], {})
+        figures |= measure(rows, rounds, {transport: reader})
+    if beside is not None:
+        beside.kill()
+        beside.wait()
+    return figures
 
 
 def main() -> None:
@@ -108,15 +99,33 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    cpu, quiet = measure(arguments.rows, arguments.rounds, spinning=False)
-    _, beside = measure(arguments.rows, arguments.rounds, spinning=True)
+    rows = str(arguments.rows)
+    seconds = measure(
+        arguments.rows,
+        arguments.rounds,
+        {
+            "shared_memory": (["shared_memory", rows], {}),
+            "flight": (["flight", rows], {}),
+            "pyarrow_flight": (["pyarrow_flight", rows], {}),
+            "pyarrow_flight_keeping_freed_memory": (["pyarrow_flight", rows], KEEP_FREED),
+        },
+    )
+    cpu = {name: kinds["cpu"] for name, kinds in seconds.items()}
     figures = {
         "shared_memory_vs_flight": cpu["flight"] / cpu["shared_memory"],
         "flight_vs_pyarrow_flight": cpu["pyarrow_flight"] / cpu["flight"],
-        "flight_slower_beside_a_spinning_thread": beside["flight"] / quiet["flight"],
-        "pyarrow_flight_slower_beside_a_spinning_thread": beside["pyarrow_flight"] / quiet["pyarrow_flight"],
+        "flight_vs_pyarrow_flight_keeping_freed_memory": cpu["pyarrow_flight_keeping_freed_memory"] / cpu["flight"],
         "flight_gb_per_cpu_second": arguments.rows * 48 / cpu["flight"] / 1e9,
     }
+    # A spinning thread takes a core as well as the GIL; a spinning process takes a core only.
+    beside = {spin: measure_beside(arguments.rows, arguments.rounds, spin) for spin in ("", "process", "thread")}
+    for name in ("flight", "pyarrow_flight"):
+        alone, process, thread = (beside[spin][name] for spin in ("", "process", "thread"))
+        figures |= {
+            f"{name}_cpu_beside_a_spinning_thread": thread["cpu"] / alone["cpu"],
+            f"{name}_slower_beside_a_spinning_thread": thread["elapsed"] / alone["elapsed"],
+            f"{name}_slower_beside_a_spinning_process": process["elapsed"] / alone["elapsed"],
+        }
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -25,25 +26,27 @@ class TableServer(arrow_flight.FlightServerBase):
         self._table = table
 
     def do_get(self, context: object, ticket: arrow_flight.Ticket) -> arrow_flight.RecordBatchStream:
-        """The whole table."""
-        return arrow_flight.RecordBatchStream(self._table)
+        """The table, as many times over as the ticket says."""
+        return arrow_flight.RecordBatchStream(pa.concat_tables([self._table] * int(ticket.ticket)))
 
 
-def main(rows: int, arena_budget_bytes: int) -> None:
+def main(rows: int, repeats: int) -> None:
     """Serve until the input ends; every line of it is answered with the CPU seconds used so far."""
     table = shuffle.make_table(rows)
     with (
         tempfile.TemporaryDirectory() as spill,
-        ShuffleManager("server", budget_bytes=arena_budget_bytes, spill_directory=spill) as manager,
+        ShuffleManager("server", budget_bytes=rows * 128, spill_directory=spill) as manager,
     ):
         (manifest,) = manager.write(table, [Output("q", "e", 0, 0, Scheme.single())])
         stored = pa.table(manager.read([manifest], 0, 1))
         with FlightServer(manager, KEY) as server, TableServer(stored) as python_server:
             hello = {
+                "pid": os.getpid(),
                 "arena_fd": manager.arena_fd(),
                 "spill": spill,
                 "manifest": manifest.to_bytes().hex(),
                 "ticket": manager.ticket([manifest], 0, 1, KEY).hex(),
+                "long_ticket": manager.ticket([manifest] * repeats, 0, 1, KEY).hex(),
                 "port": server.port,
                 "python_port": python_server.port,
             }

@@ -260,6 +260,13 @@ class Session:
             if write is None:
                 return not_a_query(statement.kind)
             planned = self._plan(write.query, request.config, request.scopes)
+        if not isinstance(planned, str):
+            from sabot_planner.edge_values import lost_in_results
+
+            for column in planned[0].output:
+                lost = lost_in_results(column.type)
+                if lost is not None:
+                    return f"a column of type {lost} does not survive the way to where it is written"
         return self._try(write.query, planned, request, write)
 
     def _plan(

@@ -1,37 +1,40 @@
-// Pooled Arrow Flight clients that read partitions of agents on other hosts.
+// The connections to one agent's Flight server.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
-#include "sabot/arrow_abi.hpp"
+#include "remote_stream.hpp"
 
 namespace sabot {
 
 struct FlightClientConfig {
   std::string host;
   int port = 0;
-  std::string tls_root_certificate;   // PEM; empty: no TLS
-  uint32_t connections = 2;
+  std::string token;                  // empty: none is sent
+  bool tls = false;
+  std::string tls_root_certificate;   // PEM; empty: those of the system
+  std::string tls_certificate;        // PEM; empty: the client shows none
+  std::string tls_key;
+  uint32_t connections = 1;
+  uint32_t credit_bytes = 4 << 20;    // what a server may send of a stream beyond what its reader took
 };
 
-// One agent's server. Reads are spread over a few connections, each of which multiplexes any number of them. Thread-safe.
+// Reads share the connections: a call is a stream within one. Thread-safe.
 class FlightClientPool {
  public:
   explicit FlightClientPool(const FlightClientConfig& config);
-  ~FlightClientPool();
-  FlightClientPool(const FlightClientPool&) = delete;
-  FlightClientPool& operator=(const FlightClientPool&) = delete;
 
-  // The stream a ticket names. Every batch is validated in full before it is handed on. A negative deadline: none.
-  void read(const std::string& ticket, int64_t deadline_ms, ArrowArrayStream* out);
+  // The partitions that a ticket names; every call to the server is to end within `deadline_ms`.
+  std::shared_ptr<RemoteRead> read(const std::string& ticket, int64_t deadline_ms);
 
  private:
-  class Implementation;
-  std::shared_ptr<Implementation> implementation_;
+  std::string token_;
+  std::vector<std::shared_ptr<arrow::flight::FlightClient>> clients_;
+  std::atomic<size_t> next_{0};
 };
 
 }  // namespace sabot

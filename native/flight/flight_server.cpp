@@ -1,24 +1,34 @@
 #include "flight_server.hpp"
 
-#include <arrow/c/bridge.h>
 #include <arrow/flight/server.h>
-#include <arrow/record_batch.h>
+#include <arrow/flight/server_middleware.h>
 
-#include <stdexcept>
+#include "call_token.hpp"
+#include "flight_errors.hpp"
+#include "payload_stream.hpp"
 
 namespace sabot {
 namespace {
 
 namespace flight = arrow::flight;
 
-void require(const arrow::Status& status) {
-  if (!status.ok()) throw std::runtime_error(status.ToString());
-}
+// Turns a call away before anything of it is looked at, whatever its verb.
+class TokenGuard : public flight::ServerMiddlewareFactory {
+ public:
+  TokenGuard(std::string token, std::shared_ptr<ServerCounters> counters) : token_(std::move(token)), counters_(std::move(counters)) {}
 
-// The numbers are those of sabot::ErrorCode plus 1; the client finds the code again in the message's prefix.
-arrow::Status to_status(int code, const char* message) {
-  return arrow::Status::IOError("sabot-error ", code, ": ", message);
-}
+  arrow::Status StartCall(const flight::CallInfo&, const flight::ServerCallContext& context,
+                          std::shared_ptr<flight::ServerMiddleware>*) override {
+    const auto [first, last] = context.incoming_headers().equal_range(kTokenHeader);
+    if (first != last && std::next(first) == last && same_token(first->second, bearer(token_))) return arrow::Status::OK();
+    ++counters_->refused;
+    return to_status(ErrorCode::kTicket, "the call has no token of this session");
+  }
+
+ private:
+  const std::string token_;
+  const std::shared_ptr<ServerCounters> counters_;
+};
 
 }  // namespace
 
@@ -29,32 +39,45 @@ class FlightServer::Implementation : public flight::FlightServerBase {
 
   arrow::Status DoGet(const flight::ServerCallContext&, const flight::Ticket& request,
                       std::unique_ptr<flight::FlightDataStream>* stream) override {
-    ArrowArrayStream batches{};
+    SabotTicketStream opened{};
     char message[512] = "";
-    const int code = source_.open(source_.context, request.ticket.data(), request.ticket.size(), &batches, message, sizeof message);
-    if (code != 0) return to_status(code, message);
-    ARROW_ASSIGN_OR_RAISE(auto reader, arrow::ImportRecordBatchReader(&batches));
-    *stream = std::make_unique<flight::RecordBatchStream>(std::move(reader));
+    const int code = source_.open(source_.context, request.ticket.data(), request.ticket.size(), &opened, message, sizeof message);
+    if (code != 0) {
+      ++counters_->refused;
+      return to_status(static_cast<ErrorCode>(code - 1), message);
+    }
+    ARROW_ASSIGN_OR_RAISE(*stream, PayloadStream::open(opened, counters_));
     return arrow::Status::OK();
   }
 
+  const std::shared_ptr<ServerCounters>& counters() const { return counters_; }
+
  private:
   SabotTicketSource source_;
+  const std::shared_ptr<ServerCounters> counters_ = std::make_shared<ServerCounters>();
 };
 
 FlightServer::FlightServer(SabotTicketSource source, const FlightServerConfig& config)
     : implementation_(std::make_unique<Implementation>(source)) {
   const bool tls = !config.tls_certificate.empty();
-  auto location = tls ? flight::Location::ForGrpcTls(config.host, config.port) : flight::Location::ForGrpcTcp(config.host, config.port);
-  require(location.status());
-  flight::FlightServerOptions options(*location);
+  flight::FlightServerOptions options(
+      require(tls ? flight::Location::ForGrpcTls(config.host, config.port) : flight::Location::ForGrpcTcp(config.host, config.port)));
   if (tls) options.tls_certificates.push_back({config.tls_certificate, config.tls_key});
-  require(implementation_->Init(options));
+  options.verify_client = !config.tls_client_root.empty();
+  options.root_certificates = config.tls_client_root;
+  if (!config.token.empty()) options.middleware.emplace_back("token", std::make_shared<TokenGuard>(config.token, implementation_->counters()));
+  const arrow::Status status = implementation_->Init(options);
+  if (!status.ok()) throw Error(ErrorCode::kInternal, "cannot serve on " + config.host + ": " + status.message());
 }
 
 FlightServer::~FlightServer() { shutdown(); }
 
 int FlightServer::port() const { return implementation_->port(); }
+
+FlightServerMetrics FlightServer::metrics() const {
+  const ServerCounters& counters = *implementation_->counters();
+  return {counters.streams, counters.refused, counters.messages, counters.rows, counters.bytes, counters.sent_bytes};
+}
 
 void FlightServer::shutdown() {
   constexpr auto kGrace = std::chrono::seconds(1);

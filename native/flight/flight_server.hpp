@@ -12,20 +12,27 @@ namespace sabot {
 struct FlightServerConfig {
   std::string host;
   int port = 0;                 // 0: any
+  std::string token;            // empty: none is asked for
   std::string tls_certificate;  // PEM; empty: no TLS
   std::string tls_key;
+  std::string tls_client_root;  // PEM; empty: clients need no certificate
+};
+
+struct FlightServerMetrics {
+  uint64_t streams, refused, messages, rows, bytes, sent_bytes;
 };
 
 // Serves DoGet on threads of its own; every other verb is refused by Flight itself.
 class FlightServer {
  public:
-  // Owns `source`. Raises std::runtime_error when it cannot listen.
+  // Owns `source`. Raises Error when it cannot listen.
   FlightServer(SabotTicketSource source, const FlightServerConfig& config);
   ~FlightServer();
   FlightServer(const FlightServer&) = delete;
   FlightServer& operator=(const FlightServer&) = delete;
 
   [[nodiscard]] int port() const;
+  [[nodiscard]] FlightServerMetrics metrics() const;
   void shutdown();
 
  private:

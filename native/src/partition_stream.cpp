@@ -4,7 +4,10 @@ namespace sabot {
 
 ReadPlan::ReadPlan(Field schema, std::vector<Item> items, Watch watch)
     : schema_(std::move(schema)), shape_(schema_), items_(std::move(items)), watch_(std::move(watch)) {
-  for (const Item& item : items_) rows_ += item.segment.rows;
+  for (const Item& item : items_) {
+    rows_ += item.segment.rows;
+    bytes_ += item.segment.bytes;
+  }
 }
 
 namespace {
@@ -12,6 +15,8 @@ namespace {
 struct StreamState {
   std::shared_ptr<ReadPlan> plan;
   size_t next = 0;
+  uint64_t rows_left = 0;
+  uint64_t bytes_left = 0;
   std::string last_error;
 };
 
@@ -30,6 +35,8 @@ void next_batch(StreamState& state, ArrowArray* out) {
     throw Error(ErrorCode::kCorrupt, "a segment does not hold the rows of its manifest");
   }
   ++state.next;
+  state.rows_left -= item.segment.rows;
+  state.bytes_left -= item.segment.bytes;
 }
 
 int get_schema(ArrowArrayStream* stream, ArrowSchema* out) {
@@ -56,8 +63,20 @@ void release_stream(ArrowArrayStream* stream) {
 
 void open_stream(std::shared_ptr<ReadPlan> plan, ArrowArrayStream* out) {
   auto state = std::make_unique<StreamState>();
+  state->rows_left = plan->rows();
+  state->bytes_left = plan->bytes();
   state->plan = std::move(plan);
   *out = {get_schema, get_next, get_last_error, release_stream, state.release()};
+}
+
+int stream_failure(ArrowArrayStream* stream) {
+  const auto error = state_of(stream).plan->error().get();
+  return static_cast<int>(error ? error->code() : ErrorCode::kInternal) + 1;
+}
+
+void stream_remaining(ArrowArrayStream* stream, SabotStreamExtent* out) {
+  const StreamState& state = state_of(stream);
+  *out = {state.plan->items().size() - state.next, state.rows_left, state.bytes_left};
 }
 
 }  // namespace sabot

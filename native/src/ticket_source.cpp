@@ -12,10 +12,12 @@ struct Context {
   std::string key;
 };
 
-int open_ticket(void* context, const char* ticket, size_t ticket_bytes, ArrowArrayStream* out, char* message, size_t message_bytes) {
+int open_ticket(void* context, const char* ticket, size_t ticket_bytes, SabotTicketStream* out, char* message, size_t message_bytes) {
   const auto& self = *static_cast<Context*>(context);
   try {
-    open_stream(self.manager->read_ticket({ticket, ticket_bytes}, self.key), out);
+    open_stream(self.manager->read_ticket({ticket, ticket_bytes}, self.key), &out->batches);
+    out->failure = stream_failure;
+    out->remaining = stream_remaining;
     return 0;
   } catch (const Error& error) {
     std::snprintf(message, message_bytes, "%s", error.what());

@@ -7,7 +7,8 @@ The plan is changed in place of one join at a time, and only where nothing above
     └─ HASH  e2 (measured: 36 kB)          └─ BROADCAST e2 (read whole, as its buckets lie)
 
 and the other way round where a side that was to be copied turns out large. Had a GROUP BY above reused the hash of the
-join, the first change would split its groups over tasks; such joins are left as planned.
+join, the first change would split its groups over tasks; such joins are left as planned. Any measured side may filter
+what it is to be joined with (:mod:`sabot_planner.join_filters`): that moves rows to no other place.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sabot_planner.display import size
 from sabot_planner.distribute_join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
 from sabot_planner.errors import PlannerError
 from sabot_planner.job_graph import JobGraph
+from sabot_planner.join_filters import awaited_filter, smaller_side, with_filter
 from sabot_planner.logical import (
     Aggregate,
     Filter,
@@ -45,7 +47,7 @@ from sabot_planner.stages import Cut, OpenEdges, cut, direct_reference, own_node
 
 def initial_graph(root: Node, how: Cut) -> JobGraph:
     """The job graph before anything is measured; where a join is still open, its smaller side runs first."""
-    return cut(root, how, _still_open(root) if how.settings.adaptive else OpenEdges())
+    return cut(root, how, _still_open(root, how, frozenset()) if how.settings.adaptive else OpenEdges())
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class AdaptivePlan:
             root = changed
         if root is self.root:
             return plan
-        graph = cut(root, self.how, _still_open(root))
+        graph = cut(root, self.how, _still_open(root, self.how, started))
         return replace(plan, job_graph=graph, planner_state=AdaptivePlan(root, self.how, self.types))
 
     def _one_change(self, root: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> Node | None:
@@ -83,6 +85,11 @@ class AdaptivePlan:
                 new = self._decided(join, facts, started)
                 if new is not None:
                     return self._replaced(root, join, new)
+            for join in (n for n in own_nodes(top) if isinstance(n, Join)):
+                filtered = with_filter(join, self.how, facts, started)
+                changed = self._replaced(root, join, filtered) if filtered is not None else None
+                if changed is not None and _holds(changed):
+                    return changed
         return None
 
     def _witness(self, side: Exchange) -> Exchange:
@@ -298,17 +305,20 @@ def _may_stay(other: Exchange) -> bool:
     return not isinstance(inner, CutRef)
 
 
-def _still_open(root: Node) -> OpenEdges:
-    """For each open join of two hashed sides: the larger side waits for the smaller one's measure, and which may split.
+def _still_open(root: Node, how: Cut, started: frozenset[str]) -> OpenEdges:
+    """What waits for a measurement: the larger side of an open join of two hashed sides, and what a filter may reach.
 
     A side may be split where the other one may be copied, and where the stage has no third input that is hashed.
     """
-    waits: dict[int, Exchange] = {}
+    waits: dict[int, tuple[Exchange, ...]] = {}
     splittable: set[int] = set()
     for top in _stage_roots(root):
-        for join in _open_joins(top):
+        open_joins = _open_joins(top)
+        for join in (n for n in own_nodes(top) if isinstance(n, Join)):
+            for late, first in awaited_filter(join, how, started):
+                waits[id(late)] = (*waits.get(id(late), ()), first)
             left, right = join.left, join.right
-            if not isinstance(left, Exchange) or not isinstance(right, Exchange):
+            if join not in open_joins or not isinstance(left, Exchange) or not isinstance(right, Exchange):
                 continue
             if left.edge_type is not ShuffleEdgeType.HASH or right.edge_type is not ShuffleEdgeType.HASH:
                 continue
@@ -318,8 +328,10 @@ def _still_open(root: Node) -> OpenEdges:
                 splittable |= {id(right)} if join.kind in LEFT_MAY_BE_COPIED else set()
             if Decided.RUN in (left.decided, right.decided):
                 continue
-            small, large = (left, right) if left.bytes < right.bytes else (right, left)
+            small = smaller_side(join)
+            assert small is not None
+            large = right if small is left else left
             may_copy = LEFT_MAY_BE_COPIED if small is left else RIGHT_MAY_BE_COPIED
             if join.kind in may_copy and _may_stay(large):
-                waits[id(large)] = small
+                waits[id(large)] = (*waits.get(id(large), ()), small)
     return OpenEdges(waits, frozenset(splittable))

@@ -47,7 +47,7 @@ from sabot_planner.partitioning import (
     renamed,
     satisfies,
 )
-from sabot_planner.physical import CutRef, Exchange, Nothing, Numbered, Repeated, TaskScan
+from sabot_planner.physical import CutRef, Exchange, Nothing, Numbered, Repeated, Reread, TaskScan
 from sabot_planner.repeat import is_repeatable
 from sabot_planner.scalars import EquiKey, equi_keys, key_name
 
@@ -128,7 +128,7 @@ class _Checker:
                 return _unplaced(self._finished(node.reference.shared.input, node))
             case CteRef():
                 return _unplaced(inputs[0])
-            case Values() | Nothing() | RecursiveRef():
+            case Values() | Nothing() | RecursiveRef() | Reread():
                 return Replicated()
             case Filter() | LateralCall() | Shared():
                 return inputs[0]

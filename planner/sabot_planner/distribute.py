@@ -15,6 +15,7 @@ from sabot_planner.column_types import ColumnTypes, width_bytes
 from sabot_planner.distribute_aggregate import place_aggregate
 from sabot_planner.distribute_join import place_join
 from sabot_planner.distribute_window import place_window
+from sabot_planner.edge_values import lost_on_edges
 from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
 from sabot_planner.logical import (
@@ -148,7 +149,7 @@ class Distributor:
             Undistributable: a column's type would not survive the way.
         """
         types = self.types.of(placed.node)
-        refuse_fragile(types)
+        _refuse_lost(types)
         rows = self.estimator.rows(placed.node)
         width = width_bytes(types, placed.node.columns)
         return Exchange(
@@ -160,6 +161,7 @@ class Distributor:
             rows,
             rows * width,
             reason,
+            whole_rows=self.estimator.whole(placed.node),
         )
 
     def gather(self, placed: Placed, reason: str) -> Placed:
@@ -345,15 +347,8 @@ class Distributor:
         return replace_inputs(node, tuple(self._around_reference(i, cte_id, parallel) for i in node.inputs))
 
 
-def refuse_fragile(types: Mapping[str, str]) -> None:
-    """Refuse columns that come back from Arrow as something else.
-
-    A NULL in a UNION loses its tag, an unnamed struct gets names.
-
-    Raises:
-        Undistributable: there is one.
-    """
+def _refuse_lost(types: Mapping[str, str]) -> None:
     for text in types.values():
-        for fragile in ("UNION(", "TUPLE(", "VARIANT"):
-            if fragile in text:
-                raise Undistributable(f"a column of type {fragile.rstrip('(')} does not survive between agents")
+        lost = lost_on_edges(text)
+        if lost is not None:
+            raise Undistributable(f"a column of type {lost} does not survive between agents")

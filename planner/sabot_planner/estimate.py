@@ -22,13 +22,15 @@ from sabot_planner.logical import (
     Values,
     walk,
 )
-from sabot_planner.physical import Exchange, TaskScan
+from sabot_planner.physical import CutRef, Exchange, Numbered, TaskScan
 from sabot_planner.plan import PlanContext
 from sabot_planner.scalars import conjuncts, equi_keys
 
 _UNKNOWN_ROWS = 100_000
 _SELECTIVITY = 0.2
 """DuckDB's own default for a filter that statistics do not settle."""
+_GROUPS = 0.25
+_DISTINCT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,47 @@ class Estimator:
         # Only joins are decided by estimates; without one DuckDB need not be asked for any.
         self._has_joins = any(isinstance(n, Join) for n in walk(root))
         self._known: dict[int, tuple[Node, Guess]] = {}
+        self._wholes: dict[int, tuple[Node, int]] = {}
 
     def rows(self, node: Node) -> int:
         """The guess for ``node``, at least 0."""
         return max(0, round(self.guess(node).rows))
+
+    def whole(self, node: Node) -> int:
+        """The rows that ``node`` would have if nothing below it were filtered; 0 where nothing is known of a source.
+
+        ``rows`` by ``whole`` is the share of a side's keys that filters left, and with it of the rows that join them.
+        """
+        known = self._wholes.get(id(node))
+        if known is None:
+            known = self._wholes[id(node)] = (node, round(self._whole(node)))
+        return known[1]
+
+    def _whole(self, node: Node) -> float:
+        match node:
+            case TaskScan():
+                return self.whole(node.scan)
+            case Scan():
+                return node.source.rows or 0
+            case Values():
+                return len(node.rows)
+            case Aggregate():
+                first = _first_phase(node)
+                if first is not None:
+                    return self.whole(first)
+                return self.whole(node.input) * _GROUPS if node.keys else 1
+            case Distinct():
+                return self.whole(node.input) * _DISTINCT
+            case Join():
+                return max(self.whole(i) for i in _kept_sides(node))
+            case SetOp():
+                return sum(self.whole(b) for b in node.branches)
+            case CteRef():
+                return self.whole(node.shared.input)
+            case CutRef():
+                return self.whole(node.reference.shared.input)
+            case _:
+                return self.whole(node.inputs[0]) if node.inputs else 0
 
     def same(self, placed: Node, logical: Node) -> None:
         """Let the guess for a logical node also be that for its placed form, whose scans DuckDB is not asked about."""
@@ -82,10 +121,10 @@ class Estimator:
                 return self._join(node)
             case Aggregate():
                 inner = self.guess(node.input)
-                return Guess(1 if not node.keys else max(1.0, inner.rows * 0.25), inner.base)
+                return Guess(1 if not node.keys else max(1.0, inner.rows * _GROUPS), inner.base)
             case Distinct():
                 inner = self.guess(node.input)
-                return Guess(inner.rows * 0.5, inner.base)
+                return Guess(inner.rows * _DISTINCT, inner.base)
             case Limit() | Sort() if node.limit is not None:
                 inner = self.guess(node.input)
                 return Guess(min(inner.rows, node.limit), inner.base)
@@ -141,6 +180,19 @@ class Estimator:
         if left.base >= right.base:
             return Guess(left.rows * right_share, base)
         return Guess(right.rows * left_share, base)
+
+
+def _kept_sides(node: Join) -> tuple[Node, ...]:
+    """The inputs of a join whose rows come out."""
+    if node.kind.left_only:
+        return (node.left,)
+    return (node.right,) if node.kind.right_only else node.inputs
+
+
+def _first_phase(node: Aggregate) -> Aggregate | None:
+    moved = node.input.input if isinstance(node.input, Numbered) else node.input
+    first = moved.input if isinstance(moved, Exchange) else None
+    return first if isinstance(first, Aggregate) and first.partial else None
 
 
 def _selective(term: exp.Expression) -> bool:

@@ -138,6 +138,8 @@ class ShuffleEdge:
     buckets may turn into BROADCAST once it is measured, and its consumers then read every bucket.
     ``splittable``: the rows of one hash partition may be dealt to several tasks that each read all of the other hashed
     inputs' same partition.
+    ``rereads`` names a finished edge of the same source whose committed output this one reads: nothing is written for
+    it.
     ``bounds_partitions`` of a RANGE edge is how many ranges to make when its rows are many; bounds come from a sample.
     """
 
@@ -157,6 +159,7 @@ class ShuffleEdge:
     decided: Decided = Decided.PLAN
     reason: str = ""
     key_sql: tuple[str, ...] = ()
+    rereads: str | None = None
 
     def __post_init__(self) -> None:
         _check_id("edge", self.edge_id)

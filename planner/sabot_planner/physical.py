@@ -19,6 +19,8 @@ class Exchange(Node):
     ``written_as`` and ``other_keys`` leave the choice between BROADCAST and HASH open until the rows are counted: a
     BROADCAST that is written as HASH buckets of ``keys`` can still become HASH, the other side of its join being hashed
     by ``other_keys``; ``other_rows`` and ``other_bytes`` are that side's estimates.
+    ``whole_rows`` is an estimate of the rows that it would have if nothing below were filtered, 0 where there is none.
+    ``weighed``: whether its measured keys filter the other side of its join is decided.
     """
 
     input: Node
@@ -34,6 +36,8 @@ class Exchange(Node):
     other_keys: tuple[exp.Expression, ...] = ()
     other_rows: int = 0
     other_bytes: int = 0
+    whole_rows: int = 0
+    weighed: bool = False
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -42,6 +46,21 @@ class Exchange(Node):
     @property
     def columns(self) -> tuple[str, ...]:
         return self.input.columns
+
+
+@dataclass(frozen=True, eq=False)
+class Reread(Node):
+    """The rows of a finished exchange once more, all of them in every task: their keys filter what is to be joined.
+
+    It is a leaf of its stage, and no second movement: the rows are read where they were written.
+    """
+
+    exchange: Exchange
+    reason: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.exchange.columns
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from sabot_planner.check import check
 from sabot_planner.clustering import choose_splits
 from sabot_planner.column_types import ColumnTypes
 from sabot_planner.display import DisplayNames
-from sabot_planner.distribute import Distributor, refuse_fragile
+from sabot_planner.distribute import Distributor
 from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
 from sabot_planner.logical import Node, Project, Scan, Sort, walk
@@ -42,7 +42,6 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
     splits = choose_splits(logical, context, types, width)
     walker = Distributor(context, types, Estimator(context, logical), width, splits)
     try:
-        refuse_fragile({c.name: c.type for c in output})
         refuse_states(logical, types)
         refuse_what_only_tables_have(logical)
         refuse_collated(logical, context)
@@ -51,7 +50,7 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
         return QueryPlan(Mode.SINGLE, str(error), 1, None, output)
     check(placed.node)
     root = mark_shared(placed.node)
-    how = Cut(_ordered(logical), width, context.settings, display, StageNames())
+    how = Cut(_ordered(logical), width, context.settings, display, StageNames(), types)
     graph = initial_graph(root, how)
     if not any(o.parallelism > 1 for o in graph.operators) and width > 1:
         return QueryPlan(Mode.SINGLE, _why_single(placed.node), 1, None, output)

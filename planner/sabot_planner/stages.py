@@ -7,19 +7,21 @@ edges are bound to. A common table expression that several stages read is a stag
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
 
+from sabot_planner.column_types import ColumnTypes
 from sabot_planner.dialect import call, to_sql
 from sabot_planner.display import DisplayNames
+from sabot_planner.edge_values import is_restored, is_written, restored, written
 from sabot_planner.fragment import FragmentWriter, is_narrowing
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.labels import operator_label, operator_type
 from sabot_planner.logical import Computed, CteRef, Node, Project, Shared, rewrite, walk
-from sabot_planner.operators import Placement, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.operators import Decided, Placement, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_planner.ordering import sort_key_call
-from sabot_planner.physical import CutRef, Exchange, TaskScan
+from sabot_planner.physical import CutRef, Exchange, Reread, TaskScan
 from sabot_planner.plan import PlanSettings
 from sabot_planner.scalars import column, substitute
 
@@ -45,9 +47,13 @@ class StageNames:
     def carry(self, old: Node, new: Node) -> None:
         """Let ``new`` stand where ``old`` stood."""
         for kind in ("s", "e"):
-            known = self._names.get((kind, id(old)))
-            if known is not None:
-                self._names[kind, id(new)] = (new, known[1])
+            self.renew(kind, old, new)
+
+    def renew(self, kind: str, old: Node, new: Node) -> None:
+        """Let ``new`` be the stage or the edge, whichever ``kind`` says, that ``old`` was."""
+        known = self._names.get((kind, id(old)))
+        if known is not None:
+            self._names[kind, id(new)] = (new, known[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +65,18 @@ class Cut:
     settings: PlanSettings
     display: DisplayNames
     names: StageNames
+    types: ColumnTypes
 
 
 @dataclass(frozen=True, slots=True)
 class OpenEdges:
     """What may still be decided of exchanges while the query runs, by their identity.
 
-    ``waits`` maps an exchange to another that must be measured before the first one's stage starts; ``splittable``
+    ``waits`` maps an exchange to others that must be measured before the first one's stage starts; ``splittable``
     are those of which a heavy partition may be shared out.
     """
 
-    waits: Mapping[int, Exchange] = field(default_factory=dict)
+    waits: Mapping[int, tuple[Exchange, ...]] = field(default_factory=dict)
     splittable: frozenset[int] = frozenset()
 
 
@@ -77,8 +84,9 @@ def cut(root: Node, how: Cut, still_open: OpenEdges) -> JobGraph:
     """The job graph of a distributed plan whose shared expressions are marked by :func:`mark_shared`."""
     cutter = _Cutter(how, still_open)
     sink = cutter.stage(root)
+    edges = tuple(draft.edge(cutter) for draft in cutter.edges)  # first: a second reading may bring a stage back
     operators = tuple(cutter.operator(stage) for stage in cutter.stages)
-    return JobGraph(operators, tuple(draft.edge(cutter) for draft in cutter.edges), sink.operator_id, how.ordered)
+    return JobGraph(operators, edges, sink.operator_id, how.ordered)
 
 
 def mark_shared(root: Node) -> Node:
@@ -121,6 +129,30 @@ class _Stage:
     parallel: bool = False
     placement: Placement = Placement.ANY
     after: list[Exchange] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class _RereadDraft:
+    """A second reading of an edge, before the stage that wrote it has a name."""
+
+    edge_id: str
+    node: Reread
+    target: _Stage
+
+    def edge(self, cutter: _Cutter) -> ShuffleEdge:
+        """The finished edge: as the first one was written, read whole."""
+        first = cutter.draft_of(self.node.exchange, self.target).edge(cutter)
+        return replace(
+            first,
+            edge_id=self.edge_id,
+            target=self.target.operator_id,
+            edge_type=ShuffleEdgeType.BROADCAST,
+            written_as=first.write_type,
+            rereads=first.edge_id,
+            splittable=False,
+            decided=Decided.RUN,
+            reason=self.node.reason,
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -173,14 +205,16 @@ class _Draft:
 class _Cutter:
     def __init__(self, how: Cut, still_open: OpenEdges) -> None:
         self.display = how.display
+        self._types = how.types
         self.width = how.width
         self.settings = how.settings
         self._names = how.names
         self._waits = still_open.waits
         self.splittable = still_open.splittable
         self.stages: list[_Stage] = []
-        self.edges: list[_Draft] = []
+        self.edges: list[_Draft | _RereadDraft] = []
         self._shared: dict[int, _Stage] = {}
+        self._kept: dict[str, _Draft] = {}
 
     def stage(self, root: Node) -> _Stage:
         """The stage whose root is ``root``, after all that it reads."""
@@ -192,6 +226,8 @@ class _Cutter:
                 self._read_exchange(node, stage)
             elif isinstance(node, CutRef):
                 self._read_shared(node, stage)
+            elif isinstance(node, Reread):
+                self._read_again(node, stage)
         stage.operator_id = self._names.of("s", root)
         self.stages.append(stage)
         return stage
@@ -205,12 +241,18 @@ class _Cutter:
             stage.placement = Placement.SESSION
 
     def _read_exchange(self, node: Exchange, stage: _Stage) -> None:
+        draft = self._draft(node, stage)
+        self.edges.append(draft)
+        stage.parallel |= not node.gather and node.edge_type in _SPREADING
+        renamed = direct_reference(node.input) is not None
+        stage.leaves[id(node)] = self._edge_relation(draft.edge_id, node, renamed)
+
+    def _draft(self, node: Exchange, target: _Stage) -> _Draft:
         cut_ref = direct_reference(node.input)
         back: dict[str, exp.Expression] = {}
         if cut_ref is None:
             source, columns = self.stage(node.input), node.input.columns
-            if id(node) in self._waits:
-                source.after.append(self._waits[id(node)])
+            source.after.extend(self._waits.get(id(node), ()))
         else:
             # The shared stage writes this edge itself; it knows the columns under its own names.
             reference = cut_ref.reference
@@ -218,13 +260,9 @@ class _Cutter:
             own = dict(zip(reference.names, reference.shared.columns, strict=True))
             back = {name: column(own[name]) for name in reference.names}
             columns = tuple(own[name] for name in node.columns)
-        draft = _Draft(self._names.of("e", node), source, stage, node.edge_type, columns, exchange=node)
-        self.edges.append(draft)
+        draft = _Draft(self._names.of("e", node), source, target, node.edge_type, columns, exchange=node)
         self._place_rows(draft, node, back)
-        stage.parallel |= not node.gather and node.edge_type in _SPREADING
-        stage.leaves[id(node)] = (
-            draft.edge_id if cut_ref is None else f"{draft.edge_id} AS r_{draft.edge_id}({', '.join(node.columns)})"
-        )
+        return draft
 
     def _place_rows(self, draft: _Draft, node: Exchange, back: dict[str, exp.Expression]) -> None:
         if _written_as(node) is ShuffleEdgeType.HASH:
@@ -244,16 +282,45 @@ class _Cutter:
         draft = _Draft(edge_id, source, stage, ShuffleEdgeType.FORWARD, node.reference.shared.columns)
         self.edges.append(draft)
         stage.parallel |= source.parallel
-        stage.leaves[id(node)] = f"{draft.edge_id} AS r_{draft.edge_id}({', '.join(node.columns)})"
+        stage.leaves[id(node)] = self._edge_relation(draft.edge_id, node, renamed=True)
+
+    def _edge_relation(self, edge_id: str, node: Node, renamed: bool) -> str:
+        """What a fragment reads an edge as: its columns under the names of ``node``, every value as it was."""
+        relation = f"{edge_id} AS r_{edge_id}({', '.join(node.columns)})" if renamed else edge_id
+        types = self._types.of(node)
+        if not any(map(is_restored, types.values())):
+            return relation
+        items = [f"{restored(name, t)} AS {name}" if is_restored(t) else name for name, t in types.items()]
+        return f"(SELECT {', '.join(items)} FROM {relation})"
+
+    def _written(self, stage: _Stage, sql: str) -> str:
+        """The fragment of a stage with every value as it travels."""
+        types = self._types.of(stage.root)
+        if not any(map(is_written, types.values())):
+            return sql
+        items = [f"{written(name, t)} AS {name}" if is_written(t) else name for name, t in types.items()]
+        return f"SELECT {', '.join([*items, *(e.name for e in stage.extra)])} FROM ({sql})"
+
+    def _read_again(self, node: Reread, stage: _Stage) -> None:
+        draft = _RereadDraft(self._names.of("e", node), node, stage)
+        self.edges.append(draft)
+        # The columns of an edge that a shared stage writes have that stage's names.
+        stage.leaves[id(node)] = self._edge_relation(draft.edge_id, node, renamed=True)
+
+    def draft_of(self, exchange: Exchange, reader: _Stage) -> _Draft:
+        """The edge of an exchange, or of what it became; for ``reader`` alone where nothing else reads it any more."""
+        edge_id = self._names.of("e", exchange)
+        found = (d for d in self.edges if isinstance(d, _Draft) and d.edge_id == edge_id)
+        draft = next(found, None) or self._kept.get(edge_id)
+        if draft is None:
+            draft = self._kept[edge_id] = self._draft(exchange, reader)
+        return draft
 
     def _shared_stage(self, shared: Shared) -> _Stage:
         known = self._shared.get(id(shared))
         if known is None:
             known = self._shared[id(shared)] = self.stage(shared.input)
         return known
-
-    def _source_of(self, exchange: Exchange) -> str:
-        return next(draft.source.operator_id for draft in self.edges if draft.exchange is exchange)
 
     def partitions(self, node: Exchange) -> int:
         """How many partitions each producer task writes."""
@@ -264,15 +331,19 @@ class _Cutter:
 
     def operator(self, stage: _Stage) -> StreamOperatorNode:
         """The finished operator of a stage."""
-        writer = FragmentWriter(lambda node: stage.leaves[id(node)], (TaskScan, Exchange, CutRef))
+        writer = FragmentWriter(lambda node: stage.leaves[id(node)], (TaskScan, Exchange, CutRef, Reread))
+        sql = writer.write(stage.root, tuple(stage.extra))
+        drafts = [*(d for d in self.edges if isinstance(d, _Draft)), *self._kept.values()]
+        if any(draft.source is stage for draft in drafts):
+            sql = self._written(stage, sql)
         return StreamOperatorNode(
             stage.operator_id,
             operator_type(stage.root),
-            writer.write(stage.root, tuple(stage.extra)),
+            sql,
             parallelism=self.width if stage.parallel and stage.placement is Placement.ANY else 1,
             scans=tuple(stage.scans),
             placement=stage.placement,
-            start_after=tuple(self._source_of(exchange) for exchange in stage.after),
+            start_after=tuple(dict.fromkeys(self.draft_of(e, stage).source.operator_id for e in stage.after)),
             label=operator_label(stage.root, self.display),
         )
 

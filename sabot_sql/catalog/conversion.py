@@ -18,7 +18,7 @@ from sabot_sql.catalog.duckdb_errors import translate
 _LOSSY_TYPES = re.compile(r"\b(U?HUGEINT|UUID|BIT|JSON|TIME WITH TIME ZONE|ENUM)\b")
 
 # Types that DuckDB names but does not read: they stay as Arrow brings them.
-_UNWRITABLE = re.compile(r"\b(TUPLE|STRUCT)\b(?!\()|\bAGGREGATE_STATE\b")
+_UNWRITABLE = re.compile(r"\bSTRUCT\b(?!\()|\bAGGREGATE_STATE\b")
 
 # Rows keep their order, and leave in the form that people who call DuckDB themselves get.
 _CONVERSION_SETTINGS = {"preserve_insertion_order": "true", "arrow_lossless_conversion": "false"}
@@ -76,7 +76,14 @@ def quote_name(name: str) -> str:
 
 
 def _cast(column: str, found: str, wanted: str) -> str:
-    return column if found == wanted or _UNWRITABLE.search(wanted) else f"CAST({column} AS {wanted})"
+    if found == wanted:
+        return column
+    if "TUPLE" in wanted:
+        from sabot_planner.edge_values import has_no_name, is_written, restored  # rarely needed
+
+        if has_no_name(wanted):
+            return column if is_written(wanted) else restored(column, wanted)
+    return column if _UNWRITABLE.search(wanted) else f"CAST({column} AS {wanted})"
 
 
 def _without_inner_dictionaries(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:

@@ -165,11 +165,12 @@ class Execution:
 
     def _stage_committed(self, run: StageRun) -> list[Command]:
         commands: list[Command] = []
+        committed = {operator for other in self.runs.values() if other.finished for operator in other.stage.operators}
         for edge in run.stage.inputs:
             shuffle = self.shuffles.edge(edge.edge_id)
-            if not shuffle.released:
+            if not shuffle.released and self.shuffles.readers(shuffle.edge_id) <= committed:
                 shuffle.released = True
-                commands.append(ReleaseEdge(edge.edge_id))
+                commands.append(ReleaseEdge(shuffle.edge_id))
         if run.announced:
             return commands
         run.announced = True
@@ -296,7 +297,9 @@ class Execution:
         reads = rules.share_inputs(stage, shuffles, controller, self._forward_reads(stage))
         self.decisions.update(dict.fromkeys(reads.split_edges, reads.reason))
         outputs = [
-            EdgeOutput(edge.edge_id, rules.write_scheme(self.graph, edge), edge.columns) for edge in stage.outputs
+            EdgeOutput(edge.edge_id, rules.write_scheme(self.graph, edge), edge.columns)
+            for edge in stage.outputs
+            if edge.rereads is None
         ]
         if stage.stage_id == self.graph.sink:
             outputs.append(EdgeOutput(rules.RESULT_EDGE, WriteScheme(WriteKind.SINGLE)))

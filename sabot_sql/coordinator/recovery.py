@@ -44,6 +44,7 @@ def rerun(
     Returns the error that ends the query where a task had to run again too often.
     """
     shuffle = shuffles.edge(edge_id)
+    edge_id = shuffle.edge_id
     shuffle.outputs.pop(producer, None)
     run = producer_of(runs, edge_id)
     error = _reset(runs, shuffles, run, run.tasks[producer])

@@ -108,12 +108,21 @@ class ShuffleCoordinator:
         return self._edges[edge_id]
 
     def edge(self, edge_id: str) -> EdgeShuffle:
-        """The edge of that id, which was opened."""
-        return self._edges[edge_id]
+        """The edge of that id, which was opened; of one that rereads another, that other one."""
+        return self._edges[self.written(edge_id)]
 
     def find(self, edge_id: str) -> EdgeShuffle | None:
-        """The edge of that id, if its producers have started."""
-        return self._edges.get(edge_id)
+        """As :meth:`edge`, if its producers have started."""
+        return self._edges.get(self.written(edge_id))
+
+    def written(self, edge_id: str) -> str:
+        """The edge whose committed output a reader of ``edge_id`` reads."""
+        declared = self._declared.get(edge_id)
+        return declared.rereads or edge_id if declared is not None else edge_id
+
+    def readers(self, edge_id: str) -> frozenset[str]:
+        """The operators that read what was written for an edge."""
+        return frozenset(edge.target for edge in self._declared.values() if self.written(edge.edge_id) == edge_id)
 
     def get_shuffle_metrics(self) -> dict[str, dict[str, int]]:
         """Edge → rows, bytes, spilled bytes, partitions, and (producer, agent) connections so far."""

@@ -147,6 +147,19 @@ def test_what_duckdb_leaves_open_is_not_an_error(oracle: Oracle, sql: str, chang
     assert verdict is not Verdict.WRONG
 
 
+def test_a_limit_among_nans_leaves_a_choice() -> None:
+    with Oracle(
+        ["CREATE TABLE n AS SELECT range AS i, CASE WHEN range < 4 THEN 'nan' ELSE '1' END::DOUBLE AS f FROM range(6)"]
+    ) as judge:
+        sql = "SELECT i, f FROM n ORDER BY f LIMIT 3"
+        expected = judge.expect(sql).answer
+        others = [i for i in range(4) if i != expected.rows[2][0]]
+        chosen = Rows(expected.columns, expected.types, (*expected.rows[:2], (others[0], NAN)))
+        assert judge.judge(sql, chosen)[0] is Verdict.ADMISSIBLE
+        wrong = Rows(expected.columns, expected.types, ((others[0], NAN), *expected.rows[:2]))
+        assert judge.judge(sql, wrong)[0] is Verdict.WRONG
+
+
 def test_tpch_is_generated_once_and_every_query_runs() -> None:
     directory = tpch(0.001)
     assert tpch(0.001) == directory

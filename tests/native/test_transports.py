@@ -166,8 +166,8 @@ def test_a_damaged_ticket_is_refused(data: st.DataObject, tmp_path_factory: pyte
                     manager.read_ticket(candidate, KEY)
 
 
-def test_serving_beyond_loopback_needs_tls(manager: ShuffleManager) -> None:
-    with pytest.raises(NativeError, match="without TLS"):
+def test_serving_beyond_loopback_needs_tls_and_a_token(manager: ShuffleManager) -> None:
+    with pytest.raises(NativeError, match="without TLS and a token"):
         FlightServer(manager, KEY, host="0.0.0.0")
 
 

@@ -55,7 +55,8 @@ class Simulation:
             outputs = [self._run_task(graph, node, index) for index in range(node.parallelism)]
             done[node.operator_id] = node
             for edge in graph.outputs_of(node.operator_id):
-                self._write(edge, outputs)
+                if edge.rereads is None:
+                    self._write(edge, outputs)
             if node.operator_id == graph.sink:
                 result = pa.concat_tables(outputs)
             if self.adaptive:
@@ -149,15 +150,16 @@ class Simulation:
         self.facts[edge.edge_id] = EdgeFacts(sum(rows), sum(sizes), tuple(rows), tuple(sizes))
 
     def _read(self, edge: ShuffleEdge, graph: JobGraph, task: Task) -> pa.Table:
-        written = replace(edge, partitions=self._partitions[edge.edge_id])
+        written_as = edge.rereads or edge.edge_id
+        written = replace(edge, partitions=self._partitions[written_as])
         read = task_input(written, task, graph.operator(edge.source).parallelism)
         parts = [
-            self._parts[edge.edge_id, producer, partition]
+            self._parts[written_as, producer, partition]
             for producer in read.producers
             for partition in range(read.first_partition, read.last_partition)
         ]
         # Where there are fewer partitions than tasks, some read nothing, but of the right types.
-        return pa.concat_tables([self._parts[edge.edge_id, 0, 0].slice(0, 0), *parts])
+        return pa.concat_tables([self._parts[written_as, 0, 0].slice(0, 0), *parts])
 
     def _rows(self, result: pa.Table, types: tuple[tuple[str, str], ...]) -> Rows:
         self.connection.register("__result", result)

@@ -49,6 +49,19 @@ def sort(ranges: int = 4) -> JobGraph:
     )
 
 
+def filtered_join() -> JobGraph:
+    """small ×2 ──HASH e1──▶ join ×2 ◀──HASH e2── large ×2, and large reads e1 again as e3."""
+    return JobGraph(
+        (op("small", 2), op("large", 2), op("join", 2), op("sink")),
+        (
+            edge("e1", "small", "join", HASH, partition_by="h", partitions=8),
+            edge("e2", "large", "join", HASH, partition_by="h", partitions=8),
+            edge("e3", "small", "large", BROADCAST, partitions=8, written_as=HASH, rereads="e1"),
+            edge("e4", "join", "sink", REBALANCE),
+        ),
+    )
+
+
 # --- the undisturbed run ----------------------------------------------------------------------------------------------
 
 
@@ -144,6 +157,31 @@ def test_producers_without_rows_are_not_read_but_one() -> None:
     empty = Simulation(graph, rows=lambda *_: 0)
     empty.finish_all()
     assert empty.started[-1].inputs["e1"].producers == (0,)
+
+
+def test_an_edge_that_is_read_again_is_written_once_and_read_whole() -> None:
+    run = Simulation(filtered_join())
+    assert [o.edge_id for o in run.running["small_0"].outputs] == ["e1"]
+    run.finish("small_0")
+    assert set(run.running) == {"small_1"}, "the second reader waits for every producer as well"
+    run.finish("small_1")
+    assert set(run.running) == {"large_0", "large_1"}
+    read = run.running["large_0"].inputs["e3"]
+    assert (read.name, read.first, read.last, read.producers) == ("e3", 0, 8, (0, 1))
+    assert all(manifest.startswith(b"e1/") for manifest in read.manifests)
+    run.finish_all()
+    assert run.finished
+    assert set(run.execution.measurements()) == {"e1", "e2", "e4"}
+
+
+def test_an_edge_that_is_read_again_is_released_after_its_last_reader() -> None:
+    run = Simulation(filtered_join())
+    for task in ("small_0", "small_1", "large_0", "large_1"):
+        run.finish(task)
+    assert run.released == []
+    run.finish("join_0")
+    run.finish("join_1")
+    assert run.released == ["e1", "e2"]
 
 
 def test_session_tasks_run_on_the_session_agent_alone() -> None:
@@ -476,6 +514,29 @@ def test_a_lost_input_whose_own_inputs_are_released_runs_all_of_them_again() -> 
     run.finish_all()
     assert run.finished
     assert sum(c.id.stage == "group" for c in run.started) == 3
+
+
+def test_rows_that_are_read_again_and_lost_are_written_again() -> None:
+    run = Simulation(filtered_join())
+    run.finish("small_0")
+    run.finish("small_1")
+    run.fail("large_0", FailureKind.LOST_INPUT, [("e3", 1)])
+    run.finish("large_1")
+    assert {"small_1"} <= set(run.running)
+    run.finish_all()
+    assert run.finished
+    assert [c.id.task for c in run.started if c.id.stage == "small"] == [0, 1, 1]
+
+
+def test_a_filtered_output_that_is_lost_gets_its_filter_again() -> None:
+    run = Simulation(filtered_join())
+    for task in ("small_0", "small_1", "large_0", "large_1", "join_0", "join_1"):
+        run.finish(task)
+    run.fail("sink_0", FailureKind.LOST_INPUT, [("e4", 0)])
+    run.finish_all()
+    assert run.finished
+    assert sum(c.id.stage == "small" for c in run.started) == 4, "all that the filter and the join read"
+    assert run.released.count("e1") == 2
 
 
 def test_an_output_lost_four_times_ends_the_query() -> None:

@@ -44,6 +44,8 @@ EVERY_TYPE = """
 """
 
 QUERIES = [
+    "SELECT row() AS a, struct_pack() AS b, row(id, 'x') AS c, [row(), NULL] AS d FROM t ORDER BY id",
+    "SELECT row(row(), id) AS a, {'a': row()} AS b, union_value(n := row(id)) AS f FROM t ORDER BY id",
     "SELECT * FROM t ORDER BY id",
     "SELECT sum(h) AS h, max(u) AS u, any_value(n) AS n, count(*) AS c FROM t",
     "SELECT s, id AS same, h AS same FROM t ORDER BY id DESC LIMIT 10",

@@ -100,6 +100,26 @@ def test_types_that_arrow_does_not_know_arrive(session: Session, plain: Session)
         assert outcome(session, check) == outcome(plain, check)
 
 
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("union_value(n := CASE WHEN k % 3 > 0 THEN k END)::UNION(n BIGINT, s VARCHAR)", "union_tag(x)"),
+        ("k::UTINYINT::VARIANT", "variant_typeof(x)"),
+        ("row()", "typeof(x)"),
+    ],
+)
+def test_what_a_result_would_lose_is_written_by_duckdb_itself(
+    session: Session, plain: Session, value: str, what: str
+) -> None:
+    statement = f"CREATE TABLE y AS SELECT {value} AS x FROM t WHERE k < 200"
+    answer = session.query(statement).plan.json()
+    assert answer["mode"] == "single"
+    assert "does not survive the way" in answer["reason"]
+    plain.execute(statement)
+    check = f"SELECT {what}, count(*) FROM y GROUP BY ALL ORDER BY ALL"
+    assert outcome(session, check) == outcome(plain, check)
+
+
 def test_a_table_may_be_replaced_by_what_it_gives(session: Session) -> None:
     session.execute("CREATE TABLE x AS SELECT k, sum(v) AS v FROM t GROUP BY k")
     session.execute("CREATE OR REPLACE TABLE x AS SELECT k % 2 AS k, sum(v) AS v FROM x GROUP BY ALL ORDER BY k")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sabot_sql
 import sabot_sql.catalog.file_sources
 import sabot_sql.catalog.frames
 import sabot_sql.catalog.sources
+from sabot_sql.config import SessionConfig
 from tests.support.compare import Rows
 
 TIMEOUT_SECONDS = 60.0
@@ -51,6 +52,17 @@ def small_slices(rows: int = 3) -> Iterator[None]:
     finally:
         for module, value in found:
             module.SLICE_ROWS = value  # type: ignore[attr-defined]
+
+
+@contextmanager
+def planner_settings(**changes: Any) -> Iterator[None]:
+    """While it is open, sessions plan with these settings of the planner, for which they have no options."""
+    made = SessionConfig.plan_settings
+    SessionConfig.plan_settings = lambda self: replace(made(self), **changes)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        SessionConfig.plan_settings = made  # type: ignore[method-assign]
 
 
 @contextmanager

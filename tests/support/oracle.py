@@ -131,9 +131,7 @@ class Oracle:
         if not unmatched(unlimited.rows, actual.rows, actual.types)[1]:
             if expected.tie_groups is None:
                 return True
-            return [[row[i] for i in keys] for row in expected.answer.rows] == [
-                [row[i] for i in keys] for row in actual.rows
-            ]
+            return _keys_of(expected.answer, keys) == _keys_of(actual, keys)
         others = [self._permuted(to_sql(tree), seed) for seed in range(1, PERMUTATIONS + 1)]
         return False if _agree([unlimited, *(rows for rows in others if rows is not None)]) else None
 
@@ -247,6 +245,10 @@ def _relation_names(select: Any) -> list[str]:
     return [
         alias.args["this"].args["this"] for alias in (each.args.get("alias") for each in relations) if alias is not None
     ]
+
+
+def _keys_of(answer: Rows, keys: Sequence[int]) -> list[Any]:
+    return [exact_key(tuple(row[i] for i in keys)) for row in answer.rows]
 
 
 def _agree(answers: Sequence[Rows]) -> bool:

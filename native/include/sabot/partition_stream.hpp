@@ -9,6 +9,7 @@
 #include "sabot/manifest.hpp"
 #include "sabot/segment_source.hpp"
 #include "sabot/stream_guard.hpp"
+#include "sabot/ticket_source.hpp"
 #include "sabot/watch.hpp"
 
 namespace sabot {
@@ -28,6 +29,7 @@ class ReadPlan {
   [[nodiscard]] const std::vector<Item>& items() const noexcept { return items_; }
   [[nodiscard]] const Watch& watch() const noexcept { return watch_; }
   [[nodiscard]] uint64_t rows() const noexcept { return rows_; }
+  [[nodiscard]] uint64_t bytes() const noexcept { return bytes_; }
 
   [[nodiscard]] ErrorSlot& error() noexcept { return error_; }
 
@@ -37,11 +39,15 @@ class ReadPlan {
   std::vector<Item> items_;
   Watch watch_;
   uint64_t rows_ = 0;
+  uint64_t bytes_ = 0;
   ErrorSlot error_;
 };
 
 // Starts reading from the first batch. The stream keeps the plan, and each array its segment, as long as they live.
 void open_stream(std::shared_ptr<ReadPlan> plan, ArrowArrayStream* out);
+// Of a stream that open_stream() made: see SabotTicketStream.
+int stream_failure(ArrowArrayStream* stream);
+void stream_remaining(ArrowArrayStream* stream, SabotStreamExtent* out);
 
 // The batch in a pinned segment as an array, without copying.
 void export_batch(const BatchShape& shape, PinnedSegment segment, ArrowArray* out);

@@ -2,14 +2,30 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "sabot/arrow_abi.hpp"
 
 extern "C" {
 
+struct SabotStreamExtent {
+  uint64_t batches;
+  uint64_t rows;
+  uint64_t bytes;
+};
+
+struct SabotTicketStream {
+  struct ArrowArrayStream batches;
+  // The number of the sabot::ErrorCode that ended `batches`, plus 1.
+  int (*failure)(struct ArrowArrayStream* batches);
+  // What `batches` has not delivered yet.
+  void (*remaining)(struct ArrowArrayStream* batches, struct SabotStreamExtent* out);
+};
+
 struct SabotTicketSource {
   // Opens the stream that a sealed ticket names. 0, or the number of a sabot::ErrorCode plus 1 and a message.
-  int (*open)(void* context, const char* ticket, size_t ticket_bytes, struct ArrowArrayStream* out, char* message, size_t message_bytes);
+  int (*open)(void* context, const char* ticket, size_t ticket_bytes, struct SabotTicketStream* out, char* message,
+              size_t message_bytes);
   void (*release)(void* context);
   void* context;
 };

@@ -1,4 +1,5 @@
 -- The tables of all statements: NULL, NaN, signed zero, empty text, an empty table, keys of several types, one hot key.
+-- What neither Arrow nor Parquet has types for is a view.
 CREATE TABLE sales AS
 SELECT
     i::INTEGER AS id,
@@ -52,3 +53,14 @@ FROM range(60) AS r(i);
 CREATE VIEW sold_products AS SELECT s.id, p.name, s.amount FROM sales AS s JOIN products AS p ON s.product = p.product;
 CREATE MACRO taxed(x, rate := 0.2) AS x * (1 + rate);
 CREATE MACRO recent(n) AS TABLE SELECT * FROM sales WHERE id >= n;
+
+CREATE VIEW shapes AS SELECT
+    tiny::INTEGER AS id,
+    CASE tiny % 5
+        WHEN 0 THEN union_value(num := maybe)::UNION(num INTEGER, str VARCHAR, kind shade)
+        WHEN 1 THEN union_value(str := CASE WHEN tiny > 0 THEN 'row ' || tiny % 7 END)::UNION(num INTEGER, str VARCHAR, kind shade)
+        WHEN 2 THEN union_value(kind := shade)::UNION(num INTEGER, str VARCHAR, kind shade)
+        WHEN 3 THEN union_value(num := tiny % 3)::UNION(num INTEGER, str VARCHAR, kind shade)
+    END AS u,
+    CASE WHEN tiny % 6 <> 0 THEN row(maybe, tiny % 2 = 0, shade) END AS pair
+FROM typed;

@@ -1,0 +1,148 @@
+#include "remote_stream.hpp"
+
+#include <arrow/c/bridge.h>
+#include <arrow/record_batch.h>
+
+#include <optional>
+
+#include "batch_validation.hpp"
+#include "flight_errors.hpp"
+#include "message_header.hpp"
+
+namespace sabot {
+
+namespace flight = arrow::flight;
+
+RemoteRead::RemoteRead(std::shared_ptr<flight::FlightClient> client, flight::Ticket ticket, flight::FlightCallOptions options)
+    : client_(std::move(client)), ticket_(std::move(ticket)), options_(std::move(options)) {}
+
+void RemoteRead::enter(flight::FlightStreamReader* reader) {
+  const std::lock_guard lock(mutex_);
+  calls_.insert(reader);
+  if (cancelled_) reader->Cancel();
+}
+
+void RemoteRead::leave(flight::FlightStreamReader* reader) noexcept {
+  const std::lock_guard lock(mutex_);
+  calls_.erase(reader);
+}
+
+void RemoteRead::cancel() {
+  const std::lock_guard lock(mutex_);
+  cancelled_ = true;
+  for (flight::FlightStreamReader* reader : calls_) reader->Cancel();
+}
+
+Error RemoteRead::error_of(const arrow::Status& status) {
+  const std::lock_guard lock(mutex_);
+  return cancelled_ ? Error(ErrorCode::kCancelled, "the read was cancelled") : from_status(status);
+}
+
+// One call to the server.
+class RemoteCall {
+ public:
+  RemoteCall(std::shared_ptr<RemoteRead> read, std::unique_ptr<flight::FlightStreamReader> reader)
+      : read_(std::move(read)), reader_(std::move(reader)) {
+    read_->enter(reader_.get());
+  }
+  RemoteCall(const RemoteCall&) = delete;
+  RemoteCall& operator=(const RemoteCall&) = delete;
+  ~RemoteCall() {
+    read_->leave(reader_.get());
+    if (!complete_) reader_->Cancel();  // the server must not go on sending to nobody
+  }
+
+  void learn_schema() {
+    auto schema = reader_->GetSchema();
+    if (!schema.ok()) throw read_->error_of(schema.status());
+    schema_ = std::move(*schema);
+  }
+
+  void export_schema(ArrowSchema* out) const { require(arrow::ExportSchema(*schema_, out)); }
+
+  void next(ArrowArray* out) {
+    *out = ArrowArray{};
+    while (!complete_) {
+      const auto batch = receive();
+      if (batch && batch->num_rows() > 0) {
+        require(arrow::ExportRecordBatch(*batch, out));
+        return;
+      }
+    }
+  }
+
+  [[nodiscard]] ErrorSlot& error() noexcept { return read_->error(); }
+
+  std::string last_error;
+
+ private:
+  // None at the end of the stream, which must have been announced.
+  std::shared_ptr<arrow::RecordBatch> receive() {
+    auto chunk = reader_->Next();
+    if (!chunk.ok()) throw read_->error_of(chunk.status());
+    if (!chunk->data && !chunk->app_metadata) {
+      if (!announced_end_) throw Error(ErrorCode::kLost, "the stream ended before all of its rows had come");
+      complete_ = true;
+      return nullptr;
+    }
+    check(*chunk);
+    return chunk->data;
+  }
+
+  void check(const flight::FlightStreamChunk& chunk) {
+    const auto header = chunk.app_metadata ? decode_header(std::string_view(*chunk.app_metadata)) : std::nullopt;
+    if (!chunk.data || !header) throw Error(ErrorCode::kCorrupt, "a message of the stream is malformed");
+    const bool continues = !expected_rows_ || (!announced_end_ && header->rows <= *expected_rows_ &&
+                                               header->remaining_rows == *expected_rows_ - header->rows);
+    if (!continues || header->rows != static_cast<uint64_t>(chunk.data->num_rows()) || (header->last && header->remaining_rows != 0)) {
+      throw Error(ErrorCode::kCorrupt, "a message of the stream has other rows than it says");
+    }
+    expected_rows_ = header->remaining_rows;
+    announced_end_ = header->last;
+    const arrow::Status valid = validate_batch(*chunk.data);
+    if (!valid.ok()) throw Error(ErrorCode::kCorrupt, "a batch of the stream is damaged: " + valid.message());
+  }
+
+  const std::shared_ptr<RemoteRead> read_;
+  const std::unique_ptr<flight::FlightStreamReader> reader_;
+  std::shared_ptr<arrow::Schema> schema_;
+  std::optional<uint64_t> expected_rows_;     // of the messages to come; unknown before the first
+  bool announced_end_ = false;
+  bool complete_ = false;
+};
+
+namespace {
+
+RemoteCall& call_of(ArrowArrayStream* stream) { return *static_cast<RemoteCall*>(stream->private_data); }
+
+int get_schema(ArrowArrayStream* stream, ArrowSchema* out) {
+  RemoteCall& call = call_of(stream);
+  return guard_stream(call.last_error, call.error(), [&] { call.export_schema(out); });
+}
+
+int get_next(ArrowArrayStream* stream, ArrowArray* out) {
+  RemoteCall& call = call_of(stream);
+  return guard_stream(call.last_error, call.error(), [&] { call.next(out); });
+}
+
+const char* get_last_error(ArrowArrayStream* stream) {
+  const RemoteCall& call = call_of(stream);
+  return call.last_error.empty() ? nullptr : call.last_error.c_str();
+}
+
+void release_stream(ArrowArrayStream* stream) {
+  const std::unique_ptr<RemoteCall> call(static_cast<RemoteCall*>(stream->private_data));
+  stream->release = nullptr;
+}
+
+}  // namespace
+
+void RemoteRead::open(ArrowArrayStream* out) {
+  auto reader = client_->DoGet(options_, ticket_);
+  if (!reader.ok()) throw error_of(reader.status());
+  auto call = std::make_unique<RemoteCall>(shared_from_this(), std::move(*reader));
+  call->learn_schema();
+  *out = {get_schema, get_next, get_last_error, release_stream, call.release()};
+}
+
+}  // namespace sabot

@@ -1,0 +1,43 @@
+// A ticket's batches from an agent on another host, as an Arrow stream.
+#pragma once
+
+#include <arrow/flight/client.h>
+
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+
+#include "sabot/arrow_abi.hpp"
+#include "sabot/stream_guard.hpp"
+
+namespace sabot {
+
+// One read of a ticket, which any number of streams may repeat. Thread-safe.
+class RemoteRead : public std::enable_shared_from_this<RemoteRead> {
+ public:
+  RemoteRead(std::shared_ptr<arrow::flight::FlightClient> client, arrow::flight::Ticket ticket, arrow::flight::FlightCallOptions options);
+
+  // Calls the server and waits for the schema. Raises the server's Error, or kDeadline, kLost, kCancelled.
+  void open(ArrowArrayStream* out);
+  // Ends every stream of this read with Error(kCancelled), also those whose consumer waits for a batch.
+  void cancel();
+  [[nodiscard]] ErrorSlot& error() noexcept { return error_; }
+
+ private:
+  friend class RemoteCall;
+  void enter(arrow::flight::FlightStreamReader* reader);
+  void leave(arrow::flight::FlightStreamReader* reader) noexcept;
+  // The error to report for a call that ended with `status`.
+  [[nodiscard]] Error error_of(const arrow::Status& status);
+
+  const std::shared_ptr<arrow::flight::FlightClient> client_;
+  const arrow::flight::Ticket ticket_;
+  const arrow::flight::FlightCallOptions options_;
+  std::mutex mutex_;
+  std::set<arrow::flight::FlightStreamReader*> calls_;
+  bool cancelled_ = false;
+  ErrorSlot error_;
+};
+
+}  // namespace sabot

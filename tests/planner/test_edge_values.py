@@ -1,0 +1,106 @@
+"""Values of types that Arrow has not go over an edge and come back as they were, tags of NULL and names included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from sabot_planner.edge_values import is_restored, is_written, lost_in_results, lost_on_edges, restored, written
+
+KIND = "ENUM('a', 'b')"
+UNION = f'UNION(num INTEGER, "s tr" VARCHAR, kind {KIND}, pair TUPLE(INTEGER, {KIND}))'
+SETUP = f"""
+CREATE TABLE base AS SELECT unnest([
+    union_value(num := 5)::{UNION}, NULL, union_value(num := NULL)::{UNION}, union_value("s tr" := 'q,(''"')::{UNION},
+    union_value("s tr" := NULL)::{UNION}, union_value(kind := 'b'::{KIND})::{UNION},
+    union_value(pair := row(1, 'b'::{KIND}))::{UNION}, union_value(pair := NULL)::{UNION}
+]) AS u
+"""
+UNIONS = [
+    "u",
+    "[u, NULL, u]",
+    f"[]::{UNION}[]",
+    "CASE WHEN union_tag(u) = 'num' THEN [u] END",
+    "array_value(u, NULL)",
+    "{'a': u, 'b c': 1}",
+    "CASE WHEN union_tag(u) = 'num' THEN {'a': [u], 'b': {'c': u}} END",
+    "MAP {1: u, 2: NULL}",
+    "MAP {coalesce(u, union_value(num := 1)): 'x'}",
+    "row(u, 1, [row(u)])",
+    "union_value(k := u)",
+    "union_value(k := [u])",
+    "union_value(\"a''b (\" := {'x y': row(1, 'z')})",
+    "{'t': TIMESTAMPTZ '2020-01-01', 'u': u, 'tz': TIMETZ '01:00:00+02', 'd': 1.5::DECIMAL(18, 3)}",
+]
+TUPLES = [
+    "row(1, 'a')",
+    "CASE WHEN union_tag(u) = 'num' THEN row(1, NULL) END",
+    "[row(1, [row(2)])]",
+    "MAP {'a': row(1, 2)}",
+    "{'a': row(1, {'b': row('c')})}",
+    "row()",
+    "[row(), NULL]",
+    "MAP {'a': row()}",
+    "{'a': row(), 'b': row(row(), 2)}",
+    "array_value(row(), NULL)",
+]
+OTHERS = [
+    "1",
+    "'x'::ENUM('x', 'TUPLE')",
+    "['x'::ENUM('x', 'UNION(')]",
+    "struct_pack()",
+    "{'UNION(': 1, 'TUPLE': 'VARIANT'}",
+    "MAP {'a': 1}",
+]
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as connection:
+        connection.execute(SETUP)
+        connection.execute("SET arrow_lossless_conversion = true")
+        yield connection
+
+
+def rows(connection: duckdb.DuckDBPyConnection, relation: str, value: str) -> list[object]:
+    """The values with what tells them apart: their texts, hashes and types."""
+    return connection.execute(f"SELECT {value} AS v, hash(v), typeof(v), v::VARCHAR FROM {relation}").fetchall()
+
+
+@pytest.mark.parametrize("value", UNIONS + TUPLES + OTHERS)
+def test_a_value_comes_back_as_it_was(connection: duckdb.DuckDBPyConnection, value: str) -> None:
+    expected = rows(connection, "base", value)
+    ((type_text,), *_) = connection.execute(f"SELECT typeof({value}) FROM base").fetchall()
+    sent = connection.sql(f"SELECT {written('x', type_text)} AS x FROM (SELECT {value} AS x FROM base)")
+    connection.register("edge", pa.RecordBatchReader.from_stream(sent).read_all())
+    assert rows(connection, "edge", restored("x", type_text)) == expected
+    assert is_written(type_text) is (value in UNIONS)
+    assert is_restored(type_text) is (value in UNIONS + TUPLES)
+
+
+def test_the_tag_of_a_null_comes_back(connection: duckdb.DuckDBPyConnection) -> None:
+    sent = connection.sql(f"SELECT {written('u', UNION)} AS u FROM base")
+    connection.register("edge", pa.RecordBatchReader.from_stream(sent).read_all())
+    back = connection.execute(f"SELECT union_tag(u) FROM (SELECT {restored('u', UNION)} AS u FROM edge)").fetchall()
+    assert back == connection.execute("SELECT union_tag(u) FROM base").fetchall()
+    assert [tag for (tag,) in back].count("num") == 2
+
+
+@pytest.mark.parametrize(
+    ("type_text", "on_edges", "in_results"),
+    [
+        ("INTEGER", None, None),
+        ("VARIANT", "VARIANT", "VARIANT"),
+        ("STRUCT(a VARIANT[])", "VARIANT", "VARIANT"),
+        ('STRUCT("VARIANT" INTEGER)', None, None),
+        ("TUPLE", "TUPLE of nothing", "TUPLE of nothing"),
+        ("MAP(VARCHAR, TUPLE)", "TUPLE of nothing", "TUPLE of nothing"),
+        ("TUPLE(INTEGER)", None, None),
+        ("UNION(a INTEGER)[]", None, "UNION"),
+    ],
+)
+def test_what_is_lost(type_text: str, on_edges: str | None, in_results: str | None) -> None:
+    assert (lost_on_edges(type_text), lost_in_results(type_text)) == (on_edges, in_results)
