@@ -47,7 +47,17 @@ from sabot_planner.partitioning import (
     renamed,
     satisfies,
 )
-from sabot_planner.physical import CutRef, Exchange, Nothing, Numbered, Repeated, Reread, TaskScan
+from sabot_planner.physical import (
+    CutRef,
+    Exchange,
+    HaloWindow,
+    Nothing,
+    Numbered,
+    Repeated,
+    Reread,
+    TaskOrdinal,
+    TaskScan,
+)
 from sabot_planner.repeat import is_repeatable
 from sabot_planner.scalars import EquiKey, equi_keys, key_name
 
@@ -138,13 +148,16 @@ class _Checker:
                     names.setdefault(key_name(item.expression), set()).add(item.name)
                 return renamed(inputs[0], names)
             case Window() if node.by_range:
-                child = node.input
-                ranged = isinstance(child, Exchange) and child.edge_type is ShuffleEdgeType.RANGE
-                _demand(ranged, node, "ranges")
-                orders = {_order_text(i.expression) for i in node.items} - {""}
-                wanted = ", ".join(_sort_text(k) for k in child.sort_keys)  # type: ignore[attr-defined]
-                _demand(orders == {wanted}, node, "ranges of its own order")
+                _demand(_in_own_order(node), node, "ranges of its own order")
                 return Arbitrary()
+            case HaloWindow():
+                copied = isinstance(node.halo, Exchange) and node.halo.edge_type is ShuffleEdgeType.BROADCAST
+                _demand(copied, node, "its halo in every task")
+                by_range = [[key_name(k) for k in i.expression.args["partition_by"]] for i in node.items]
+                _demand(all(keys == [node.range_name] for keys in by_range), node, "windows within a range")
+                return Arbitrary()
+            case TaskOrdinal():
+                return Replicated()
             case Window():
                 keys = tuple(key_name(k) for k in node.partition_by)
                 _demand(satisfies(inputs[0], Clustered(keys)), node, "whole partitions in one task")
@@ -220,6 +233,17 @@ class _Checker:
             return _Found(Single())
         _demand(first is None and node.limit is not None and not node.offset, node, "all rows in one task")
         return _Found(self.of(node.input).partitioning, node)
+
+
+def _in_own_order(node: Window) -> bool:
+    """Whether windows over a part of the rows have the order by which the rows were parted, or none at all."""
+    orders = {_order_text(i.expression) for i in node.items} - {""}
+    base = node.input
+    while isinstance(base, Window) and base.by_range:
+        base = base.input
+    if isinstance(base, Exchange) and base.edge_type is ShuffleEdgeType.RANGE:
+        return orders <= {", ".join(_sort_text(k) for k in base.sort_keys)}
+    return not orders
 
 
 def _sort_text(key: SortKey) -> str:

@@ -23,6 +23,7 @@ from sabot_planner.logical import (
     Values,
     Window,
 )
+from sabot_planner.physical import HaloWindow, TaskOrdinal
 from sabot_planner.plan import PlanContext
 from sabot_planner.scalars import columns_of
 
@@ -142,8 +143,10 @@ class ColumnTypes:
             case Aggregate():
                 self._add_computed(node.keys + node.aggregates)
                 self._types.update((g.name, "BIGINT") for g in node.groupings)
-            case Window():
+            case Window() | HaloWindow():
                 self._add_computed(node.items)
+            case TaskOrdinal():
+                self._types[node.name] = "BIGINT"
             case LateralCall():
                 self._add_lateral(node)
             case SetOp():

@@ -22,7 +22,7 @@ from sabot_planner.logical import (
     Values,
     walk,
 )
-from sabot_planner.physical import CutRef, Exchange, Numbered, TaskScan
+from sabot_planner.physical import CutRef, Exchange, Numbered, TaskOrdinal, TaskScan
 from sabot_planner.plan import PlanContext
 from sabot_planner.scalars import conjuncts, equi_keys
 
@@ -110,6 +110,8 @@ class Estimator:
             case Scan():
                 rows = node.source.rows if node.source.rows is not None else _UNKNOWN_ROWS
                 return Guess(rows, rows)
+            case TaskOrdinal():
+                return Guess(1, 1)
             case Values():
                 return Guess(len(node.rows), len(node.rows))
             case Filter():

@@ -36,7 +36,7 @@ from sabot_planner.logical import (
     Values,
     Window,
 )
-from sabot_planner.physical import Nothing, Numbered, Repeated
+from sabot_planner.physical import HaloWindow, Nothing, Numbered, Repeated, TaskOrdinal
 from sabot_planner.scalars import column_name, nodes
 
 _JOIN_SQL = {
@@ -145,6 +145,12 @@ class FragmentWriter:
                 block = self._open(node.input)
                 number = f"row_number() OVER () AS {node.name}"
                 return replace(block, columns=node.columns, select=[*node.input.columns, number])
+            case HaloWindow():
+                return self._halo_window(node)
+            case TaskOrdinal():
+                (value,) = node.series.columns
+                series = self._leaf(node.series)
+                return Block(f"(SELECT min({value}) AS {node.name} FROM {series})", node.columns)
             case Nothing():
                 items = [f"CAST(NULL AS {t}) AS {n}" for n, t in zip(node.names, node.types, strict=True)]
                 return Block(self.block(node.witness).relation(), node.names, select=items, where=["false"])
@@ -190,6 +196,16 @@ class FragmentWriter:
                 return self.block(node.input)
             case _:
                 raise PlannerError(f"no SQL for a {type(node).__name__} node")
+
+    def _halo_window(self, node: HaloWindow) -> Block:
+        names = ", ".join(node.rows.columns)
+        own, other = (
+            f"SELECT {', '.join(side.columns)}, {flag} FROM {self.block(side).relation()}"
+            for side, flag in ((node.rows, "true"), (node.halo, "false"))
+        )
+        both = f"({own} UNION ALL {other}) AS {self._alias()}({names}, own_row)"
+        items = ", ".join(map(_item, node.items))
+        return Block(f"(SELECT {names}, {items} FROM {both} QUALIFY own_row)", node.columns)
 
     def _alias(self) -> str:
         self._aliases += 1

@@ -18,7 +18,7 @@ from sabot_planner.logical import (
     Window,
 )
 from sabot_planner.operators import OperatorType
-from sabot_planner.physical import Exchange, TaskScan
+from sabot_planner.physical import Exchange, HaloWindow, TaskOrdinal, TaskScan
 
 _MOST_WORDS = 6
 _MOST_KEYS = 3
@@ -33,7 +33,7 @@ def operator_type(root: Node) -> OperatorType:
                 return OperatorType.SORT
             case Aggregate() | Distinct():
                 return OperatorType.GROUP_BY
-            case Window():
+            case Window() | HaloWindow():
                 return OperatorType.WINDOW
             case Join():
                 return OperatorType.JOIN
@@ -52,7 +52,7 @@ def operator_label(root: Node, display: DisplayNames) -> str:
     words: list[str] = []
 
     def visit(node: Node) -> None:
-        if isinstance(node, Exchange):
+        if isinstance(node, Exchange | TaskOrdinal):
             return
         if isinstance(node, TaskScan):
             by = f" by {node.split.column}" if node.split is not None else ""
@@ -84,7 +84,7 @@ def _word(node: Node, display: DisplayNames) -> str:
             return f"{partial}group by {keys}" if node.keys else f"{partial}{', '.join(list(names)[:3]) or 'aggregate'}"
         case Distinct():
             return "distinct"
-        case Window():
+        case Window() | HaloWindow():
             return "window"
         case Sort():
             first = display.key(node.keys[0]).lower() + (", …" if len(node.keys) > 1 else "")

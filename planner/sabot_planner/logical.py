@@ -94,6 +94,10 @@ class Node:
         """This node over another single input."""
         return replace(self, input=node)  # type: ignore[call-arg]
 
+    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
+        """This node over other inputs."""
+        return self.with_input(inputs[0])
+
 
 @dataclass(frozen=True, eq=False)
 class Unary(Node):
@@ -221,7 +225,7 @@ class Aggregate(Unary):
 class Window(Unary):
     """Adds window columns that share one PARTITION BY list.
 
-    ``by_range``: without PARTITION BY, each task computes its own range of the order alone; totals are added later.
+    ``by_range``: without PARTITION BY, each task computes its own part alone; what other parts add comes later.
     """
 
     partition_by: tuple[exp.Expression, ...]
@@ -355,7 +359,7 @@ def replace_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
         case RecursiveCte():
             return replace(node, anchor=inputs[0], step=inputs[1])
         case _:
-            return node.with_input(inputs[0])
+            return node.with_inputs(inputs)
 
 
 def rewrite(node: Node, rule: Callable[[Node], Node]) -> Node:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
-from sabot_planner.logical import CteRef, Node, Scan, Shared, SortKey, Unary
+from sabot_planner.logical import Computed, CteRef, Node, Scan, Shared, SortKey, Unary
 from sabot_planner.operators import Decided, RangeSplit, ShuffleEdgeType
 
 
@@ -77,6 +77,51 @@ class Numbered(Unary):
 @dataclass(frozen=True, eq=False)
 class Repeated(Unary):
     """A small sub-plan that each of several tasks computes for itself, from whole sources."""
+
+
+@dataclass(frozen=True, eq=False)
+class HaloWindow(Node):
+    """Window functions of ``rows`` within ranges that also see the rows of ``halo``; only ``rows`` come out.
+
+    Both have the same columns, by position. The column ``range_name`` of ``rows`` says for which range a row is, one of
+    its own or one of another range that it may read; every item is partitioned by it.
+    """
+
+    rows: Node
+    halo: Node
+    range_name: str
+    items: tuple[Computed, ...]
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.rows, self.halo)
+
+    def with_inputs(self, inputs: tuple[Node, ...]) -> HaloWindow:
+        """The same windows over other rows."""
+        return replace(self, rows=inputs[0], halo=inputs[1])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.rows.columns, *(item.name for item in self.items))
+
+
+@dataclass(frozen=True, eq=False)
+class TaskOrdinal(Node):
+    """One row in each task: a number that grows from task to task.
+
+    ``series`` is a sliced series of integers; slices are contiguous, so that the least of each will do.
+    """
+
+    series: TaskScan
+    name: str
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.series,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.name,)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from sabot_planner.logical import (
     walk,
 )
 from sabot_planner.scalars import column, column_name, conjunction, conjuncts, strip_parens, substitute
+from sabot_planner.whole_windows import whole_windows
 
 
 def mark_to_semi(root: Node) -> Node:
@@ -167,4 +168,9 @@ def apply_rules(root: Node) -> Node:
     return root
 
 
-RULES: tuple[Callable[[Node], Node], ...] = (mark_to_semi, inline_ctes, distinct_in_two_levels)
+RULES: tuple[Callable[[Node], Node], ...] = (
+    mark_to_semi,
+    whole_windows,
+    inline_ctes,
+    distinct_in_two_levels,
+)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sabot_native
@@ -26,6 +28,14 @@ SESSION_AGENT = "session"
 _LEASE_CHECK_SECONDS = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _LostAgent:
+    """A process that died, and the queries that ran then: they may read what it had committed."""
+
+    agent: ProcessAgent
+    readers: set[str]
+
+
 class AgentPool:
     """All agents of a session, and the one in its own process that reads what only this process holds.
 
@@ -41,7 +51,10 @@ class AgentPool:
         self._closed = False
         self._closing = threading.Event()
         self._next_number = 1
-        self._lost: list[ProcessAgent] = []
+        self._queries: set[str] = set()
+        self._lost: list[_LostAgent] = []
+        # Who is of the pool changes under it, from before a new agent learns of the others until they all know it.
+        self._membership = threading.RLock()
         self._cursors: list[duckdb.DuckDBPyConnection] = []
         spill_directory, _ = agent_directories(self._scratch.path, SESSION_AGENT)
         shared = config.agent_count if config.isolation is Isolation.THREAD else 1
@@ -53,7 +66,9 @@ class AgentPool:
         self.session_agent: Agent = self._thread_agent(SESSION_AGENT)
         self._agents: list[Agent] = []
         try:
-            self._agents = self._start(config.agent_count)
+            started = self._start(config.agent_count)
+            self._introduce(started)
+            self._agents = started
         except BaseException:
             self.close()
             raise
@@ -76,10 +91,26 @@ class AgentPool:
         if agent_id == SESSION_AGENT:
             return self.session_agent
         with self._lock:
-            for agent in (*self._agents, *self._lost):
+            for agent in (*self._agents, *(lost.agent for lost in self._lost)):
                 if agent.agent_id == agent_id:
                     return agent
         raise AgentError(f"no agent {agent_id}", agent=agent_id)
+
+    def enter(self, query_id: str) -> None:
+        """A query begins: agents that die from now on stay readable until :meth:`release`."""
+        with self._lock:
+            self._queries.add(query_id)
+
+    def release(self, query_id: str, edge_id: str | None = None) -> None:
+        """Free what the query committed to the edge, or all of it: then no dead agent is kept for it any more."""
+        for agent in (*self.agents, self.session_agent):
+            agent.release(query_id, edge_id)
+        if edge_id is None:
+            with self._lock:
+                self._queries.discard(query_id)
+                for lost in self._lost:
+                    lost.readers.discard(query_id)
+            self._forget()
 
     def replace(self, agent_id: str) -> Agent:
         """Start an agent in the place of a dead one; what the dead one committed stays readable.
@@ -92,13 +123,17 @@ class AgentPool:
             raise SessionClosed("the session is closed")
         try:
             (new,) = self._start(1)
+            with self._membership:
+                self._introduce([new])
+                taken = self._take_in(new, agent_id)
         except (sabot_native.NativeError, OSError) as error:
             if self._closed:
                 raise SessionClosed("the session was closed") from None
             raise AgentError(f"no agent starts in the place of {agent_id}: {error}", agent=agent_id) from None
-        if not self._take_in(new, agent_id):
+        if not taken:
             new.close()
             raise SessionClosed("the session was closed")
+        self._forget()
         return new
 
     def _take_in(self, new: Agent, agent_id: str) -> bool:
@@ -108,9 +143,23 @@ class AgentPool:
             for old in [agent for agent in self._agents if agent.agent_id == agent_id]:
                 self._agents.remove(old)
                 if isinstance(old, ProcessAgent):
-                    self._lost.append(old)
+                    self._lost.append(_LostAgent(old, set(self._queries)))
             self._agents.append(new)
         return True
+
+    def _forget(self) -> None:
+        """Give up the memory and the files of dead agents that no query can read any more."""
+        with self._membership:
+            with self._lock:
+                forgotten = [lost for lost in self._lost if not lost.readers]
+                self._lost = [lost for lost in self._lost if lost.readers]
+            for agent in (lost.agent for lost in forgotten):
+                self.manager.detach_peer(agent.agent_id)
+                for other in self.agents:
+                    if isinstance(other, ProcessAgent):
+                        other.detach(agent.agent_id)
+                agent.close()
+                shutil.rmtree(self._scratch.path / agent.agent_id, ignore_errors=True)
 
     def heal(self) -> None:
         """Replace the agents that died since; for the time between queries.
@@ -129,7 +178,8 @@ class AgentPool:
             if self._closed:
                 return
             self._closed = True
-            agents: list[Agent] = [*self._agents, *self._lost, self.session_agent]
+            agents: list[Agent] = [*self._agents, *(lost.agent for lost in self._lost), self.session_agent]
+            self._lost = []
         self._closing.set()
         for agent in agents:
             agent.close()
@@ -176,23 +226,30 @@ class AgentPool:
             started.extend(ProcessAgent(self._instance_config(name)) for name in names)
             for agent in started:
                 agent.wait_ready()
-            with self._lock:
-                others = [agent for agent in (*self._agents, *self._lost) if isinstance(agent, ProcessAgent)]
-            self._introduce(started, others)
         except BaseException:
             for agent in started:
                 agent.close()
             raise
         return started
 
-    def _introduce(self, started: Sequence[ProcessAgent], others: Sequence[ProcessAgent]) -> None:
+    def _introduce(self, agents: Sequence[Agent]) -> None:
+        """Let process agents read each other, those that are there, and the dead ones that a query may still read."""
+        started = [agent for agent in agents if isinstance(agent, ProcessAgent)]
         session: Peer = (SESSION_AGENT, self._spill_directory, self.manager.arena_fd())
-        for agent in started:
-            self.manager.attach_peer(agent.agent_id, agent.arena_descriptor, agent.spill_directory)
-            agent.attach([session, *(_peer(other) for other in (*started, *others) if other is not agent)])
-        for other in others:
-            if other.alive:
-                other.attach([_peer(agent) for agent in started])
+        try:
+            with self._lock:
+                known = [*self._agents, *(lost.agent for lost in self._lost)]
+            others = [agent for agent in known if isinstance(agent, ProcessAgent)]
+            for agent in started:
+                self.manager.attach_peer(agent.agent_id, agent.arena_descriptor, agent.spill_directory)
+                agent.attach([session, *(_peer(other) for other in (*started, *others) if other is not agent)])
+            for other in others:
+                if other.alive:
+                    other.attach([_peer(agent) for agent in started])
+        except BaseException:
+            for agent in started:
+                agent.close()
+            raise
 
     def _instance_config(self, agent_id: str) -> InstanceConfig:
         spill_directory, temp_directory = agent_directories(self._scratch.path, agent_id)

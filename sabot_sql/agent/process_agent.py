@@ -115,6 +115,10 @@ class ProcessAgent:
         names = [[agent_id, directory] for agent_id, directory, _ in peers]
         self._send(Frame("peers", names, [], tuple(descriptor for _, _, descriptor in peers)))
 
+    def detach(self, agent_id: str) -> None:
+        """Give up what the agent maps of a dead one."""
+        self._send(Frame("detach", agent_id))
+
     def begin(self, context: QueryContext) -> None:
         """Announce a query."""
         blobs: list[bytes] = []

@@ -52,6 +52,8 @@ class _Server:
                 self._agent.release(query_id, edge_id)
             case "peers":
                 self._attach(body, frame.descriptors)
+            case "detach":
+                self.manager.detach_peer(str(body))
             case "ping":
                 self._send(Frame("pong"))
             case "metrics":

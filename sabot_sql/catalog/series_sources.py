@@ -5,7 +5,7 @@ A slice calls the *same* function with other arguments, so that its columns and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sabot_planner import Column, Placement, SourceInfo

@@ -106,8 +106,11 @@ def run_query(
     if config.partitions is not None:
         controller = DBOSParallelController(coalesce_bytes=0, grant_bytes=0, few_rows=0)
     pool.heal()
-    agents = [agent.agent_id for agent in pool.agents]
-    execution = Execution(query_id, plan, agents, SESSION_AGENT, controller, adaptive=config.adaptive)
+    execution = _enter(
+        pool,
+        query_id,
+        lambda agents: Execution(query_id, plan, agents, SESSION_AGENT, controller, adaptive=config.adaptive),
+    )
     driver = _Driver(execution, pool, sources, sql, cancel, deadline_ms, observer, sink)
     return driver.run()
 
@@ -124,15 +127,23 @@ def run_job(
 ) -> FinishedQuery:
     """Run a job graph that was built by hand, on the same path as a query; its parallelism stands as it is."""
     plan = QueryPlan(Mode.DISTRIBUTED, "built by hand", len(pool.agents), job_graph)
-    execution = Execution(
+    controller = DBOSParallelController(coalesce_bytes=0)
+    execution = _enter(
+        pool,
         query_id,
-        plan,
-        [agent.agent_id for agent in pool.agents],
-        SESSION_AGENT,
-        DBOSParallelController(coalesce_bytes=0),
-        adaptive=False,
+        lambda agents: Execution(query_id, plan, agents, SESSION_AGENT, controller, adaptive=False),
     )
     return _Driver(execution, pool, sources or NoSources(), "", cancel, deadline_ms, observer).run()
+
+
+def _enter(pool: AgentPool, query_id: str, build: Callable[[list[str]], Execution]) -> Execution:
+    """Build what runs on the pool's agents; whichever of them dies from here on stays readable until the release."""
+    pool.enter(query_id)
+    try:
+        return build([agent.agent_id for agent in pool.agents])
+    except BaseException:
+        pool.release(query_id)
+        raise
 
 
 class _Driver:
@@ -249,8 +260,7 @@ class _Driver:
             self._pool.agent(agent).begin(replace(self._context, edges=edges))
 
     def _release(self, edge_id: str | None = None) -> None:
-        for agent in (*self._pool.agents, self._pool.session_agent):
-            agent.release(self._query_id, edge_id)
+        self._pool.release(self._query_id, edge_id)
 
     # --- time -----------------------------------------------------------------------------------------------------
 

@@ -157,7 +157,7 @@ def _exportable(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         connection.execute("SET disabled_optimizers = 'late_materialization'")
 
 
-def forced(partitions: int = 3, **settings: int | bool) -> PlanSettings:
+def forced(partitions: int | None = 3, **settings: int | bool) -> PlanSettings:
     """Settings under which nothing is too small to be shuffled."""
     small = {"broadcast_bytes": 0, "gather_rows": 0, "repeat_rows": 0}
     return PlanSettings(**small | {"partitions": partitions} | settings)  # type: ignore[arg-type]

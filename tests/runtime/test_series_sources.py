@@ -123,7 +123,7 @@ def test_a_series_is_counted_by_all_agents(isolation: str) -> None:
     found = run(sql, agents=2, isolation=isolation)
     assert list(found.rows.rows) == duckdb.sql(sql).fetchall()
     assert found.mode == "distributed"
-    assert [len(stage["tasks"]) for stage in found.plan["stages"]][0] == 2
+    assert len(found.plan["stages"][0]["tasks"]) == 2
 
 
 @pytest.mark.parametrize("function", ["read_text", "read_blob"])
