@@ -21,10 +21,12 @@ from sabot_planner.column_types import ColumnTypes
 from sabot_planner.display import size
 from sabot_planner.distribute_join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
 from sabot_planner.errors import PlannerError
+from sabot_planner.identity import Identities, partial_name
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.join_filters import awaited_filter, smaller_side, with_filter
 from sabot_planner.logical import (
     Aggregate,
+    Distinct,
     Filter,
     Join,
     JoinKind,
@@ -72,6 +74,19 @@ class AdaptivePlan:
             return plan
         graph = cut(root, self.how, _still_open(root, self.how, started))
         return replace(plan, job_graph=graph, planner_state=AdaptivePlan(root, self.how, self.types))
+
+    def identities(self) -> dict[str, str]:
+        """See :meth:`sabot_planner.plan.QueryPlan.identities`."""
+        known = Identities()
+        of_root = known.of(self.root)
+        found = {"result": of_root.text} if of_root is not None and not of_root.filtered_by else {}
+        for exchange in (n for top in _stage_roots(self.root) for n in own_nodes(top) if isinstance(n, Exchange)):
+            identity = known.of(exchange.input)
+            if identity is not None and not identity.filtered_by:
+                text = identity.text
+                name = partial_name(text, self.how.width) if _is_first_phase(exchange.input) else text
+                found[self.how.names.of("e", exchange)] = name
+        return found
 
     def _one_change(self, root: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> Node | None:
         for top in _stage_roots(root):
@@ -237,6 +252,15 @@ _EMPTY_WITHOUT_LEFT = frozenset(
         JoinKind.ASOF_LEFT,
     }
 )
+
+
+def _is_first_phase(node: Node) -> bool:
+    """Whether a node's groups are those of each task by itself."""
+    while isinstance(node, Project):
+        node = node.input
+    if isinstance(node, Aggregate):
+        return node.partial
+    return isinstance(node, Distinct) and not isinstance(node.input, Exchange)
 
 
 def _holds(root: Node) -> bool:

@@ -138,6 +138,7 @@ class ShuffleEdge:
     buckets may turn into BROADCAST once it is measured, and its consumers then read every bucket.
     ``splittable``: the rows of one hash partition may be dealt to several tasks that each read all of the other hashed
     inputs' same partition.
+    ``estimated_by`` names whose estimate ``rows_estimated`` is.
     ``rereads`` names a finished edge of the same source whose committed output this one reads: nothing is written for
     it.
     ``bounds_partitions`` of a RANGE edge is how many ranges to make when its rows are many; bounds come from a sample.
@@ -160,6 +161,7 @@ class ShuffleEdge:
     reason: str = ""
     key_sql: tuple[str, ...] = ()
     rereads: str | None = None
+    estimated_by: str = ""
 
     def __post_init__(self) -> None:
         _check_id("edge", self.edge_id)

@@ -199,6 +199,7 @@ class _Draft:
             decided=node.decided,
             reason=node.reason,
             key_sql=tuple(map(to_sql, self.hashed)),
+            estimated_by=node.estimated_by,
         )
 
 

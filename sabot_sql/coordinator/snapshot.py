@@ -124,6 +124,7 @@ def _edge(edge: ShuffleEdge, shuffle: EdgeShuffle | None, decision: str | None) 
         "rows": None,
         "bytes": None,
         "rows_estimated": edge.rows_estimated,
+        "estimated_by": edge.estimated_by,
         "decided": (Decided.RUN if decision else edge.decided).value,
         "reason": "; ".join(part for part in (edge.reason, decision) if part),
         "partition_rows": [],
