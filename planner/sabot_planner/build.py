@@ -18,6 +18,7 @@ from sabot_planner.dialect import join_type, parse_exported, to_sql
 from sabot_planner.errors import Undistributable
 from sabot_planner.guard import same_meaning
 from sabot_planner.logical import (
+    Computed,
     CteRef,
     Join,
     JoinKind,
@@ -33,7 +34,7 @@ from sabot_planner.logical import (
     Values,
 )
 from sabot_planner.plan import PlanContext
-from sabot_planner.scalars import nodes
+from sabot_planner.scalars import column, column_name, nodes, substitute
 
 _SET_KINDS = {
     (exp.Union, False): SetKind.UNION_ALL,
@@ -157,7 +158,12 @@ class _Builder:
         self.cte_count += 1
         cte_id = f"cte{self.cte_count}"
         body = cte.args["this"]
-        if recursive and isinstance(body, exp.SetOperation) and self._mentions(body.args["expression"], name):
+        keyed = cte.args.get("key_expressions") is not None
+        if keyed and (not isinstance(body, exp.SetOperation) or body.args.get("chained")):
+            raise Undistributable("a recursive query USING KEY of another form")
+        if keyed or (
+            recursive and isinstance(body, exp.SetOperation) and self._mentions(body.args["expression"], name)
+        ):
             ctes[name] = Shared(self._recursive(cte, body, name, cte_id, ctes), cte_id)
             return
         ctes[name] = Shared(self.query(body, ctes), cte_id)
@@ -168,10 +174,8 @@ class _Builder:
         inner = dict(ctes)
         inner[name] = RecursiveRef(cte_id, names)
         step = self.query(body.args["expression"], inner)
-        keys = cte.args.get("key_expressions")
-        if keys:
-            raise Undistributable("a recursive query USING KEY")
-        return RecursiveCte(cte_id, anchor, step, not body.args["distinct"], names)
+        keys = _key_columns(cte, names)
+        return RecursiveCte(cte_id, anchor, step, not body.args["distinct"], names, keys)
 
     @staticmethod
     def _mentions(tree: exp.Expression, name: str) -> bool:
@@ -273,6 +277,21 @@ class _Builder:
         shown = visible + [c.name for c in source.columns[len(visible) :]]
         scope.add(alias_name, shown, names)
         return Relation(Scan(source, names, alias_name), scope)
+
+
+def _key_columns(cte: exp.Expression, names: tuple[str, ...]) -> tuple[Computed, ...]:
+    """The list of USING KEY over the plan's names of the expression's columns; empty without one."""
+    own = {c.args["this"]: column(n) for c, n in zip(cte.args["alias"].args["columns"], names, strict=True)}
+    found = []
+    for item in cte.args.get("key_expressions") or ():
+        expression = item.args["this"] if type(item) is exp.Alias else item
+        name = item.args["alias"].args["this"] if type(item) is exp.Alias else column_name(item)
+        if name not in own:
+            raise Undistributable("a recursive query USING KEY of another form")
+        found.append(Computed(own[name].name, substitute(expression, own)))
+    if found and {f.name for f in found} != set(names):
+        raise Undistributable("a recursive query USING KEY of another form")
+    return tuple(found)
 
 
 _VIRTUAL = frozenset({"rowid", "filename", "file_row_number", "file_index"})

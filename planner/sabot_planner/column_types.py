@@ -25,7 +25,7 @@ from sabot_planner.logical import (
 )
 from sabot_planner.physical import HaloWindow, TaskOrdinal
 from sabot_planner.plan import PlanContext
-from sabot_planner.scalars import columns_of
+from sabot_planner.scalars import column, columns_of, substitute
 
 _BOOLEAN = (
     exp.EQ,
@@ -129,8 +129,7 @@ class ColumnTypes:
         for child in node.inputs:
             self._visit(child)
             if isinstance(node, RecursiveCte):
-                # The step reads columns typed like the anchor's.
-                self._types.update(zip(node.names, (self._types[c] for c in node.anchor.columns), strict=True))
+                self._type_rounds(node)
                 self._name_references(node.step, node)
         match node:
             case Scan():
@@ -158,6 +157,14 @@ class ColumnTypes:
                     self._types[node.marker] = "BOOLEAN"
             case _:
                 pass
+
+    def _type_rounds(self, node: RecursiveCte) -> None:
+        """The step reads columns typed like the anchor's, or like the aggregates that USING KEY makes of them."""
+        self._rename(node.names, node.anchor.columns)
+        anchors = {n: column(c) for n, c in zip(node.names, node.anchor.columns, strict=True)}
+        values = [substitute(k.expression, anchors) for k in node.keys]
+        types = self.of_expressions(values, node.anchor) if values else ()
+        self._types.update(zip((k.name for k in node.keys), types, strict=True))
 
     def _name_references(self, step: Node, cte: RecursiveCte) -> None:
         stack = [step]

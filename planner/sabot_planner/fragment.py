@@ -36,7 +36,7 @@ from sabot_planner.logical import (
     Values,
     Window,
 )
-from sabot_planner.physical import HaloWindow, Nothing, Numbered, TaskOrdinal
+from sabot_planner.physical import HaloWindow, Nothing, Numbered, Repeated, TaskOrdinal
 from sabot_planner.scalars import column_name, nodes
 
 _JOIN_SQL = {
@@ -192,7 +192,7 @@ class FragmentWriter:
             case RecursiveRef():
                 prefix = "recurring." if node.recurring else ""
                 return Block(f"{prefix}{node.cte_id} AS {self._alias()}({', '.join(node.names)})", node.names)
-            case Shared():
+            case Shared() | Repeated():
                 return self.block(node.input)
             case _:
                 raise PlannerError(f"no SQL for a {type(node).__name__} node")
@@ -287,6 +287,8 @@ class FragmentWriter:
     def _recursive(self, node: RecursiveCte) -> Block:
         union = "UNION ALL" if node.union_all else "UNION"
         head = f"{node.cte_id}({', '.join(node.names)})"
+        if node.keys:
+            head += f" USING KEY ({', '.join(map(_item, node.keys))})"
         body = f"({self._listed(node.anchor)}) {union} ({self._listed(node.step)})"
         return Block(
             f"(WITH RECURSIVE {head} AS ({body}) SELECT {', '.join(node.names)} FROM {node.cte_id})", node.names

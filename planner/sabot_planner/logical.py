@@ -312,14 +312,18 @@ class CteRef(Node):
 
 @dataclass(frozen=True, eq=False)
 class RecursiveCte(Node):
-    """A recursive common table expression; inside ``step``, ``RecursiveRef`` reads the rows of the last round."""
+    """A recursive common table expression; inside ``step``, ``RecursiveRef`` reads the rows of the last round.
+
+    With ``keys``, which is USING KEY, a row replaces the one of its key: a plain column is a part of the key, an
+    aggregate over the columns gives a column of its name from the rows of one key. They stand for all columns.
+    """
 
     cte_id: str
     anchor: Node
     step: Node
     union_all: bool
     names: tuple[str, ...]
-    using_key: tuple[int, ...] = ()
+    keys: tuple[Computed, ...] = ()
 
     @property
     def inputs(self) -> tuple[Node, ...]:

@@ -16,6 +16,7 @@ from sabot_planner.logical import (
     Limit,
     Node,
     Project,
+    RecursiveCte,
     Sort,
     Values,
     Window,
@@ -48,6 +49,8 @@ def expressions_of(node: Node) -> list[exp.Expression]:
         case Join():
             return [node.condition] if node.condition is not None else []
         case Sort():
+            return [k.expression for k in node.keys]
+        case RecursiveCte():
             return [k.expression for k in node.keys]
         case Limit():
             return [node.percent] if node.percent is not None else []

@@ -160,6 +160,17 @@ RECURSIVE = {
     "anchor from a table": "WITH RECURSIVE r(a, d) AS (SELECT k, 0 FROM small UNION ALL SELECT a + 1, d + 1"
     " FROM r WHERE d < 3)"
     " SELECT a, count(*) FROM r GROUP BY a",
+    "using key": "WITH RECURSIVE r(k, d) USING KEY (k) AS (SELECT k, v FROM t UNION ALL SELECT u.k, r.d + u.w FROM r"
+    " JOIN u ON u.w = r.d AND u.w > 0) SELECT k, d FROM r",
+    "using key and what was found before": "WITH RECURSIVE r(a, b) USING KEY (a) AS (SELECT k, 0 FROM small UNION"
+    " SELECT n.a, o.b + small.k FROM r AS n JOIN recurring.r AS o USING (a) JOIN small ON small.k = o.b + 1) TABLE r",
+    "using key and aggregates": "WITH RECURSIVE r(k, s, c, l, m) USING KEY (k, sum(s), count(c) AS c, list(l) AS l,"
+    " max(m)) AS (SELECT k, w, w, w, s FROM u UNION SELECT r.k, u.w, 1, u.w, 'y' FROM r JOIN u ON u.k = r.c AND r.c < 7)"
+    " SELECT k, s, c, list_sort(l), m, typeof(s) FROM r",
+    "joined by an aggregate of its keys": "WITH RECURSIVE r(k, s) USING KEY (k, sum(s)) AS (SELECT k, w::INT FROM u"
+    " UNION SELECT k, 1 FROM r WHERE s < 150) SELECT t.v, r.k FROM r JOIN t ON t.v = r.s",
+    "using key, never a second round": "WITH RECURSIVE r(k, d) USING KEY (k) AS (SELECT k, w FROM u UNION SELECT k, d"
+    " FROM r WHERE FALSE) TABLE r",
     "over an aggregate": "WITH RECURSIVE m AS (SELECT k, max(v) AS mv FROM t GROUP BY k),"
     " r(k, d) AS (SELECT 0, 0 UNION ALL SELECT m.k, d + 1 FROM r JOIN m ON m.k = r.k + 1 WHERE d < 9) SELECT * FROM r",
 }

@@ -24,3 +24,9 @@ SELECT shade, list(ident ORDER BY tiny), max(instant), min(clock), sum(huge), ma
 SELECT a.shade, b.ident, count(*) FROM typed AS a JOIN typed AS b ON a.shade = b.shade AND a.ident = b.ident GROUP BY ALL;
 SELECT CAST('{"a": [1, 2]}' AS JSON) AS j, id FROM sales WHERE id < 3;
 SELECT instant AT TIME ZONE 'UTC' AS utc, count(*) FROM typed GROUP BY utc;
+-- recursion that replaces rows by key
+WITH RECURSIVE r(k, v) USING KEY (k) AS (SELECT id, 0 FROM staff UNION ALL SELECT n.k, o.v + 1 FROM r AS n JOIN recurring.r AS o USING (k) WHERE n.v < 3) SELECT k, v FROM r;
+WITH RECURSIVE d(id, steps) USING KEY (id, min(steps)) AS (SELECT id, 0 FROM staff WHERE boss IS NULL UNION SELECT s.id, d.steps + 1 FROM d JOIN staff AS s ON s.boss = d.id) SELECT id, steps, typeof(steps) FROM d ORDER BY id;
+WITH RECURSIVE p(boss, pay, n) USING KEY (boss, sum(pay), count(n) AS n) AS (SELECT boss, pay, id FROM staff UNION SELECT s.boss, s.pay, 1 FROM p JOIN staff AS s ON s.id = p.boss WHERE p.n < 3) SELECT s.name, p.pay, p.n, typeof(p.pay) FROM p JOIN staff AS s ON s.id = p.boss;
+WITH RECURSIVE c(id, top) USING KEY (id) AS (SELECT id, id FROM staff UNION SELECT o.id, s.boss FROM c AS n JOIN recurring.c AS o USING (id) JOIN staff AS s ON s.id = o.top WHERE s.boss IS NOT NULL AND n.id = o.id) SELECT top, count(*) FROM c GROUP BY top;
+SELECT s.id, q.v FROM staff AS s, LATERAL (WITH RECURSIVE r(k, v) USING KEY (k) AS (VALUES (1, 0) UNION SELECT k, v + 1 FROM r WHERE v < s.id) SELECT v FROM r) AS q WHERE s.id < 8;
