@@ -99,7 +99,15 @@ def mark_shared(root: Node) -> Node:
     cut_ids = {cte_id for cte_id, tops in homes.items() if len(tops) > 1}
     if not cut_ids:
         return root
-    return rewrite(root, lambda n: CutRef(n) if isinstance(n, CteRef) and n.shared.cte_id in cut_ids else n)
+
+    def mark(node: Node) -> Node:
+        if isinstance(node, CteRef) and node.shared.cte_id in cut_ids:
+            return CutRef(node, node.names)
+        if isinstance(node, Project) and isinstance(node.input, CutRef) and is_narrowing(node):
+            return replace(node.input, columns_read=node.columns)
+        return node
+
+    return rewrite(root, mark)
 
 
 def own_nodes(top: Node) -> list[Node]:
@@ -219,14 +227,13 @@ class _Cutter:
     def stage(self, root: Node) -> _Stage:
         """The stage whose root is ``root``, after all that it reads."""
         stage = _Stage("", root)
-        seen_as = _narrowed_readings(root)
         for node in own_nodes(root):
             if isinstance(node, TaskScan):
                 self._read_scan(node, stage)
             elif isinstance(node, Exchange):
                 self._read_exchange(node, stage)
             elif isinstance(node, CutRef):
-                self._read_shared(node, stage, seen_as.get(id(node), node))
+                self._read_shared(node, stage)
             elif isinstance(node, Reread):
                 self._read_again(node, stage)
         stage.operator_id = self._names.of("s", root)
@@ -277,17 +284,16 @@ class _Cutter:
             return
         draft.source.extra.append(Computed(draft.partition_by, value))
 
-    def _read_shared(self, node: CutRef, stage: _Stage, seen_as: Node) -> None:
-        """``seen_as`` has those of the reading's columns that the stage reads: no others travel."""
+    def _read_shared(self, node: CutRef, stage: _Stage) -> None:
         reference = node.reference
         source = self._shared_stage(reference.shared)
         edge_id = self._names.of("e", node)
         own = dict(zip(reference.names, reference.shared.columns, strict=True))
-        columns = tuple(own[name] for name in seen_as.columns)
+        columns = tuple(own[name] for name in node.columns)
         draft = _Draft(edge_id, source, stage, ShuffleEdgeType.FORWARD, columns)
         self.edges.append(draft)
         stage.parallel |= source.parallel
-        stage.leaves[id(node)] = self._edge_relation(draft.edge_id, seen_as, renamed=True)
+        stage.leaves[id(node)] = self._edge_relation(draft.edge_id, node, renamed=True)
 
     def _edge_relation(self, edge_id: str, node: Node, renamed: bool) -> str:
         """What a fragment reads an edge as: its columns under the names of ``node``, every value as it was."""
@@ -362,14 +368,3 @@ def direct_reference(node: Node) -> CutRef | None:
     while isinstance(node, Project) and is_narrowing(node):
         node = node.input
     return node if isinstance(node, CutRef) else None
-
-
-def _narrowed_readings(top: Node) -> dict[int, Node]:
-    """For each reading of a shared expression that a stage reads through one narrowing projection alone: that one."""
-    readers: dict[int, list[Node]] = {}
-    for node in own_nodes(top):
-        for child in node.inputs if not isinstance(node, Exchange) else ():
-            if isinstance(child, CutRef):
-                readers.setdefault(id(child), []).append(node)
-    alone = {ref: found[0] for ref, found in readers.items() if len(found) == 1}
-    return {ref: node for ref, node in alone.items() if isinstance(node, Project) and is_narrowing(node)}
