@@ -103,6 +103,7 @@ class SessionConfig:
             adaptive=self.adaptive,
             partitions=self.partitions,
             broadcast_bytes=broadcast_bytes,
+            repeat_rows=defaults.repeat_rows if self.partitions is None else 0,
             grant_bytes=max(1, self.duckdb_memory_bytes // 4),
         )
 

@@ -53,10 +53,12 @@ from sabot_planner.physical import (
     HaloWindow,
     Nothing,
     Numbered,
+    Repeated,
     Reread,
     TaskOrdinal,
     TaskScan,
 )
+from sabot_planner.repeat import is_repeatable
 from sabot_planner.scalars import EquiKey, equi_keys, key_name
 
 
@@ -128,6 +130,10 @@ class _Checker:
                     named = {c.name: n for c, n in zip(node.scan.source.columns, node.scan.names, strict=True)}
                     return Ranged(frozenset({named[node.split.column]}), node.split)
                 return Arbitrary() if node.sliced else Single()
+            case Repeated():
+                _demand(isinstance(inputs[0], _WHOLE), node, "whole sources")
+                _demand(is_repeatable(node.input), node, "the same rows in every task")
+                return Replicated()
             case CutRef():
                 return _unplaced(self._finished(node.reference.shared.input, node))
             case CteRef():

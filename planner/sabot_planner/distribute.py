@@ -55,9 +55,10 @@ from sabot_planner.partitioning import (
     renamed,
     satisfies,
 )
-from sabot_planner.physical import Exchange, TaskScan
+from sabot_planner.physical import Exchange, Repeated, TaskScan
 from sabot_planner.placed import Placed
 from sabot_planner.plan import PlanContext
+from sabot_planner.repeat import is_repeatable, source_rows
 from sabot_planner.scalars import column, column_name, key_name, nodes
 
 TOP_N_ROWS = 100_000
@@ -212,15 +213,17 @@ class Distributor:
 
     def is_small(self, node: Node) -> bool:
         """Whether all sources below are so small that splitting them costs more than it gives."""
-        total = 0
-        for inner in walk(node):
-            if isinstance(inner, CteRef | Shared | RecursiveCte):
-                return False
-            if isinstance(inner, Scan):
-                if inner.source.rows is None:
-                    return False
-                total += inner.source.rows
-        return total <= self.context.settings.gather_rows
+        rows = source_rows(node)
+        return rows is not None and rows <= self.context.settings.gather_rows
+
+    def repeated(self, node: Node) -> Node | None:
+        """A small sub-plan as every task computes it for itself; None where that is no gain, or not safe."""
+        rows = source_rows(node)
+        if rows is None or rows > self.context.settings.repeat_rows or not is_repeatable(node):
+            return None
+        if self.bytes(node) > self.context.settings.broadcast_bytes:
+            return None
+        return Repeated(self.place(node, parallel=False).node)
 
     def bytes(self, node: Node) -> int:
         """Estimated bytes of the node's rows."""

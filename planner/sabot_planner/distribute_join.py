@@ -129,6 +129,9 @@ def _by_copying(
     """One side in every task, the other where it is, or dealt out where it is in one task only."""
     copied, anchor = (left, right) if copy_left else (right, left)
     side, other = (node.left, node.right) if copy_left else (node.right, node.left)
+    repeated = None if _is_copied(copied) else walk.repeated(side)
+    if repeated is not None:
+        copied = Placed(repeated, Replicated())
     cost = 0 if _is_copied(copied) else walk.bytes(side) * walk.width
     if anchor.local or isinstance(anchor.partitioning, Single | Replicated):
         cost += walk.bytes(other)

@@ -36,7 +36,7 @@ from sabot_planner.logical import (
     Values,
     Window,
 )
-from sabot_planner.physical import HaloWindow, Nothing, Numbered, TaskOrdinal
+from sabot_planner.physical import HaloWindow, Nothing, Numbered, Repeated, TaskOrdinal
 from sabot_planner.scalars import column_name, nodes
 
 _JOIN_SQL = {
@@ -192,7 +192,7 @@ class FragmentWriter:
             case RecursiveRef():
                 prefix = "recurring." if node.recurring else ""
                 return Block(f"{prefix}{node.cte_id} AS {self._alias()}({', '.join(node.names)})", node.names)
-            case Shared():
+            case Shared() | Repeated():
                 return self.block(node.input)
             case _:
                 raise PlannerError(f"no SQL for a {type(node).__name__} node")

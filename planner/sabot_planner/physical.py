@@ -75,6 +75,11 @@ class Numbered(Unary):
 
 
 @dataclass(frozen=True, eq=False)
+class Repeated(Unary):
+    """A small sub-plan that each of several tasks computes for itself, from whole sources."""
+
+
+@dataclass(frozen=True, eq=False)
 class HaloWindow(Node):
     """Window functions of ``rows`` within ranges that also see the rows of ``halo``; only ``rows`` come out.
 

@@ -96,6 +96,7 @@ class PlanSettings:
     ``grant_bytes``: the working set of one partition should stay below it.
     ``partitions`` forces the parallelism of every distributed stage; otherwise it is the number of agents.
     ``gather_rows``: a sub-plan over sources of at most so many rows is not worth splitting to be broadcast.
+    ``repeat_rows``: each task computes a sub-plan over sources of at most so many rows for itself, where all need it.
     ``filter_bytes``: from this many bytes on an edge is worth a filter by the keys that it is to be joined with, if
     that lets at most ``filter_share`` of its rows pass; at 0 such a filter may cost whatever it does.
     """
@@ -105,6 +106,7 @@ class PlanSettings:
     grant_bytes: int = 512 << 20
     buckets_per_agent: int = 4
     gather_rows: int = 10_000
+    repeat_rows: int = 20_000
     filter_bytes: int = 4 << 20
     filter_share: float = 0.7
     partitions: int | None = None

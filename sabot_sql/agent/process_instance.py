@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     import sabot_native
 
 
+_DISABLED_OPTIMIZERS = ("join_order", "build_side_probe_side", "partial_aggregate_pushdown")
+"""A fragment comes from a plan in which DuckDB has ordered the joins, knowing all rows. A slice of a table looks like a
+filter to it, which it takes to leave a fifth, and an edge has no statistics at all: it would order them worse."""
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceConfig:
     """How an agent process starts; ``duckdb`` are settings for every instance it opens."""
@@ -99,6 +104,10 @@ class ProcessInstance:
             connection.execute(f"ATTACH {_literal(path)} AS {quote(name)} (READ_ONLY)")
         for name, value in self._settings:
             connection.execute(f"SET GLOBAL {quote(name)} = {_literal(value)}")
+        disabled = dict.fromkeys(
+            (*dict(config.duckdb).get("disabled_optimizers", "").split(","), *_DISABLED_OPTIMIZERS)
+        )
+        connection.execute(f"SET GLOBAL disabled_optimizers = {_literal(','.join(filter(None, disabled)))}")
         directories = sorted(path for path in self._paths if path.endswith("/"))
         directories += [f"{self._sink}/"] * bool(self._sink)
         files = sorted(path for path in self._paths if not path.endswith("/"))

@@ -159,7 +159,8 @@ def _exportable(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 def forced(partitions: int | None = 3, **settings: int | bool) -> PlanSettings:
     """Settings under which nothing is too small to be shuffled."""
-    return PlanSettings(**{"broadcast_bytes": 0, "gather_rows": 0, "partitions": partitions} | settings)  # type: ignore[arg-type]
+    small = {"broadcast_bytes": 0, "gather_rows": 0, "repeat_rows": 0}
+    return PlanSettings(**small | {"partitions": partitions} | settings)  # type: ignore[arg-type]
 
 
 def describe(plan: QueryPlan) -> str:

@@ -46,7 +46,11 @@ JOINS = {
     "three tables on one key": "SELECT t.v, u.w, small.name FROM t JOIN u ON t.k = u.k JOIN small ON small.k = u.k",
     "outer on outer": "SELECT t.v, u.w, small.name FROM t FULL JOIN u ON t.k = u.k LEFT JOIN small ON small.k = u.k",
 }
-SETTINGS = {"hash": forced(3), "broadcast": forced(2, broadcast_bytes=1 << 20)}
+SETTINGS = {
+    "hash": forced(3),
+    "broadcast": forced(2, broadcast_bytes=1 << 20),
+    "repeat": forced(3, broadcast_bytes=1 << 20, repeat_rows=100),
+}
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -90,6 +94,7 @@ def test_two_large_sides_are_hashed_by_their_keys(large: FakeContext) -> None:
 
 
 def test_a_small_side_is_copied_and_the_large_one_stays(large: FakeContext) -> None:
+    large.settings = PlanSettings(repeat_rows=0)
     plan = large.plan("SELECT t.v, small.name FROM t JOIN small ON t.k = small.k")
     assert [e.edge_type for e in edges(plan)] == [BROADCAST], describe(plan)
 

@@ -124,13 +124,14 @@ def assert_joined_and_grouped_in_one_stage(plan: QueryPlan, key: str) -> None:
     assert any("inner join" in graph.operator(o).label and "group by" in graph.operator(o).label for o in joined)
 
 
-def test_q5_broadcasts_nation_and_region(plans: dict[str, QueryPlan]) -> None:
+def test_q5_reads_nation_and_region_in_every_task(plans: dict[str, QueryPlan]) -> None:
     plan = plans["q05"]
     graph = plan.job_graph
     assert graph is not None
-    copied = {graph.operator(e.source).label for e in edges(plan, ShuffleEdgeType.BROADCAST)}
-    for table in ("nation", "region"):
-        assert any(f"scan {table}" in label for label in copied), describe(plan)
+    reads = [(o.label, o.parallelism, [scan.sliced for scan in o.scans]) for o in graph.operators]
+    (small,) = [(tasks, sliced) for label, tasks, sliced in reads if "scan nation" in label and "scan region" in label]
+    assert small[0] == plan.agents, describe(plan)
+    assert small[1].count(False) == 2, describe(plan)
     assert all("nation" not in key and "region" not in key for keys in hashed(plan) for key in keys), describe(plan)
 
 
