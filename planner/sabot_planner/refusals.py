@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from sabot_planner.dialect import function_call
 from sabot_planner.errors import Undistributable
-from sabot_planner.logical import Aggregate, Join, JoinKind, Node, walk
+from sabot_planner.logical import Aggregate, Node, walk
 from sabot_planner.node_expressions import RAISING, expressions_of, functions_of
 from sabot_planner.operators import Column
 from sabot_planner.plan import PlanContext
@@ -44,15 +44,12 @@ def refuse_states(output: Sequence[Column]) -> None:
 def refuse_what_only_tables_have(root: Node) -> None:
     """Operators that do not work over an edge in DuckDB 2.0.
 
-    ``bitstring_agg`` of one argument needs its column's statistics. ASOF RIGHT and FULL joins do not end in an instance
-    of one thread where a row of the right side has no partner, which in a part of the rows is the rule.
+    ``bitstring_agg`` of one argument needs its column's statistics.
 
     Raises:
         Undistributable: the plan has one.
     """
     for node in walk(root):
-        if isinstance(node, Join) and node.kind in (JoinKind.ASOF_RIGHT, JoinKind.ASOF_FULL):
-            raise Undistributable(f"an {node.kind} join runs in the session's own DuckDB")
         for aggregate in node.aggregates if isinstance(node, Aggregate) else ():
             found = function_call(aggregate.expression)
             if found is not None and found[0] == "bitstring_agg" and len(found[1]) == 1:
