@@ -42,6 +42,7 @@ from sabot_planner.node_expressions import may_raise
 from sabot_planner.operators import Decided, Placement, ShuffleEdgeType
 from sabot_planner.physical import CutRef, Exchange, Nothing, TaskScan
 from sabot_planner.plan import EdgeFacts, QueryPlan
+from sabot_planner.splitting import splittable_inputs
 from sabot_planner.stages import Cut, OpenEdges, cut, direct_reference, own_nodes
 
 
@@ -308,12 +309,14 @@ def _may_stay(other: Exchange) -> bool:
 def _still_open(root: Node, how: Cut, started: frozenset[str]) -> OpenEdges:
     """What waits for a measurement: the larger side of an open join of two hashed sides, and what a filter may reach.
 
-    A side may be split where the other one may be copied, and where the stage has no third input that is hashed.
+    Whether a heavy partition may be shared out is known already.
     """
     waits: dict[int, tuple[Exchange, ...]] = {}
     splittable: set[int] = set()
     for top in _stage_roots(root):
         open_joins = _open_joins(top)
+        if any(isinstance(n, Join) for n in own_nodes(top)):
+            splittable |= splittable_inputs(top)
         for join in (n for n in own_nodes(top) if isinstance(n, Join)):
             for late, first in awaited_filter(join, how, started):
                 waits[id(late)] = (*waits.get(id(late), ()), first)
@@ -322,10 +325,6 @@ def _still_open(root: Node, how: Cut, started: frozenset[str]) -> OpenEdges:
                 continue
             if left.edge_type is not ShuffleEdgeType.HASH or right.edge_type is not ShuffleEdgeType.HASH:
                 continue
-            hashed = [n for n in own_nodes(top) if isinstance(n, Exchange) and n.edge_type is ShuffleEdgeType.HASH]
-            if len(hashed) == 2:
-                splittable |= {id(left)} if join.kind in RIGHT_MAY_BE_COPIED else set()
-                splittable |= {id(right)} if join.kind in LEFT_MAY_BE_COPIED else set()
             if Decided.RUN in (left.decided, right.decided):
                 continue
             small = smaller_side(join)

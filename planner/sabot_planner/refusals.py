@@ -13,6 +13,10 @@ from sabot_planner.plan import PlanContext
 from sabot_planner.scalars import nodes
 
 
+_PLAIN = frozenset({"C", "BINARY", "POSIX"})
+"""Collations that compare text byte by byte."""
+
+
 def refuse_volatile(root: Node, context: PlanContext) -> None:
     """A volatile function gives other rows when it runs elsewhere or more often: such a query stays whole.
 
@@ -60,7 +64,7 @@ def refuse_states(root: Node, types: ColumnTypes) -> None:
 def refuse_collated(root: Node, context: PlanContext) -> None:
     """Text with a collation keeps it in a scan and loses it on an edge: groups and joins would disagree.
 
-    COLLATE C, which DuckDB writes on every text it sorts by, is how plain text compares.
+    COLLATE C, which DuckDB writes on every text it sorts by, and its other names are how plain text compares.
 
     Raises:
         Undistributable: the plan compares text by another collation.
@@ -68,7 +72,7 @@ def refuse_collated(root: Node, context: PlanContext) -> None:
     for node in walk(root):
         for expression in expressions_of(node):
             for inner in nodes(expression):
-                if type(inner) is exp.Collate and str(inner.args["expression"].args["this"]).upper() != "C":
+                if type(inner) is exp.Collate and str(inner.args["expression"].args["this"]).upper() not in _PLAIN:
                     raise Undistributable("collated text loses its collation between agents")
     if context.is_collated():
         raise Undistributable("collated text loses its collation between agents")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from sabot_planner.operators import ShuffleEdge
 from sabot_sql.coordinator.partitions import balanced_runs
@@ -21,6 +22,8 @@ from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
 
 _HEAVY = 1.3
 """A partition is heavy when it holds so many times the fair share of a task."""
+_FULL = 1.2
+"""A part of it may hold so many times that share: a task less is worth more than the last evenness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def split_heavy(
         if weight <= _HEAVY * fair:
             continue
         edge = max(candidates, key=lambda e: shuffles[e.edge_id].partition_bytes()[partition])
-        parts = _deal(shuffles[edge.edge_id], partition, min(tasks, -(-weight // int(fair))))
+        parts = _deal(shuffles[edge.edge_id], partition, min(tasks, ceil(weight / (_FULL * fair))))
         if len(parts) < 2:
             continue
         heavy.add(partition)

@@ -33,6 +33,18 @@ def test_tpch_prints_both_ratios_and_the_memory_of_the_process_tree(repository: 
         assert 0 < memory["pss_bytes"] <= memory["budget_bytes"] == 2 << 30
 
 
+def test_hot_key_prints_ratios_and_how_even_the_tasks_are(repository: Path, tmp_path: Path) -> None:
+    report = tmp_path / "figures.json"
+    small = ("--rows", "60000", "--rounds", "1", "--isolation", "thread", "--json", report)
+    out = run(repository, "benchmarks/hot_key.py", *small)
+    figures = json.loads(report.read_text())["thread"]
+    assert re.findall(r"^ *([a-z ]+?) +[\d.]+ +[\d.]+ .* bar 1.3: (?:met|missed)$", out, re.MULTILINE) == list(figures)
+    for one in figures.values():
+        assert one["ratio"] == pytest.approx(one["hot_ms"] / one["even_ms"])
+        assert one["even_balance"] >= 1
+        assert min(one["tasks"]) >= 1
+
+
 @pytest.mark.bench
 def test_the_first_row_of_a_small_query_comes_within_the_bar(repository: Path) -> None:
     out = run(repository, "benchmarks/first_row.py", "--rounds", "7")
