@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlglot import exp
 
-from sabot_planner.column_types import STATE, ColumnTypes
 from sabot_planner.dialect import function_call
 from sabot_planner.errors import Undistributable
-from sabot_planner.logical import Aggregate, Join, JoinKind, Node, walk
+from sabot_planner.logical import Aggregate, Node, walk
 from sabot_planner.node_expressions import RAISING, expressions_of, functions_of
+from sabot_planner.operators import Column
 from sabot_planner.plan import PlanContext
 from sabot_planner.scalars import nodes
 
@@ -33,32 +35,29 @@ def refuse_volatile(root: Node, context: PlanContext) -> None:
                     raise Undistributable(f"{name}() is volatile")
 
 
+def refuse_states(output: Sequence[Column]) -> None:
+    """Aggregate states in the result: as Arrow, some of them end DuckDB's process.
+
+    Raises:
+        Undistributable: a column is one.
+    """
+    if any("AGGREGATE_STATE" in column.type for column in output):
+        raise Undistributable("an aggregate state does not survive the way to the result")
+
+
 def refuse_what_only_tables_have(root: Node) -> None:
     """Operators that do not work over an edge in DuckDB 2.0.
 
-    ``bitstring_agg`` of one argument needs its column's statistics. ASOF RIGHT and FULL joins do not end in an instance
-    of one thread where a row of the right side has no partner, which in a part of the rows is the rule.
+    ``bitstring_agg`` of one argument needs its column's statistics.
 
     Raises:
         Undistributable: the plan has one.
     """
     for node in walk(root):
-        if isinstance(node, Join) and node.kind in (JoinKind.ASOF_RIGHT, JoinKind.ASOF_FULL):
-            raise Undistributable(f"an {node.kind} join runs in the session's own DuckDB")
         for aggregate in node.aggregates if isinstance(node, Aggregate) else ():
             found = function_call(aggregate.expression)
             if found is not None and found[0] == "bitstring_agg" and len(found[1]) == 1:
                 raise Undistributable("bitstring_agg without bounds needs the statistics of a table")
-
-
-def refuse_states(root: Node, types: ColumnTypes) -> None:
-    """Aggregate states that the user asked for: their signature is known to nobody but DuckDB's binder.
-
-    Raises:
-        Undistributable: a column of the plan is one.
-    """
-    if any(STATE in text for node in walk(root) for text in types.of(node).values()):
-        raise Undistributable("an aggregate state does not survive between agents")
 
 
 def refuse_collated(root: Node, context: PlanContext) -> None:
