@@ -8,7 +8,7 @@ namespace sabot {
 namespace {
 
 constexpr uint32_t kMagic = 0x314d4253;
-constexpr size_t kHeaderBytes = 4 + 1 + 5 * 8;
+constexpr size_t kHeaderBytes = 4 + 1 + 6 * 8;
 
 uint64_t varint_bytes(uint64_t value) {
   uint64_t bytes = 1;
@@ -28,8 +28,9 @@ std::string encode_header(const MessageHeader& header, uint64_t metadata_bytes, 
   ByteWriter out;
   out.number(kMagic);
   out.number(static_cast<uint8_t>(header.last));
-  out.number(header.segments);
+  out.number(header.rows_before);
   out.number(header.rows);
+  out.number(header.segments);
   out.number(header.remaining_segments);
   out.number(header.remaining_rows);
   out.number(header.remaining_bytes);
@@ -46,8 +47,9 @@ std::optional<MessageHeader> decode_header(std::string_view app_metadata) {
   MessageHeader header;
   const auto last = in.number<uint8_t>();
   header.last = last == 1;
-  header.segments = in.number<uint64_t>();
+  header.rows_before = in.number<uint64_t>();
   header.rows = in.number<uint64_t>();
+  header.segments = in.number<uint64_t>();
   header.remaining_segments = in.number<uint64_t>();
   header.remaining_rows = in.number<uint64_t>();
   header.remaining_bytes = in.number<uint64_t>();

@@ -9,8 +9,9 @@
 namespace sabot {
 
 struct MessageHeader {
-  uint64_t segments = 0;
+  uint64_t rows_before = 0;     // in earlier messages
   uint64_t rows = 0;
+  uint64_t segments = 0;
   // After this message. A stream is complete with the message that has `last`, and not without it.
   uint64_t remaining_segments = 0;
   uint64_t remaining_rows = 0;

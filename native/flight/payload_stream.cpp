@@ -94,8 +94,9 @@ arrow::Result<flight::FlightPayload> PayloadStream::Next() {
   }
   if (!pieces.empty()) {
     const SabotStreamExtent& remaining = pieces.back().remaining;
-    header = {pieces.size(), static_cast<uint64_t>(batch->num_rows()), remaining.batches, remaining.rows, remaining.bytes, false};
+    header = {rows_sent_, static_cast<uint64_t>(batch->num_rows()), pieces.size(), remaining.batches, remaining.rows, remaining.bytes, false};
   }
+  rows_sent_ += header.rows;
   ended_ = header.last = header.remaining_segments == 0;
   ARROW_RETURN_NOT_OK(arrow::ipc::GetRecordBatchPayload(*batch, options_, &payload.ipc_message));
   const auto body_bytes = static_cast<uint64_t>(payload.ipc_message.body_length);

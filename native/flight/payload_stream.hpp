@@ -53,6 +53,7 @@ class PayloadStream : public arrow::flight::FlightDataStream {
   std::shared_ptr<arrow::Schema> schema_;
   arrow::ipc::IpcWriteOptions options_;
   std::optional<Piece> held_;              // pulled, but for the next message
+  uint64_t rows_sent_ = 0;
   bool ended_ = false;
 };
 

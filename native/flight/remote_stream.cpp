@@ -55,6 +55,8 @@ class RemoteCall {
   void learn_schema() {
     auto schema = reader_->GetSchema();
     if (!schema.ok()) throw read_->error_of(schema.status());
+    const arrow::Status valid = validate_schema(**schema);
+    if (!valid.ok()) throw Error(ErrorCode::kCorrupt, "the schema of the stream is damaged: " + valid.message());
     schema_ = std::move(*schema);
   }
 
@@ -92,12 +94,10 @@ class RemoteCall {
   void check(const flight::FlightStreamChunk& chunk) {
     const auto header = chunk.app_metadata ? decode_header(std::string_view(*chunk.app_metadata)) : std::nullopt;
     if (!chunk.data || !header) throw Error(ErrorCode::kCorrupt, "a message of the stream is malformed");
-    const bool continues = !expected_rows_ || (!announced_end_ && header->rows <= *expected_rows_ &&
-                                               header->remaining_rows == *expected_rows_ - header->rows);
-    if (!continues || header->rows != static_cast<uint64_t>(chunk.data->num_rows()) || (header->last && header->remaining_rows != 0)) {
-      throw Error(ErrorCode::kCorrupt, "a message of the stream has other rows than it says");
-    }
-    expected_rows_ = header->remaining_rows;
+    const bool continues = !announced_end_ && header->rows_before == rows_ && header->rows == static_cast<uint64_t>(chunk.data->num_rows()) &&
+                           header->last == (header->remaining_segments == 0);
+    if (!continues) throw Error(ErrorCode::kCorrupt, "a message of the stream has other rows than it says, or another was left out");
+    rows_ += header->rows;
     announced_end_ = header->last;
     const arrow::Status valid = validate_batch(*chunk.data);
     if (!valid.ok()) throw Error(ErrorCode::kCorrupt, "a batch of the stream is damaged: " + valid.message());
@@ -106,7 +106,7 @@ class RemoteCall {
   const std::shared_ptr<RemoteRead> read_;
   const std::unique_ptr<flight::FlightStreamReader> reader_;
   std::shared_ptr<arrow::Schema> schema_;
-  std::optional<uint64_t> expected_rows_;     // of the messages to come; unknown before the first
+  uint64_t rows_ = 0;
   bool announced_end_ = false;
   bool complete_ = false;
 };

@@ -84,8 +84,8 @@ class FlightPeer:
     """The client of one agent's FlightServer: any number of reads at a time share its connections.
 
     ``tls_root_certificate`` (PEM) turns TLS on; beyond loopback there is no other way. ``tls_certificate`` and
-    ``tls_key`` are shown to a server that asks for them. The server sends at most ``credit_bytes`` of a stream beyond
-    what its reader has taken.
+    ``tls_key`` are shown to a server that asks for them. However slow a reader, its server is at most twice
+    ``credit_bytes`` and a few messages ahead of it.
     """
 
     def __init__(

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "sabot/streaming.hpp"
 
 namespace sabot {
 namespace {
@@ -13,6 +12,7 @@ NodeExtent extent(const NodeBuffer& node) { return {node.committed_rows, node.co
 }  // namespace
 
 void BatchBuilder::move_to(Block block, const std::vector<NodeExtent>& capacity, uint64_t stagger) {
+  settle();
   uint8_t* at = block.data() + shape_->header_bytes() + stagger;
   const auto place = [&](uint8_t*& buffer, uint64_t used, uint64_t size) {
     if (used != 0 && buffer != nullptr) std::memcpy(at, buffer, used);
@@ -53,11 +53,27 @@ void BatchBuilder::commit() noexcept {
 }
 
 void BatchBuilder::roll_back() noexcept {
-  for (NodeBuffer& node : nodes_) {
+  for (uint32_t i = 0; i < shape_->size(); ++i) {
+    NodeBuffer& node = nodes_[i];
+    const BufferSizes kept = buffer_sizes((*shape_)[i], extent(node));
+    const BufferSizes now = buffer_sizes((*shape_)[i], {node.rows, node.bytes});
+    // A line that has been left was full when it was stored.
+    if (kept.first / kLineBytes != now.first / kLineBytes) node.first_open.forget();
+    if (kept.second / kLineBytes != now.second / kLineBytes) node.second_open.forget();
     node.rows = node.committed_rows;
     node.bytes = node.committed_bytes;
     node.nulls = node.committed_nulls;
     node.has_validity = node.committed_validity;
+  }
+}
+
+// Writes the open lines of the committed state to memory.
+void BatchBuilder::settle() noexcept {
+  for (uint32_t i = 1; i < shape_->size(); ++i) {
+    NodeBuffer& node = nodes_[i];
+    const BufferSizes used = buffer_sizes((*shape_)[i], extent(node));
+    node.first_open.settle(node.first, used.first);
+    node.second_open.settle(node.second, used.second);
   }
 }
 
@@ -88,6 +104,7 @@ void BatchBuilder::compact() {
 }
 
 BatchBuilder::Finished BatchBuilder::finish() {
+  settle();
   // Rows moved are rows written twice: worth it only where half of the block would be held for nothing.
   if (end_ - used_bytes() >= std::max(kPageBytes, end_ / 2)) compact();
   auto* header = reinterpret_cast<BatchHeader*>(block_.data());

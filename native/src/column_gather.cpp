@@ -44,7 +44,7 @@ bool ColumnGather::append(const Field& field, const ArrowArray& array, Rows rows
       break;
     case Kind::kFixed:
       append_validity(array, at, count, out);
-      append_fixed(static_cast<const uint8_t*>(array.buffers[1]), field.width, at, count, out);
+      append_fixed(static_cast<const uint8_t*>(array.buffers[1]), field.width, at, count, out, ahead_);
       break;
     case Kind::kBinary32: return append_binary<Rows, uint32_t>(array, at, count, nodes, node);
     case Kind::kBinary64: return append_binary<Rows, uint64_t>(array, at, count, nodes, node);
@@ -105,38 +105,50 @@ bool ColumnGather::append_binary(const ArrowArray& array, Rows rows, size_t coun
     const Offset begin = offsets[rows[0]];
     const uint64_t total = offsets[rows[count]] - begin;
     if (lacks_bytes(node, out, out.rows + count, bytes + total)) return false;
+    out.first_open.settle(reinterpret_cast<uint8_t*>(out_offsets), 0);
+    out.second_open.settle(out.second, bytes);
     for (size_t j = 0; j < count; ++j) out_offsets[j] = static_cast<Offset>(bytes + (offsets[rows[j + 1]] - begin));
     if (total != 0) std::memcpy(out.second + bytes, data + begin, total);
     bytes += total;
   } else {
-    // Strings are copied in steps of 16 bytes while that does not read past the end of the buffer.
+    StreamWriter data_writer(out.second + bytes, out.second_open);
+    StreamWriter offset_writer(reinterpret_cast<uint8_t*>(out_offsets), out.first_open);
+    uint8_t* cursor = data_writer.cursor();
+    uint8_t* offset_cursor = offset_writer.cursor();
+    // Strings are copied in steps of 16 bytes where that does not read past the end of the buffer.
     constexpr uint64_t kStep = 16;
-    StreamWriter writer(out.second + bytes);
-    uint8_t* cursor = writer.begin();
-    const uint8_t* const limit = writer.limit();
+    constexpr size_t kBlockRows = 64;
+    static_assert(kBlockRows * kStep <= StreamWriter::kRoom);
     uint64_t end = bytes;
-    for (size_t j = 0; j < count; ++j) {
-      const int64_t row = rows[j];
-      if (!Rows::kNullable || row >= 0) {
-        const Offset from = offsets[row];
-        const Offset size = offsets[row + 1] - from;
-        end += size;
-        if (end > out.byte_capacity) break;
-        if (size <= kStep && from + kStep <= source_end) {
-          std::memcpy(cursor, data + from, kStep);
-          cursor += size;
-          if (cursor >= limit) cursor = writer.flush(cursor);
-        } else {
-          cursor = writer.put(cursor, data + from, size);
+    for (size_t at = 0; at < count && end <= out.byte_capacity; at += kBlockRows) {
+      const size_t last = std::min(count, at + kBlockRows);
+      for (size_t j = at; j < last; ++j) {
+        const int64_t row = rows[j];
+        if (!Rows::kNullable || row >= 0) {
+          const uint64_t from = offsets[row];
+          const uint64_t size = offsets[row + 1] - from;
+          end += size;
+          if (size <= kStep && from + kStep <= source_end) {
+            std::memcpy(cursor, data + from, kStep);
+            cursor += size;
+          } else if (end <= out.byte_capacity) {
+            cursor = data_writer.put(data_writer.flush(cursor), data + from, size);
+          }
         }
+        const auto offset = static_cast<Offset>(end);
+        std::memcpy(offset_cursor + (j - at) * sizeof(Offset), &offset, sizeof(Offset));
       }
-      out_offsets[j] = static_cast<Offset>(end);
+      ahead_.advance(last - at);
+      if (end > out.byte_capacity) break;
+      cursor = data_writer.flush(cursor);
+      offset_cursor = offset_writer.flush(offset_cursor + (last - at) * sizeof(Offset));
     }
     if (end > out.byte_capacity) {
       shortage_ = {node, {out.rows + count, bytes + total_bytes(offsets, rows, count)}};
       return false;
     }
-    writer.finish(cursor);
+    data_writer.finish(cursor);
+    offset_writer.finish(offset_cursor);
     bytes = end;
   }
   append_validity(array, rows, count, out);

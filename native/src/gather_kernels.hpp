@@ -3,9 +3,12 @@
 
 #include <bit>
 #include <cstring>
+#include <type_traits>
 
+#include "kernels.hpp"
 #include "sabot/batch_builder.hpp"
 #include "sabot/bits.hpp"
+#include "sabot/readahead.hpp"
 #include "sabot/row_index.hpp"
 #include "sabot/streaming.hpp"
 
@@ -43,6 +46,9 @@ inline int64_t dictionary_index(const void* indices, uint32_t width, int64_t row
 template <typename Rows>
 uint64_t gather_bits(const uint8_t* bits, Rows rows, size_t at, unsigned count) noexcept {
   if constexpr (Rows::kContiguous) return read_bits(bits, static_cast<uint64_t>(rows[at]), count);
+  if constexpr (std::is_same_v<Rows, ChunkRows>) {
+    return kernels().gather_bits(bits, static_cast<uint64_t>(rows.base), rows.rows + at, count);
+  }
   uint64_t word = 0;
   for (unsigned b = 0; b < count; ++b) {
     const int64_t row = rows[at + b];
@@ -88,32 +94,45 @@ void append_bools(const uint8_t* bits, Rows rows, size_t count, NodeBuffer& out)
   }
 }
 
-// A run at least this long is worth streaming: its first and last line are stored as usual.
-constexpr size_t kStreamedBytes = 4 * kLineBytes;
-
 template <size_t Width, typename Rows>
-void stream_fixed(const uint8_t* values, Rows rows, size_t count, uint8_t* to) noexcept {
-  size_t j = 0;
-  for (; reinterpret_cast<uintptr_t>(to + j * Width) % kLineBytes != 0; ++j) {
-    std::memcpy(to + j * Width, values + rows[j] * static_cast<int64_t>(Width), Width);
-  }
+void stream_fixed(const uint8_t* values, Rows rows, size_t count, uint8_t* end, OpenLine& open, Readahead& ahead) noexcept {
   constexpr size_t kPerLine = kLineBytes / Width;
-  for (; j + kPerLine <= count; j += kPerLine) {
-    alignas(kLineBytes) uint8_t line[kLineBytes];
-    for (size_t i = 0; i < kPerLine; ++i) std::memcpy(line + i * Width, values + rows[j + i] * static_cast<int64_t>(Width), Width);
-    stream_line(to + j * Width, line);
+  const auto copy = [&](uint8_t* line, size_t slot, size_t j) {
+    std::memcpy(line + slot * Width, values + rows[j] * static_cast<int64_t>(Width), Width);
+  };
+  alignas(kLineBytes) uint8_t line[kLineBytes];
+  open.resume(end);
+  size_t slot = OpenLine::filled(end) / Width;
+  uint8_t* to = OpenLine::line_of(end);
+  size_t j = 0;
+  if (slot != 0) {
+    open.read(line);
+    for (; slot < kPerLine && j < count; ++slot, ++j) copy(line, slot, j);
+    if (slot < kPerLine) {
+      ahead.advance(count);
+      return open.write(line);
+    }
+    stream_line(to, line);
+    to += kLineBytes;
+    ahead.advance(j);
   }
-  for (; j < count; ++j) std::memcpy(to + j * Width, values + rows[j] * static_cast<int64_t>(Width), Width);
+  for (; j + kPerLine <= count; j += kPerLine, to += kLineBytes) {
+    for (size_t i = 0; i < kPerLine; ++i) copy(line, i, j + i);
+    stream_line(to, line);
+    ahead.advance(kPerLine);
+  }
+  ahead.advance(count - j);
+  for (slot = 0; j < count; ++slot, ++j) copy(line, slot, j);
+  open.write(line);
 }
 
 template <size_t Width, typename Rows>
-void copy_fixed(const uint8_t* values, Rows rows, size_t count, uint8_t* to) noexcept {
-  if constexpr (!Rows::kNullable) {
-    if (count * Width >= kStreamedBytes) return stream_fixed<Width>(values, rows, count, to);
-  }
+void copy_fixed(const uint8_t* values, Rows rows, size_t count, uint8_t* to, OpenLine& open, Readahead& ahead) noexcept {
+  if constexpr (!Rows::kNullable) return stream_fixed<Width>(values, rows, count, to, open, ahead);
+  open.settle(to, 0);
   for (size_t j = 0; j < count; ++j) {
     const int64_t row = rows[j];
-    if (Rows::kNullable && row < 0) {
+    if (row < 0) {
       std::memset(to + j * Width, 0, Width);
     } else {
       std::memcpy(to + j * Width, values + row * static_cast<int64_t>(Width), Width);
@@ -122,18 +141,19 @@ void copy_fixed(const uint8_t* values, Rows rows, size_t count, uint8_t* to) noe
 }
 
 template <typename Rows>
-void append_fixed(const uint8_t* values, uint32_t width, Rows rows, size_t count, NodeBuffer& out) noexcept {
+void append_fixed(const uint8_t* values, uint32_t width, Rows rows, size_t count, NodeBuffer& out, Readahead& ahead) noexcept {
   uint8_t* to = out.first + out.rows * width;
   if constexpr (Rows::kContiguous) {
+    out.first_open.settle(to, 0);
     if (width != 0) std::memcpy(to, values + rows[0] * static_cast<int64_t>(width), count * width);
     return;
   }
   switch (width) {
-    case 1: return copy_fixed<1>(values, rows, count, to);
-    case 2: return copy_fixed<2>(values, rows, count, to);
-    case 4: return copy_fixed<4>(values, rows, count, to);
-    case 8: return copy_fixed<8>(values, rows, count, to);
-    case 16: return copy_fixed<16>(values, rows, count, to);
+    case 1: return copy_fixed<1>(values, rows, count, to, out.first_open, ahead);
+    case 2: return copy_fixed<2>(values, rows, count, to, out.first_open, ahead);
+    case 4: return copy_fixed<4>(values, rows, count, to, out.first_open, ahead);
+    case 8: return copy_fixed<8>(values, rows, count, to, out.first_open, ahead);
+    case 16: return copy_fixed<16>(values, rows, count, to, out.first_open, ahead);
     default: break;
   }
   for (size_t j = 0; j < count; ++j, to += width) {

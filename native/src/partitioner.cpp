@@ -1,21 +1,20 @@
 #include "sabot/partitioner.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "gather_kernels.hpp"
+#include "kernels.hpp"
 #include "sabot/row_hash.hpp"
 
 namespace sabot {
 namespace {
 
-// Rows per chunk: small enough for the cache, large enough that a partition gets a run of rows.
-constexpr int64_t kChunkRows = 1 << 14;
-constexpr int64_t kWideChunkRows = 1 << 16;
-constexpr uint32_t kManyPartitions = 256;
-// Independent cursors per partition, so that neighbouring rows of one partition do not wait for each other.
-constexpr uint32_t kLanes = 4;
+// Rows per chunk: few enough that a column's rows, and what is read ahead, stay in the cache; enough that each partition
+// gets a run of rows.
+constexpr int64_t kMinChunkRows = 1 << 13;
+constexpr int64_t kMaxChunkRows = 1 << 16;
+constexpr int64_t kRunRows = 64;
 
 void check_partitions(uint64_t partitions) {
   if (partitions == 0 || partitions > kMaxPartitions) {
@@ -105,7 +104,9 @@ Partitioner::Partitioner(Scheme scheme, const Field& input) : scheme_(std::move(
   starts_.assign(scheme_.partitions + 1, 0);
 }
 
-int64_t Partitioner::chunk_rows() const noexcept { return scheme_.partitions >= kManyPartitions ? kWideChunkRows : kChunkRows; }
+int64_t Partitioner::chunk_rows() const noexcept {
+  return std::clamp(scheme_.partitions * kRunRows, kMinChunkRows, kMaxChunkRows);
+}
 
 const uint64_t* Partitioner::hashes(const ArrowArray& batch, int64_t first, int64_t count) {
   const ArrowArray& column = *batch.children[key_columns_[0]];
@@ -118,8 +119,9 @@ const uint64_t* Partitioner::hashes(const ArrowArray& batch, int64_t first, int6
     for (int64_t j = 0; j < count; ++j) hashes_[j] = get_bit(validity, column.offset + at + j) ? values[j] : 0;
     return hashes_.data();
   }
-  hashes_.assign(static_cast<size_t>(count), hash_seed());
-  for (size_t k = 0; k < keys_.size(); ++k) combine_hashes(keys_[k], *batch.children[key_columns_[k]], at, count, hashes_.data());
+  hashes_.resize(static_cast<size_t>(count));
+  hash_column(keys_[0], column, at, count, hashes_.data());
+  for (size_t k = 1; k < keys_.size(); ++k) combine_hashes(keys_[k], *batch.children[key_columns_[k]], at, count, hashes_.data());
   return hashes_.data();
 }
 
@@ -138,7 +140,8 @@ ChunkSplit Partitioner::split(const ArrowArray& batch, int64_t first, int64_t co
       const uint64_t* values = hashes(batch, first, count);
       heavy_.add(values, static_cast<size_t>(count));
       if (scheme_.partitions == 1) break;
-      hash_partitions(values, count);
+      ids_.resize(static_cast<size_t>(count));
+      kernels().partition_ids(values, static_cast<size_t>(count), scheme_.partitions, ids_.data());
       permute(count);
       return {permutation_.data(), starts_.data()};
     }
@@ -150,12 +153,6 @@ ChunkSplit Partitioner::split(const ArrowArray& batch, int64_t first, int64_t co
   }
   starts_[1] = static_cast<uint32_t>(count);
   return {nullptr, starts_.data()};
-}
-
-void Partitioner::hash_partitions(const uint64_t* hashes, int64_t count) {
-  ids_.resize(static_cast<size_t>(count));
-  const uint32_t partitions = scheme_.partitions;
-  for (int64_t j = 0; j < count; ++j) ids_[j] = partition_of(hashes[j], partitions);
 }
 
 void Partitioner::range_partitions(const ArrowArray& batch, int64_t first, int64_t count) {
@@ -207,38 +204,14 @@ void Partitioner::deal_out(int64_t count) {
   turn_ = (turn_ + left_over) % partitions;
 }
 
-// A stable counting sort of the chunk's rows by partition. Lane l walks the l-th quarter of the rows.
+void Partitioner::plan_keys(const ArrowArray& batch, int64_t first, int64_t count, Readahead& ahead) const {
+  for (size_t k = 0; k < keys_.size(); ++k) ahead.plan(keys_[k], *batch.children[key_columns_[k]], first, count);
+}
+
 void Partitioner::permute(int64_t count) {
-  const uint32_t partitions = scheme_.partitions;
-  permutation_.resize(static_cast<size_t>(count));
-  cursors_.assign(size_t{partitions} * kLanes, 0);
-  const auto quarter = static_cast<size_t>(count) / kLanes;
-  const uint16_t* ids = ids_.data();
-  uint32_t* cursors = cursors_.data();
-  for (size_t j = 0; j < quarter; ++j) {
-    for (uint32_t lane = 0; lane < kLanes; ++lane) ++cursors[ids[lane * quarter + j] * kLanes + lane];
-  }
-  for (auto j = static_cast<int64_t>(quarter * kLanes); j < count; ++j) ++cursors[ids[j] * kLanes + kLanes - 1];
-  uint32_t at = 0;
-  for (uint32_t p = 0; p < partitions; ++p) {
-    starts_[p] = at;
-    for (uint32_t lane = 0; lane < kLanes; ++lane) {
-      const uint32_t rows = cursors[p * kLanes + lane];
-      cursors[p * kLanes + lane] = at;
-      at += rows;
-    }
-  }
-  starts_[partitions] = at;
-  uint16_t* permutation = permutation_.data();
-  for (size_t j = 0; j < quarter; ++j) {
-    for (uint32_t lane = 0; lane < kLanes; ++lane) {
-      const size_t row = lane * quarter + j;
-      permutation[cursors[ids[row] * kLanes + lane]++] = static_cast<uint16_t>(row);
-    }
-  }
-  for (auto j = static_cast<int64_t>(quarter * kLanes); j < count; ++j) {
-    permutation[cursors[ids[j] * kLanes + kLanes - 1]++] = static_cast<uint16_t>(j);
-  }
+  const auto rows = static_cast<size_t>(count);
+  permutation_.resize(rows + kPermutationSlack);
+  kernels().permute(ids_.data(), rows, scheme_.partitions, permutation_.data(), starts_.data(), cursors_);
 }
 
 std::vector<HeavyHitter> Partitioner::heavy() const { return is_hash() ? heavy_.heaviest() : std::vector<HeavyHitter>{}; }

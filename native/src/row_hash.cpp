@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "gather_kernels.hpp"
+#include "kernels.hpp"
 
 namespace sabot {
 namespace {
@@ -15,6 +16,7 @@ using SignedWide = __int128;
 
 constexpr uint64_t kA = 0x9fb21c651e98df25;
 constexpr uint64_t kB = 0xd6e8feb86659fd93;
+constexpr uint64_t kSeed = 0x5ab07a11c0ffee11;
 constexpr uint64_t kNull = 0x6a09e667f3bcc909;
 constexpr uint64_t kNan = 0xbb67ae8584caa73b;
 
@@ -22,8 +24,6 @@ uint64_t fold(uint64_t a, uint64_t b) noexcept {
   const Wide product = static_cast<Wide>(a) * b;
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
-
-uint64_t mix(uint64_t value) noexcept { return fold(value ^ kA, kB) ^ (value * kB); }
 
 uint64_t combine(uint64_t hash, uint64_t value) noexcept { return fold(hash ^ value, kA) + value; }
 
@@ -206,7 +206,7 @@ uint64_t hash_present(const Field& field, const ArrowArray& array, int64_t row) 
     case Kind::kList64: case Kind::kListView64: return hash_list<uint64_t>(field, array, row, field.kind == Kind::kListView64);
     case Kind::kFixedList: return hash_items(field, array, row * field.width, field.width);
     case Kind::kStruct: {
-      uint64_t hash = hash_seed();
+      uint64_t hash = kSeed;
       for (size_t i = 0; i < field.children.size(); ++i) hash = combine(hash, hash_value(field.children[i], *array.children[i], row));
       return hash;
     }
@@ -239,14 +239,37 @@ uint64_t hash_bytes(const uint8_t* data, uint64_t bytes) noexcept {
   return mix(fold(hash ^ word, kB));
 }
 
-void combine_hashes(const Field& field, const ArrowArray& array, int64_t first, int64_t count, uint64_t* hashes) {
-  const auto use = [hashes](int64_t j, uint64_t value) { hashes[j] = combine(hashes[j], value); };
+namespace {
+
+template <typename Use>
+void each_hash(const Field& field, const ArrowArray& array, int64_t first, int64_t count, Use use) {
   const int64_t at = first + array.offset;
   if (!field.dictionary) {
     if (field.kind == Kind::kFixed) return each_fixed(field, array, at, count, use);
     if (field.kind == Kind::kBinary32) return each(array, at, count, [&](int64_t i) { return hash_binary<uint32_t>(array, i); }, use);
   }
   for (int64_t j = 0; j < count; ++j) use(j, hash_value(field, array, first + j));
+}
+
+bool is_word(const Field& field) {
+  return field.kind == Kind::kFixed && !field.dictionary && field.width == 8 && meaning_of(field) == Meaning::kSigned;
+}
+
+}  // namespace
+
+void hash_column(const Field& field, const ArrowArray& array, int64_t first, int64_t count, uint64_t* hashes) {
+  if (!is_word(field)) return each_hash(field, array, first, count, [hashes](int64_t j, uint64_t value) { hashes[j] = value; });
+  const int64_t at = first + array.offset;
+  kernels().hash_words(static_cast<const uint64_t*>(array.buffers[1]) + at, static_cast<size_t>(count), hashes);
+  const uint8_t* validity = validity_of(array);
+  if (validity == nullptr) return;
+  for (int64_t j = 0; j < count; ++j) {
+    if (!get_bit(validity, at + j)) hashes[j] = kNull;
+  }
+}
+
+void combine_hashes(const Field& field, const ArrowArray& array, int64_t first, int64_t count, uint64_t* hashes) {
+  each_hash(field, array, first, count, [hashes](int64_t j, uint64_t value) { hashes[j] = combine(hashes[j], value); });
 }
 
 }  // namespace sabot

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "sabot/streaming.hpp"
 
 namespace sabot {
 namespace {
@@ -143,31 +142,21 @@ RowRange rows_from(RowRange rows, size_t at) { return {rows.base + static_cast<i
 
 }  // namespace
 
-namespace {
-
-// Asks for rows [first, last) of a column before partitions take them one here, one there.
-void prefetch(const Field& field, const ArrowArray& array, int64_t first, int64_t last) {
-  const auto fetch = [](const void* buffer, uint64_t begin, uint64_t end) {
-    const auto* at = static_cast<const uint8_t*>(buffer);
-    for (uint64_t page = begin; page < end; page += kPageBytes) {
-      // A prefetch is dropped where the address's translation is not at hand, so each page is read once.
-      const uint8_t first_byte = at[page];
-      asm volatile("" : : "r"(first_byte));
-    }
-    for (; begin < end; begin += kLineBytes) __builtin_prefetch(at + begin);
-  };
-  if (field.dictionary || first == last) return;
-  const auto begin = static_cast<uint64_t>(array.offset + first);
-  const auto end = static_cast<uint64_t>(array.offset + last);
-  if (field.kind == Kind::kFixed) fetch(array.buffers[1], begin * field.width, end * field.width);
-  if (field.kind == Kind::kBinary32) {
-    const auto* offsets = static_cast<const uint32_t*>(array.buffers[1]);
-    fetch(offsets, begin * sizeof(uint32_t), end * sizeof(uint32_t));
-    fetch(array.buffers[2], offsets[begin], offsets[end]);
+// What is needed after column `at` of rows [first, first + rows): the next column, and after the last the keys and the
+// first column of as many rows more.
+void OutputWriter::read_ahead(const ArrowArray& batch, size_t at, int64_t first, int64_t rows) {
+  Readahead& ahead = gather_.readahead();
+  ahead.clear();
+  if (at + 1 < columns_.size()) {
+    const Column& next = columns_[at + 1];
+    ahead.plan(next.field, *batch.children[next.input], first, rows);
+  } else {
+    const int64_t more = std::min(rows, batch.offset + batch.length - first - rows);
+    partitioner_.plan_keys(batch, first + rows, more, ahead);
+    ahead.plan(columns_[0].field, *batch.children[columns_[0].input], first + rows, more);
   }
+  ahead.spread(static_cast<uint64_t>(rows));
 }
-
-}  // namespace
 
 // Column by column, so that a column's chunk stays in the cache while all partitions take their rows from it. A
 // partition whose batch turns out too small is left for append_slowly(); its batch has not changed till then.
@@ -181,15 +170,10 @@ void OutputWriter::append_columns(const ArrowArray& batch, const ChunkSplit& spl
   for (size_t c = 0; c < columns_.size(); ++c) {
     const Column& column = columns_[c];
     const ArrowArray& array = *batch.children[column.input];
-    const bool has_next = c + 1 < columns_.size();
+    if constexpr (!Rows::kContiguous) read_ahead(batch, c, rows.base, split.starts[partitions]);
     for (uint32_t p = 0; p < partitions; ++p) {
       const uint32_t start = split.starts[p];
       const size_t count = split.starts[p + 1] - start;
-      if (has_next) {
-        // The next column arrives while this one's rows are stored.
-        const Column& next = columns_[c + 1];
-        prefetch(next.field, *batch.children[next.input], rows.base + start, rows.base + start + static_cast<int64_t>(count));
-      }
       if (count == 0 || deferred_[p]) continue;
       deferred_[p] = !gather_.append(column.field, array, rows_from(rows, start), count, builders_[p].nodes(), column.node);
     }

@@ -13,9 +13,10 @@ void HeavyHitterSketch::vote(uint64_t hash, int64_t weight) noexcept {
   Bucket& bucket = buckets_[at];
   rows_[at] += static_cast<uint64_t>(weight);
   const int64_t votes = bucket.votes + (bucket.hash == hash ? weight : -weight);
-  const bool taken = votes < 0;
-  bucket.hash = taken ? hash : bucket.hash;
-  bucket.votes = taken ? -votes : votes;
+  // All ones when the challenger takes the bucket; spelled out, because compilers make a branch of a condition.
+  const int64_t taken = votes >> 63;
+  bucket.hash ^= (bucket.hash ^ hash) & static_cast<uint64_t>(taken);
+  bucket.votes = (votes ^ taken) - taken;
 }
 
 void HeavyHitterSketch::add(const uint64_t* hashes, size_t count) noexcept {

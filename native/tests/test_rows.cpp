@@ -29,8 +29,8 @@ uint64_t hash_of(const std::string& format, T value) {
   array.length = 1;
   array.n_buffers = 2;
   array.buffers = buffers;
-  uint64_t hash = hash_seed();
-  combine_hashes(leaf("x", format), array, 0, 1, &hash);
+  uint64_t hash = 0;
+  hash_column(leaf("x", format), array, 0, 1, &hash);
   return hash;
 }
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from sqlglot import exp
 
 from sabot_planner.dialect import to_sql, type_text
+from sabot_planner.edge_values import unreadable
+from sabot_planner.errors import Undistributable
 from sabot_planner.known_types import known_type
 from sabot_planner.logical import (
     Aggregate,
@@ -44,8 +46,9 @@ _BOOLEAN = (
     exp.NullSafeNEQ,
     exp.Boolean,
 )
-STATE = "AGGREGATE_STATE"
-"""What DuckDB calls the type of every aggregate state."""
+STATE = "PARTIAL STATE"
+"""The type of an aggregate state that the plan makes and reads itself; DuckDB's own name says no signature and is read
+nowhere."""
 
 _WIDTHS = {
     "BOOLEAN": 1,
@@ -96,6 +99,10 @@ class ColumnTypes:
 
     def _ask(self, expressions: Sequence[exp.Expression]) -> tuple[str, ...]:
         names = sorted(columns_of(*expressions) & self._types.keys())
+        for name in names:
+            lost = unreadable(self._types[name])
+            if lost is not None:
+                raise Undistributable(f"only DuckDB knows what a column of type {lost} is of")
         columns = ", ".join(f"CAST(NULL AS {self._types[name]}) AS {name}" for name in names)
         return self._context.types([to_sql(e) for e in expressions], f"(SELECT {columns or '1'})")
 

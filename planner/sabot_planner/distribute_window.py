@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sabot_planner.dialect import function_call
-from sabot_planner.logical import SortKey, Window, order_is_unions, replace_inputs
+from sabot_planner.logical import Node, SortKey, Window, order_is_unions, replace_inputs
 from sabot_planner.partitioning import Clustered, Single, satisfies
 from sabot_planner.placed import Placed
 from sabot_planner.scalars import key_name
@@ -29,7 +29,7 @@ def place_window(walk: Distributor, node: Window, parallel: bool) -> Placed:
         if not satisfies(child.partitioning, Clustered(tuple(key_name(k) for k in keys))):
             child = walk.hash(child, keys, "window partitions must be whole")
         return replace(child, node=replace_inputs(node, (child.node,)))
-    draft = _draft(walk, node) if not keys and parallel and _is_large(walk, node) else None
+    draft = _draft(walk, node) if not keys and parallel and worth_ranges(walk, node.input) else None
     if draft is not None:
         child = walk.place(node.input, parallel)
         if draft.order:
@@ -41,9 +41,10 @@ def place_window(walk: Distributor, node: Window, parallel: bool) -> Placed:
     return replace(child, node=replace_inputs(node, (child.node,)))
 
 
-def _is_large(walk: Distributor, node: Window) -> bool:
+def worth_ranges(walk: Distributor, *inputs: Node) -> bool:
+    """Whether there are so many rows that they are better sorted by several tasks."""
     forced = walk.context.settings.partitions is not None
-    return forced or walk.estimator.rows(node.input) >= PARALLEL_ROWS
+    return forced or sum(map(walk.estimator.rows, inputs)) >= PARALLEL_ROWS
 
 
 def _draft(walk: Distributor, node: Window) -> WindowDraft | None:

@@ -7,6 +7,7 @@ type                      on an edge                                            
 ``TUPLE(A, B)``           as it is, and arrives as a struct with names             structs have names in Arrow
 ``MAP(K, V)`` of these    a list of (key, value)                                   keys cannot be changed in place
 ``VARIANT``               not at all                                               it would lose the types of its values
+``AGGREGATE_STATE``       not at all                                               its name does not say what it is of
 ========================= ======================================================== =====================================
 
 The same within lists, arrays, structs and maps. Only what needs it is touched: a column without any of these types is
@@ -30,9 +31,14 @@ _NESTED = re.compile(r"(STRUCT|MAP|UNION|TUPLE)\((.*)\)\Z", re.DOTALL)
 
 def lost_on_edges(type_text: str) -> str | None:
     """The part of the type whose values cannot be had back from an edge, if there is one."""
+    return "VARIANT" if re.search(r"\bVARIANT\b", _without_quoted(type_text)) else unreadable(type_text)
+
+
+def unreadable(type_text: str) -> str | None:
+    """The part of the type that DuckDB names but does not read, if there is one."""
     plain = _without_quoted(type_text)
-    if re.search(r"\bVARIANT\b", plain):
-        return "VARIANT"
+    if "AGGREGATE_STATE" in plain:
+        return "AGGREGATE_STATE"
     return "TUPLE of nothing" if _BARE_TUPLE.search(plain) else None
 
 

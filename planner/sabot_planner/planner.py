@@ -26,25 +26,23 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
 
     What cannot be distributed gives a plan of mode SINGLE whose ``reason`` says why; nothing is refused.
     """
+    output: tuple[Column, ...] = ()
     try:
         logical, names = build(exported_sql, context)
         refuse_volatile(logical, context)
-    except Undistributable as error:
-        return QueryPlan(Mode.SINGLE, str(error), 1, None)
-    if not any(isinstance(node, Scan) for node in walk(logical)):
-        return QueryPlan(Mode.SINGLE, "the query reads no table", 1, None)
-    types = ColumnTypes(context)
-    output = tuple(Column(n, t) for n, t in zip(names, types.of(logical).values(), strict=True))
-    display = DisplayNames(logical, names)
-    logical = prune(apply_rules(logical))
-    types.of(logical)  # the rules made columns of their own
-    width = context.settings.partitions or context.agents
-    splits = choose_splits(logical, context, types, width)
-    walker = Distributor(context, types, Estimator(context, logical), width, splits)
-    try:
-        refuse_states(logical, types)
+        if not any(isinstance(node, Scan) for node in walk(logical)):
+            raise Undistributable("the query reads no table")
+        types = ColumnTypes(context)
+        output = tuple(Column(n, t) for n, t in zip(names, types.of(logical).values(), strict=True))
+        refuse_states(output)
+        display = DisplayNames(logical, names)
+        logical = prune(apply_rules(logical))
+        types.of(logical)  # the rules made columns of their own
         refuse_what_only_tables_have(logical)
         refuse_collated(logical, context)
+        width = context.settings.partitions or context.agents
+        splits = choose_splits(logical, context, types, width)
+        walker = Distributor(context, types, Estimator(context, logical), width, splits)
         placed = walker.place(logical)
     except Undistributable as error:
         return QueryPlan(Mode.SINGLE, str(error), 1, None, output)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlglot import exp
 
-from sabot_planner.column_types import STATE, ColumnTypes
 from sabot_planner.dialect import function_call
 from sabot_planner.errors import Undistributable
-from sabot_planner.logical import Aggregate, Join, JoinKind, Node, walk
+from sabot_planner.logical import Aggregate, Node, walk
 from sabot_planner.node_expressions import RAISING, expressions_of, functions_of
+from sabot_planner.operators import Column
 from sabot_planner.plan import PlanContext
 from sabot_planner.scalars import nodes
+
+
+_PLAIN = frozenset({"C", "BINARY", "POSIX"})
+"""Collations that compare text byte by byte."""
 
 
 def refuse_volatile(root: Node, context: PlanContext) -> None:
@@ -29,38 +35,35 @@ def refuse_volatile(root: Node, context: PlanContext) -> None:
                     raise Undistributable(f"{name}() is volatile")
 
 
+def refuse_states(output: Sequence[Column]) -> None:
+    """Aggregate states in the result: as Arrow, some of them end DuckDB's process.
+
+    Raises:
+        Undistributable: a column is one.
+    """
+    if any("AGGREGATE_STATE" in column.type for column in output):
+        raise Undistributable("an aggregate state does not survive the way to the result")
+
+
 def refuse_what_only_tables_have(root: Node) -> None:
     """Operators that do not work over an edge in DuckDB 2.0.
 
-    ``bitstring_agg`` of one argument needs its column's statistics. ASOF RIGHT and FULL joins do not end in an instance
-    of one thread where a row of the right side has no partner, which in a part of the rows is the rule.
+    ``bitstring_agg`` of one argument needs its column's statistics.
 
     Raises:
         Undistributable: the plan has one.
     """
     for node in walk(root):
-        if isinstance(node, Join) and node.kind in (JoinKind.ASOF_RIGHT, JoinKind.ASOF_FULL):
-            raise Undistributable(f"an {node.kind} join runs in the session's own DuckDB")
         for aggregate in node.aggregates if isinstance(node, Aggregate) else ():
             found = function_call(aggregate.expression)
             if found is not None and found[0] == "bitstring_agg" and len(found[1]) == 1:
                 raise Undistributable("bitstring_agg without bounds needs the statistics of a table")
 
 
-def refuse_states(root: Node, types: ColumnTypes) -> None:
-    """Aggregate states that the user asked for: their signature is known to nobody but DuckDB's binder.
-
-    Raises:
-        Undistributable: a column of the plan is one.
-    """
-    if any(STATE in text for node in walk(root) for text in types.of(node).values()):
-        raise Undistributable("an aggregate state does not survive between agents")
-
-
 def refuse_collated(root: Node, context: PlanContext) -> None:
     """Text with a collation keeps it in a scan and loses it on an edge: groups and joins would disagree.
 
-    COLLATE C, which DuckDB writes on every text it sorts by, is how plain text compares.
+    COLLATE C, which DuckDB writes on every text it sorts by, and its other names are how plain text compares.
 
     Raises:
         Undistributable: the plan compares text by another collation.
@@ -68,7 +71,7 @@ def refuse_collated(root: Node, context: PlanContext) -> None:
     for node in walk(root):
         for expression in expressions_of(node):
             for inner in nodes(expression):
-                if type(inner) is exp.Collate and str(inner.args["expression"].args["this"]).upper() != "C":
+                if type(inner) is exp.Collate and str(inner.args["expression"].args["this"]).upper() not in _PLAIN:
                     raise Undistributable("collated text loses its collation between agents")
     if context.is_collated():
         raise Undistributable("collated text loses its collation between agents")

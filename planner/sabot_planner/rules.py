@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sqlglot import exp
 
+from sabot_planner.asof_joins import asof_in_two_steps
 from sabot_planner.dialect import to_sql
 from sabot_planner.logical import (
     Aggregate,
@@ -170,6 +171,7 @@ def apply_rules(root: Node) -> Node:
 
 RULES: tuple[Callable[[Node], Node], ...] = (
     mark_to_semi,
+    asof_in_two_steps,
     whole_windows,
     inline_ctes,
     distinct_in_two_levels,

@@ -20,6 +20,7 @@ ColumnTypes = tuple[tuple[str, str], ...]
 """Names with DuckDB types."""
 
 _BATCH_ROWS = 122_880
+_STATE = "AGGREGATE_STATE"
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
@@ -108,6 +109,7 @@ class Connection:
             raise _open_error(error) from None
         self._defaults = self._answer_settings()
         self._settings: dict[str, str] = {}
+        self._loses_nothing = True
         self.in_transaction = False
 
     @property
@@ -186,10 +188,37 @@ class Connection:
         if values is not None:
             values = dict(values) if isinstance(values, Mapping) else list(values)
         try:
-            started = StartedStatement(self.main, statement.text, values, _BATCH_ROWS)
-            return started.columns, pa.RecordBatchReader.from_stream(started)
+            return self._started(statement.text, values)
         except (duckdb.Error, RuntimeError) as error:
             raise translate(error, statement.place) from None
+
+    def _started(self, sql: str, values: Any) -> tuple[ColumnTypes, pa.RecordBatchReader]:
+        """A running query.
+
+        An aggregate state that is one HUGEINT or UUID ends the process where DuckDB makes lossless Arrow of it. What a
+        state is made of, its type does not say: the Arrow type of the other conversion does.
+        """
+        self._lose_nothing(True)
+        started = StartedStatement(self.main, sql, values, _BATCH_ROWS)
+        if any(_STATE in type_name for _, type_name in started.columns):
+            del started
+            self._lose_nothing(False)
+            started = StartedStatement(self.main, sql, values, _BATCH_ROWS)
+            reader = pa.RecordBatchReader.from_stream(started)
+            states = [f for f, (_, t) in zip(reader.schema, started.columns, strict=True) if _STATE in t]
+            if not all(pa.types.is_nested(field.type) for field in states):
+                return started.columns, reader
+            reader.close()
+            del started
+            self._lose_nothing(True)
+            started = StartedStatement(self.main, sql, values, _BATCH_ROWS)
+        return started.columns, pa.RecordBatchReader.from_stream(started)
+
+    def _lose_nothing(self, wanted: bool) -> None:
+        """Set how results are converted, for as long as nothing else is set; nothing may be open on the connection."""
+        if wanted is not self._loses_nothing:
+            self.main.execute(f"SET SESSION arrow_lossless_conversion = {wanted}")
+            self._loses_nothing = wanted
 
     def after(self, statement: Statement) -> None:
         """Note what a statement other than a query may have changed; hold the lock."""

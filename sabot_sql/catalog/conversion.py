@@ -83,6 +83,8 @@ def _cast(column: str, found: str, wanted: str) -> str:
 
         if has_no_name(wanted):
             return column if is_written(wanted) else restored(column, wanted)
+    if (found, wanted) == ("DECIMAL(38,0)", "AGGREGATE_STATE"):
+        return f"CAST({column} AS HUGEINT)"
     return column if _UNWRITABLE.search(wanted) else f"CAST({column} AS {wanted})"
 
 

@@ -5,6 +5,7 @@ Every edge travels as Arrow, and every source is cut into as many slices as its 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -163,7 +164,7 @@ class Simulation:
 
     def _rows(self, result: pa.Table, types: tuple[tuple[str, str], ...]) -> Rows:
         self.connection.register("__result", result)
-        items = [f"CAST({quote(n)} AS {t})" if "ENUM(" in t else quote(n) for n, t in types]
+        items = [f"CAST({quote(n)} AS {t})" if re.search(r"ENUM\(|TUPLE\(", t) else quote(n) for n, t in types]
         rows = self.connection.execute(f"SELECT {', '.join(items)} FROM __result").fetchall()
         self.connection.unregister("__result")
         return Rows(tuple(c.name for c in self.plan.output), tuple(t for _, t in types), tuple(rows))

@@ -78,6 +78,15 @@ def numbers() -> Iterator[Result]:
         yield opened.query("SELECT i, 's' || i AS s FROM range(1000) r(i)")
 
 
+@pytest.mark.parametrize("states", ["sum(id)", "avg(id)", "max(s)", "list(id), min(h)", "count(*), avg(d), max(dt)"])
+def test_aggregate_states_are_shown(session: Session, plain: duckdb.DuckDBPyConnection, states: str) -> None:
+    sql = f"SELECT id % 3 AS k, {states.replace('),', ') EXPORT_STATE,')} EXPORT_STATE FROM t GROUP BY k ORDER BY k"
+    result = session.query(sql)
+    assert result.types[1:] == ["AGGREGATE_STATE"] * (len(result.types) - 1)
+    assert result.fetchall() == plain.execute(sql).fetchall()
+    assert session.query("SELECT max(h) FROM t").fetchall() == plain.execute("SELECT max(h) FROM t").fetchall()
+
+
 @pytest.mark.parametrize("sql", QUERIES)
 def test_every_form_is_what_duckdb_gives(session: Session, plain: duckdb.DuckDBPyConnection, sql: str) -> None:
     result, expected = session.query(sql), plain.sql(sql)

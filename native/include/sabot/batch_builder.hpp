@@ -6,6 +6,7 @@
 
 #include "sabot/batch_layout.hpp"
 #include "sabot/segment_store.hpp"
+#include "sabot/streaming.hpp"
 
 namespace sabot {
 
@@ -25,6 +26,9 @@ struct NodeBuffer {
   uint64_t committed_rows = 0;
   uint64_t committed_bytes = 0;
   uint64_t committed_nulls = 0;
+
+  OpenLine first_open;
+  OpenLine second_open;
 };
 
 // Why an append did not fit: the node and what it would have to hold.
@@ -63,6 +67,7 @@ class BatchBuilder {
   Finished finish();
 
  private:
+  void settle() noexcept;
   void compact();
   void reset() noexcept;
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "sabot/batch_builder.hpp"
+#include "sabot/readahead.hpp"
 #include "sabot/row_index.hpp"
 #include "sabot/schema.hpp"
 
@@ -19,6 +20,8 @@ class ColumnGather {
   template <typename Rows>
   bool append(const Field& field, const ArrowArray& array, Rows rows, size_t count, NodeBuffer* nodes, uint32_t node);
 
+  // What to bring into the cache meanwhile.
+  Readahead& readahead() noexcept { return ahead_; }
   [[nodiscard]] const Shortage& shortage() const noexcept { return shortage_; }
 
  private:
@@ -55,6 +58,7 @@ class ColumnGather {
   };
 
   const BatchShape& shape_;
+  Readahead ahead_;
   Shortage shortage_;
   size_t depth_ = 0;
   std::deque<std::vector<int64_t>> scratch_;

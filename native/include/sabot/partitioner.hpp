@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "sabot/readahead.hpp"
 #include "sabot/schema.hpp"
 #include "sabot/sketch.hpp"
 
@@ -49,13 +50,14 @@ class Partitioner {
   [[nodiscard]] int64_t chunk_rows() const noexcept;
   // Splits rows [first, first + count) of a batch; count <= chunk_rows(). Valid until the next call.
   ChunkSplit split(const ArrowArray& batch, int64_t first, int64_t count);
+  // What split() will read of these rows.
+  void plan_keys(const ArrowArray& batch, int64_t first, int64_t count, Readahead& ahead) const;
 
   [[nodiscard]] std::vector<HeavyHitter> heavy() const;
   [[nodiscard]] const std::vector<std::string>& sample() const noexcept { return sample_.values(); }
 
  private:
   [[nodiscard]] const uint64_t* hashes(const ArrowArray& batch, int64_t first, int64_t count);
-  void hash_partitions(const uint64_t* hashes, int64_t count);
   void range_partitions(const ArrowArray& batch, int64_t first, int64_t count);
   void take_sample(const ArrowArray& batch, int64_t first, int64_t count);
   void deal_out(int64_t count);

@@ -11,10 +11,10 @@
 
 namespace sabot {
 
-// Combines the hashes of rows [first, first + count) of a column into `hashes`, which start at hash_seed().
+// Hashes of rows [first, first + count) of a column.
+void hash_column(const Field& field, const ArrowArray& array, int64_t first, int64_t count, uint64_t* hashes);
+// Combines those of a further column into `hashes`.
 void combine_hashes(const Field& field, const ArrowArray& array, int64_t first, int64_t count, uint64_t* hashes);
-
-constexpr uint64_t hash_seed() noexcept { return 0x5ab07a11c0ffee11; }
 
 // Well mixed in its upper half, from which partition_of() draws.
 uint64_t hash_bytes(const uint8_t* data, uint64_t bytes) noexcept;

@@ -57,6 +57,7 @@ class OutputWriter {
   void append_chunk(const ArrowArray& batch, int64_t first, int64_t count);
   template <typename Rows>
   void append_columns(const ArrowArray& batch, const ChunkSplit& split, Rows rows);
+  void read_ahead(const ArrowArray& batch, size_t at, int64_t first, int64_t rows);
   template <typename Rows>
   void append_slowly(const ArrowArray& batch, uint32_t partition, Rows rows, size_t count);
   template <typename Rows>

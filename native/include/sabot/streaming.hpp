@@ -33,58 +33,80 @@ inline void finish_streaming() noexcept {}
 
 #endif
 
-// Writes bytes to consecutive addresses through a small stage, whole lines of it past the cache. The caller keeps the
-// cursor into the stage, so that it stays in a register: write up to kSlack bytes at it, move it on, and call flush()
-// once it is at limit() or behind.
+// The last line of a buffer that grows past the cache, while it is not full: its bytes wait here, and memory lacks them.
+// Storing them each time would fetch the line from memory first.
+class alignas(kLineBytes) OpenLine {
+ public:
+  // Takes the line that `end` lies in over from memory, unless it is here already.
+  void resume(const uint8_t* end) noexcept {
+    if (!held_) std::memcpy(bytes_, line_of(end), filled(end));
+    held_ = true;
+  }
+  // Stores what memory lacks of a buffer's first `size` bytes.
+  void settle(uint8_t* buffer, size_t size) noexcept {
+    if (held_) std::memcpy(line_of(buffer + size), bytes_, filled(buffer + size));
+    held_ = false;
+  }
+  // Memory has it all: the buffer ends in a line that was stored.
+  void forget() noexcept { held_ = false; }
+
+  void read(uint8_t* line) const noexcept { std::memcpy(line, bytes_, sizeof bytes_); }
+  void write(const uint8_t* line) noexcept { std::memcpy(bytes_, line, sizeof bytes_); }
+
+  static size_t filled(const uint8_t* end) noexcept { return reinterpret_cast<uintptr_t>(end) % kLineBytes; }
+  static uint8_t* line_of(uint8_t* end) noexcept { return end - filled(end); }
+  static const uint8_t* line_of(const uint8_t* end) noexcept { return end - filled(end); }
+
+ private:
+  uint8_t bytes_[kLineBytes - 1];
+  bool held_ = false;
+};
+static_assert(sizeof(OpenLine) == kLineBytes);
+
+// Appends bytes to a buffer through a small stage, whole lines of it past the cache. The caller keeps the cursor into
+// the stage, so that it stays in a register: write up to kRoom bytes at it, move it on, and flush().
 class StreamWriter {
  public:
-  static constexpr size_t kSlack = 64;
+  static constexpr size_t kRoom = 8192;
 
-  // Nothing else may write to the lines of what is written meanwhile.
-  explicit StreamWriter(uint8_t* to) noexcept
-      : line_(to - reinterpret_cast<uintptr_t>(to) % kLineBytes), foreign_(reinterpret_cast<uintptr_t>(to) % kLineBytes) {}
+  StreamWriter(uint8_t* end, OpenLine& open) noexcept : to_(OpenLine::line_of(end)), cursor_(stage_ + OpenLine::filled(end)), open_(open) {
+    open.resume(end);
+    open.read(stage_);
+  }
 
-  uint8_t* begin() noexcept { return stage_ + foreign_; }
-  [[nodiscard]] const uint8_t* limit() const noexcept { return stage_ + kStageBytes; }
+  uint8_t* cursor() noexcept { return cursor_; }
 
   // Stores the whole lines before the cursor; gives the cursor from which to go on.
   uint8_t* flush(const uint8_t* cursor) noexcept {
-    uint8_t* from = stage_;
-    if (foreign_ != 0 && cursor >= stage_ + kLineBytes) {
-      std::memcpy(line_ + foreign_, stage_ + foreign_, kLineBytes - foreign_);
-      foreign_ = 0;
-      from += kLineBytes;
-      line_ += kLineBytes;
-    }
-    for (; from + kLineBytes <= cursor; from += kLineBytes, line_ += kLineBytes) stream_line(line_, from);
-    std::memcpy(stage_, from, kLineBytes);
+    const uint8_t* from = stage_;
+    for (; from + kLineBytes <= cursor; from += kLineBytes, to_ += kLineBytes) stream_line(to_, from);
+    if (from != stage_) std::memcpy(stage_, from, kLineBytes);
     return stage_ + (cursor - from);
   }
 
-  // Appends any number of bytes.
+  // Appends any number of bytes to a stage that was just flushed.
   uint8_t* put(uint8_t* cursor, const uint8_t* from, uint64_t bytes) noexcept {
     while (bytes > 0) {
-      const uint64_t step = std::min<uint64_t>(bytes, static_cast<uint64_t>(limit() - cursor));
+      const uint64_t step = std::min<uint64_t>(bytes, kRoom);
       std::memcpy(cursor, from, step);
-      cursor += step;
+      cursor = flush(cursor + step);
       from += step;
       bytes -= step;
-      if (cursor >= limit()) cursor = flush(cursor);
     }
     return cursor;
   }
 
-  // Stores what is left. Nothing may be written after it.
+  // Keeps what is left for the next writer. Nothing may be written after it.
   void finish(const uint8_t* cursor) noexcept {
-    cursor = flush(cursor);
-    std::memcpy(line_ + foreign_, stage_ + foreign_, static_cast<size_t>(cursor - stage_) - foreign_);
+    flush(cursor);
+    open_.write(stage_);
   }
 
  private:
-  static constexpr size_t kStageBytes = 2048;
-  uint8_t* line_;               // where stage_[0] goes
-  size_t foreign_;              // bytes at the start of that line that are not ours
-  alignas(kLineBytes) uint8_t stage_[kStageBytes + 2 * kSlack];
+  uint8_t* to_;                 // where stage_[0] goes
+  uint8_t* cursor_;
+  OpenLine& open_;
+  alignas(kLineBytes) uint8_t stage_[kLineBytes + kRoom + kLineBytes];
 };
 
 }  // namespace sabot

@@ -49,3 +49,4 @@ SELECT region, product, count(*), avg(score) FILTER (WHERE score < 1e9) FROM sal
 SELECT region, count(*) FROM sales GROUP BY GROUPING SETS ((region), (region), ());
 SELECT region, median(amount) FROM sales GROUP BY ROLLUP (region) HAVING grouping(region) = 0 OR count(*) > 5;
 SELECT k, sum(v) FROM nothing GROUP BY ROLLUP (k);
+SELECT region, list(DISTINCT product ORDER BY product), string_agg(DISTINCT product, '|' ORDER BY product DESC) FROM sales GROUP BY region;

@@ -1,0 +1,65 @@
+// Brings memory that is needed soon into the cache, a little at a time, while something else is stored.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "sabot/arrow_abi.hpp"
+#include "sabot/schema.hpp"
+#include "sabot/streaming.hpp"
+
+namespace sabot {
+
+// Partitions take rows of a column one here, one there, which no CPU foresees. So the column is asked for beforehand, as
+// many lines with each row stored of the column before it as make the two come out even: reads and writes then share the
+// memory's time, which one after the other they would not.
+class Readahead {
+ public:
+  // Forgets what was planned.
+  void clear() noexcept { at_ = end_ = nullptr, span_ = planned_ = 0, lines_ = lines_per_row_ = due_ = 0; }
+  // Plans rows [first, first + rows) of a column: its own buffers only, if it is of fixed width or of strings.
+  void plan(const Field& field, const ArrowArray& array, int64_t first, int64_t rows) noexcept;
+  // Spreads what is planned over the storing of `rows` rows.
+  void spread(uint64_t rows) noexcept {
+    lines_per_row_ = rows == 0 ? 0 : (lines_ << kFractionBits) / rows + 1;
+    next_span();
+  }
+
+  // To be called as rows are stored.
+  void advance(uint64_t rows) noexcept {
+    due_ += rows * lines_per_row_;
+    for (; due_ >= kLine && at_ != end_; due_ -= kLine) {
+      __builtin_prefetch(at_);
+      at_ += kLineBytes;
+      if (at_ == end_) next_span();
+    }
+  }
+
+ private:
+  static constexpr unsigned kFractionBits = 16;
+  static constexpr uint64_t kLine = uint64_t{1} << kFractionBits;
+  struct Span {
+    const uint8_t* begin;
+    const uint8_t* end;
+  };
+
+  void next_span() noexcept {
+    if (span_ == planned_) return;
+    at_ = spans_[span_].begin;
+    end_ = spans_[span_++].end;
+  }
+  void add(const void* buffer, uint64_t begin, uint64_t end) noexcept;
+
+  const uint8_t* at_ = nullptr;   // of the span under way
+  const uint8_t* end_ = nullptr;
+  std::array<Span, 12> spans_;
+  size_t span_ = 0;               // the next one
+  size_t planned_ = 0;
+  uint64_t lines_ = 0;
+  uint64_t lines_per_row_ = 0;
+  uint64_t due_ = 0;
+};
+
+}  // namespace sabot

@@ -1,0 +1,70 @@
+#include "kernels.hpp"
+
+#include "sabot/bits.hpp"
+#include "sabot/row_hash.hpp"
+
+namespace sabot {
+namespace {
+
+// Independent cursors per partition, so that neighbouring rows of one partition do not wait for each other.
+constexpr size_t kLanes = 4;
+
+void hash_words(const uint64_t* values, size_t count, uint64_t* hashes) noexcept {
+  for (size_t j = 0; j < count; ++j) hashes[j] = mix(values[j]);
+}
+
+void partition_ids(const uint64_t* hashes, size_t count, uint32_t partitions, uint16_t* ids) noexcept {
+  for (size_t j = 0; j < count; ++j) ids[j] = partition_of(hashes[j], partitions);
+}
+
+// A stable counting sort. Lane l walks the l-th quarter of the rows.
+void permute(const uint16_t* ids, size_t count, uint32_t partitions, uint16_t* permutation, uint32_t* starts,
+             std::vector<uint32_t>& scratch) {
+  scratch.assign(partitions * kLanes, 0);
+  const size_t quarter = count / kLanes;
+  uint32_t* cursors = scratch.data();
+  for (size_t j = 0; j < quarter; ++j) {
+    for (size_t lane = 0; lane < kLanes; ++lane) ++cursors[ids[lane * quarter + j] * kLanes + lane];
+  }
+  for (size_t j = quarter * kLanes; j < count; ++j) ++cursors[ids[j] * kLanes + kLanes - 1];
+  uint32_t at = 0;
+  for (size_t p = 0; p < partitions; ++p) {
+    starts[p] = at;
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      const uint32_t rows = cursors[p * kLanes + lane];
+      cursors[p * kLanes + lane] = at;
+      at += rows;
+    }
+  }
+  starts[partitions] = at;
+  for (size_t j = 0; j < quarter; ++j) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      const size_t row = lane * quarter + j;
+      permutation[cursors[ids[row] * kLanes + lane]++] = static_cast<uint16_t>(row);
+    }
+  }
+  for (size_t j = quarter * kLanes; j < count; ++j) permutation[cursors[ids[j] * kLanes + kLanes - 1]++] = static_cast<uint16_t>(j);
+}
+
+uint64_t gather_bits(const uint8_t* bits, uint64_t first, const uint16_t* rows, unsigned count) noexcept {
+  uint64_t word = 0;
+  for (unsigned b = 0; b < count; ++b) word |= uint64_t{get_bit(bits, static_cast<int64_t>(first + rows[b]))} << b;
+  return word;
+}
+
+}  // namespace
+
+const Kernels kPortableKernels{"portable", hash_words, partition_ids, permute, gather_bits};
+
+const Kernels& kernels() noexcept {
+  static const Kernels& best = avx512_kernels() != nullptr ? *avx512_kernels() : kPortableKernels;
+  return best;
+}
+
+std::vector<const Kernels*> available_kernels() {
+  std::vector<const Kernels*> all{&kPortableKernels};
+  if (avx512_kernels() != nullptr) all.push_back(avx512_kernels());
+  return all;
+}
+
+}  // namespace sabot
