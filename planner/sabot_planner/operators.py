@@ -103,6 +103,7 @@ class StreamOperatorNode:
     ``sql`` reads each incoming edge under the relation name ``ShuffleEdge.input_name`` and each scan under
     ``ScanInput.name``. It never starts with a WITH clause of its own unless it was written by hand.
     ``start_after`` names operators whose measurements may still change this one; it is not started before them.
+    ``first_rows``: of the rows of all tasks, read in task order, no more than so many are needed.
     """
 
     operator_id: str
@@ -114,6 +115,7 @@ class StreamOperatorNode:
     stateful: bool = False
     placement: Placement = Placement.ANY
     start_after: tuple[str, ...] = ()
+    first_rows: int | None = None
     label: str = ""
 
     def __post_init__(self) -> None:
