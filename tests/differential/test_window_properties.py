@@ -34,7 +34,7 @@ COLUMNS = {
     "b": "BOOLEAN",
 }
 RANKS = ["rank", "dense_rank", "percent_rank", "cume_dist"]
-KINDS = ["rank", "position", "lag", "ends", "rows", "groups", "range", "range of days", "whole"]
+KINDS = ["rank", "position", "lag", "ends", "rows", "groups", "range", "range of days", "fill", "whole"]
 _DAY = dt.date(2024, 1, 31)
 
 values = st.tuples(
@@ -141,6 +141,8 @@ def windows(draw: st.DrawFn) -> str:
             distances = st.tuples(amounts, st.sampled_from(["DAY", "DAY", "MONTH"]))
             bounds = draw(measured_bounds(distances.map(lambda d: f"INTERVAL {d[0]} {d[1]}")))
             return f"{aggregate} OVER (ORDER BY {draw(orders('t'))} RANGE {bounds})"
+        case "fill":
+            return f"fill({draw(st.sampled_from(['k', 'm', 't']))}) OVER (ORDER BY {draw(orders('id'))})"
         case _:
             return f"{aggregate} OVER ()"
 
