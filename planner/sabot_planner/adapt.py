@@ -21,6 +21,7 @@ from sabot_planner.column_types import ColumnTypes
 from sabot_planner.display import size
 from sabot_planner.distribute_join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
 from sabot_planner.errors import PlannerError
+from sabot_planner.hot_groups import grouped_twice
 from sabot_planner.identity import Identities, partial_name
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.join_filters import awaited_filter, smaller_side, with_filter
@@ -106,6 +107,10 @@ class AdaptivePlan:
                 changed = self._replaced(root, join, filtered) if filtered is not None else None
                 if changed is not None and _holds(changed):
                     return changed
+            twice = grouped_twice(top, self.how, facts)
+            changed = self._replaced(root, *twice) if twice is not None else None
+            if changed is not None and _holds(changed):
+                return changed
         return None
 
     def _witness(self, side: Exchange) -> Exchange:

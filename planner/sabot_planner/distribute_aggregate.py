@@ -15,11 +15,13 @@ from sabot_planner.aggregates import (
 )
 from sabot_planner.column_types import STATE, width_bytes
 from sabot_planner.dialect import call, function_call
-from sabot_planner.logical import Aggregate, Computed, Node, Project, order_is_unions
-from sabot_planner.partitioning import Clustered, Partitioning, renamed, satisfies
+from sabot_planner.errors import Undistributable
+from sabot_planner.logical import Aggregate, Computed, Join, Node, Project, order_is_unions
+from sabot_planner.partitioning import Clustered, Hashed, Partitioning, renamed, satisfies
 from sabot_planner.physical import Exchange, Numbered
 from sabot_planner.placed import Placed
 from sabot_planner.scalars import column, key_name
+from sabot_planner.stages import own_nodes
 
 if TYPE_CHECKING:
     from sabot_planner.distribute import Distributor
@@ -42,7 +44,8 @@ def place_aggregate(walk: Distributor, node: Aggregate, parallel: bool) -> Place
     in_every_set = _keys_in_every_set(node)
     if satisfies(child.partitioning, Clustered(tuple(key_names[i] for i in in_every_set))):
         part = _through_groups(child.partitioning, node)
-        return replace(child, node=replace(node, input=child.node), partitioning=part)
+        placed = replace(node, input=child.node, otherwise=_if_skewed(walk, node, child))
+        return replace(child, node=placed, partitioning=part)
     keys = [k.expression for k in node.keys]
     hashable = walk.hashable(keys, node.input)
     phases = _phases(walk, node) if hashable and not _duplicate_sets(node) else None
@@ -144,6 +147,22 @@ def _unreduced(walk: Distributor, node: Aggregate, phases: list[TwoPhase]) -> st
     if walk.bytes(node.input) > _MOST_WIDENED * found.rows * width_bytes(widths, node.columns):
         return None
     return f"about {found.rows:,.0f} partial groups of {rows:,} rows by {found.by}: the rows move as they are"
+
+
+def _if_skewed(walk: Distributor, node: Aggregate, child: Placed) -> Node | None:
+    """The two phases of an aggregate that reuses the hash of a join, in case that the join is skewed."""
+    joins = any(isinstance(n, Join) for n in own_nodes(child.node))
+    if not isinstance(child.partitioning, Hashed) or not joins or not walk.context.settings.adaptive:
+        return None
+    if node.grouping_sets is not None or any(map(depends_on_order, node.aggregates)):
+        return None
+    if not walk.hashable([k.expression for k in node.keys], node.input):
+        return None
+    phases = _phases(walk, node)
+    try:
+        return _in_two_phases(walk, node, child, phases).node if phases is not None else None
+    except Undistributable:
+        return None  # in place its columns need not travel
 
 
 def _in_two_phases(walk: Distributor, node: Aggregate, child: Placed, phases: list[TwoPhase]) -> Placed:
