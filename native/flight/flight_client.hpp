@@ -20,7 +20,7 @@ struct FlightClientConfig {
   std::string tls_certificate;        // PEM; empty: the client shows none
   std::string tls_key;
   uint32_t connections = 1;
-  uint32_t credit_bytes = 4 << 20;    // what a server may send of a stream beyond what its reader took
+  uint32_t credit_bytes = 4 << 20;    // of a stream that nobody has taken yet; gRPC may double it
 };
 
 // Reads share the connections: a call is a stream within one. Thread-safe.

@@ -14,6 +14,8 @@ class Server:
         tls_certificate: bytes,
         tls_key: bytes,
         tls_client_root: bytes,
+        compression: str,
+        wire_bytes_per_second: int,
     ) -> Self: ...
     @property
     def port(self) -> int: ...
@@ -46,6 +48,9 @@ class RemoteStream:
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """An ArrowArrayStream capsule; raises the server's error, DeadlineExceeded, Cancelled, or SegmentLost."""
     def cancel(self) -> None:
-        """End this read, from any thread: its consumers get Cancelled."""
+        """End this read, from any thread: its consumers get Cancelled.
+
+        Only a call that still waits for the server's first word goes on, to its deadline.
+        """
     def raise_error(self) -> None:
         """Raise the error that ended a stream, if one did: consumers report it as an error of their own."""

@@ -55,7 +55,7 @@ class _Class:
 
 
 @dataclass(slots=True)
-class _Columns:
+class ScanColumns:
     """Where plan columns come from: ``scan_of`` for columns of scans, ``renamed`` for those that only pass them on."""
 
     scan_of: dict[str, Scan] = field(default_factory=dict)
@@ -77,7 +77,7 @@ def choose_splits(
     """
     if width < 2:
         return {}
-    columns = _columns(root)
+    columns = scan_columns(root)
     chosen: dict[str, tuple[str, RangeSplit]] = {}
     classes = [c for c in _classes(root, columns) if c.joins or c.groups]
     ranked = []
@@ -104,8 +104,9 @@ def choose_splits(
     return chosen
 
 
-def _columns(root: Node) -> _Columns:
-    found = _Columns()
+def scan_columns(root: Node) -> ScanColumns:
+    """Which columns of a plan are columns of its scans, under whatever name."""
+    found = ScanColumns()
     for node in walk(root):
         match node:
             case Scan():
@@ -127,7 +128,7 @@ def _columns(root: Node) -> _Columns:
     return found
 
 
-def _classes(root: Node, columns: _Columns) -> Sequence[_Class]:
+def _classes(root: Node, columns: ScanColumns) -> Sequence[_Class]:
     of: dict[str, _Class] = {}
 
     def class_of(name: str) -> _Class:
@@ -177,7 +178,7 @@ class Span:
     rows: int
 
 
-def _spans(name: str, columns: _Columns, context: PlanContext, types: ColumnTypes) -> tuple[Span, ...] | None:
+def _spans(name: str, columns: ScanColumns, context: PlanContext, types: ColumnTypes) -> tuple[Span, ...] | None:
     """The zones of a scan column where its table is clustered by it."""
     scan = columns.scan_of[name]
     if types.of(scan)[name] not in _CUTTABLE:
@@ -185,12 +186,13 @@ def _spans(name: str, columns: _Columns, context: PlanContext, types: ColumnType
     zones = context.zones(scan.source.source_id, scan.source.columns[scan.names.index(name)].name)
     if zones is None or len(zones) < 2:
         return None
-    spans = tuple(Span(_number(z.low), _number(z.high), z.rows) for z in zones)
+    spans = tuple(Span(number_of(z.low), number_of(z.high), z.rows) for z in zones)
     # Neighbours may share a value: all its rows still fall on one side of any bound.
     return spans if all(a.high <= b.low for a, b in pairwise(spans)) else None
 
 
-def _number(value: int | date) -> int:
+def number_of(value: int | date) -> int:
+    """A value on the number line; dates are counted in days, timestamps in microseconds."""
     if isinstance(value, datetime):
         return (value - datetime(1970, 1, 1)) // timedelta(microseconds=1)
     return (value - date(1970, 1, 1)).days if isinstance(value, date) else value

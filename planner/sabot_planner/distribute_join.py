@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from sabot_planner.display import size
+from sabot_planner.distribute_asof import asof_by_ranges
 from sabot_planner.logical import Join, JoinKind, Node
 from sabot_planner.operators import ShuffleEdgeType
 from sabot_planner.partitioning import Arbitrary, Hashed, Partitioning, Ranged, Replicated, Single, merge_equal
@@ -57,6 +58,9 @@ def place_join(walk: Distributor, node: Join, parallel: bool) -> Placed:
     if together is not None:
         joined = replace(left, node=_joined(node, left.node, right.node), partitioning=together)
         return replace(joined, partitioning=_after(node, together, keys))
+    by_ranges = asof_by_ranges(walk, node, left, right) if parallel and not keys else None
+    if by_ranges is not None:
+        return walk.place(by_ranges, parallel)
     plan = _cheapest(walk, node, left, right, keys)
     return plan if plan is not None else _in_one_task(walk, node, left, right, f"a {node.kind} join without equal keys")
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sabot_planner.dialect import function_call
-from sabot_planner.logical import SortKey, Window, order_is_unions, replace_inputs
+from sabot_planner.halo_share import halo_share
+from sabot_planner.logical import Node, SortKey, Window, order_is_unions, replace_inputs
 from sabot_planner.partitioning import Clustered, Single, satisfies
 from sabot_planner.placed import Placed
 from sabot_planner.scalars import key_name
-from sabot_planner.window_draft import WindowDraft
+from sabot_planner.window_draft import ValueReach, WindowDraft
 from sabot_planner.window_items import ItemTypes, add_item
 from sabot_planner.window_ranges import over_ranges
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 PARALLEL_ROWS = 200_000
 """From so many rows on sorting them in parallel is worth the stages that carry totals from range to range."""
+
+_LARGEST_HALOS = 0.5
+"""The halos of all ranges together may have so many times the rows that there are; beyond, one task sorts them all."""
 
 
 def place_window(walk: Distributor, node: Window, parallel: bool) -> Placed:
@@ -29,7 +33,7 @@ def place_window(walk: Distributor, node: Window, parallel: bool) -> Placed:
         if not satisfies(child.partitioning, Clustered(tuple(key_name(k) for k in keys))):
             child = walk.hash(child, keys, "window partitions must be whole")
         return replace(child, node=replace_inputs(node, (child.node,)))
-    draft = _draft(walk, node) if not keys and parallel and _is_large(walk, node) else None
+    draft = _draft(walk, node) if not keys and parallel and worth_ranges(walk, node.input) else None
     if draft is not None:
         child = walk.place(node.input, parallel)
         if draft.order:
@@ -41,9 +45,10 @@ def place_window(walk: Distributor, node: Window, parallel: bool) -> Placed:
     return replace(child, node=replace_inputs(node, (child.node,)))
 
 
-def _is_large(walk: Distributor, node: Window) -> bool:
+def worth_ranges(walk: Distributor, *inputs: Node) -> bool:
+    """Whether there are so many rows that they are better sorted by several tasks."""
     forced = walk.context.settings.partitions is not None
-    return forced or walk.estimator.rows(node.input) >= PARALLEL_ROWS
+    return forced or sum(map(walk.estimator.rows, inputs)) >= PARALLEL_ROWS
 
 
 def _draft(walk: Distributor, node: Window) -> WindowDraft | None:
@@ -58,7 +63,8 @@ def _draft(walk: Distributor, node: Window) -> WindowDraft | None:
         argument_type = walk.types.of_expressions(arguments, node.input)[0] if arguments else ""
         if not add_item(draft, item, ItemTypes(argument_type, key_type)):
             return None
-    return draft
+    halos = [halo_share(walk, node.input, r) for r in draft.reaches if isinstance(r, ValueReach)]
+    return draft if max(halos, default=0.0) * walk.width <= _LARGEST_HALOS else None
 
 
 def _order(node: Window) -> tuple[SortKey, ...]:

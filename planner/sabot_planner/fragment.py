@@ -36,7 +36,8 @@ from sabot_planner.logical import (
     Values,
     Window,
 )
-from sabot_planner.physical import HaloWindow, Nothing, Numbered, Repeated, TaskOrdinal
+from sabot_planner.operators import ShuffleEdgeType
+from sabot_planner.physical import Exchange, HaloWindow, Nothing, Numbered, Repeated, TaskOrdinal
 from sabot_planner.scalars import column_name, nodes
 
 _JOIN_SQL = {
@@ -53,6 +54,16 @@ _JOIN_SQL = {
     JoinKind.ASOF_RIGHT: "ASOF RIGHT JOIN",
     JoinKind.ASOF_FULL: "ASOF FULL JOIN",
 }
+
+
+_MIRRORED = {
+    JoinKind.INNER: JoinKind.INNER,
+    JoinKind.CROSS: JoinKind.CROSS,
+    JoinKind.RIGHT: JoinKind.LEFT,
+    JoinKind.RIGHT_SEMI: JoinKind.SEMI,
+    JoinKind.RIGHT_ANTI: JoinKind.ANTI,
+}
+"""The same join with its sides exchanged, of those whose left side may be copied."""
 
 
 @dataclass(slots=True)
@@ -243,8 +254,12 @@ class FragmentWriter:
         return replace(block, columns=node.columns, select=[_item(i) for i in node.items])
 
     def _join(self, node: Join) -> Block:
-        left, right = self.block(node.left).relation(), self.block(node.right).relation()
-        join = _JOIN_SQL.get(node.kind) or f"JOIN BY (TYPE {node.kind})"
+        kind, one, two = node.kind, node.left, node.right
+        if kind in _MIRRORED and _is_copied(one) and not _is_copied(two):
+            # The right side is the one that is kept in memory: that had better be the small one.
+            kind, one, two = _MIRRORED[kind], two, one
+        left, right = self.block(one).relation(), self.block(two).relation()
+        join = _JOIN_SQL.get(kind) or f"JOIN BY (TYPE {kind})"
         on = f" ON ({to_sql(node.condition)})" if node.condition is not None else ""
         from_ = f"({left} {join} {right}{on})"
         if node.marker is None:
@@ -293,6 +308,12 @@ class FragmentWriter:
         return Block(
             f"(WITH RECURSIVE {head} AS ({body}) SELECT {', '.join(node.names)} FROM {node.cte_id})", node.names
         )
+
+
+def _is_copied(side: Node) -> bool:
+    while isinstance(side, Project | Filter):
+        side = side.input
+    return isinstance(side, Repeated) or (isinstance(side, Exchange) and side.edge_type is ShuffleEdgeType.BROADCAST)
 
 
 def is_narrowing(node: Project) -> bool:

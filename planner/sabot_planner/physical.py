@@ -166,18 +166,19 @@ class TaskScan(Node):
 
 @dataclass(frozen=True, eq=False)
 class CutRef(Node):
-    """A reading of a shared expression that another stage computes."""
+    """A reading of a shared expression that another stage computes; only ``columns_read`` of it travel."""
 
     reference: CteRef
+    columns_read: tuple[str, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns under this reading's names."""
-        return self.reference.names
+        """The columns that are read, under this reading's names."""
+        return self.columns_read
 
     def with_shared(self, shared: Node) -> CutRef:
         """The same reading of a changed expression."""
         if shared is self.reference.shared:
             return self
         assert isinstance(shared, Shared)
-        return CutRef(CteRef(shared, self.reference.names))
+        return CutRef(CteRef(shared, self.reference.names), self.columns_read)

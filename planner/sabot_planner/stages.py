@@ -99,7 +99,15 @@ def mark_shared(root: Node) -> Node:
     cut_ids = {cte_id for cte_id, tops in homes.items() if len(tops) > 1}
     if not cut_ids:
         return root
-    return rewrite(root, lambda n: CutRef(n) if isinstance(n, CteRef) and n.shared.cte_id in cut_ids else n)
+
+    def mark(node: Node) -> Node:
+        if isinstance(node, CteRef) and node.shared.cte_id in cut_ids:
+            return CutRef(node, node.names)
+        if isinstance(node, Project) and isinstance(node.input, CutRef) and is_narrowing(node):
+            return replace(node.input, columns_read=node.columns)
+        return node
+
+    return rewrite(root, mark)
 
 
 def own_nodes(top: Node) -> list[Node]:
@@ -277,9 +285,12 @@ class _Cutter:
         draft.source.extra.append(Computed(draft.partition_by, value))
 
     def _read_shared(self, node: CutRef, stage: _Stage) -> None:
-        source = self._shared_stage(node.reference.shared)
+        reference = node.reference
+        source = self._shared_stage(reference.shared)
         edge_id = self._names.of("e", node)
-        draft = _Draft(edge_id, source, stage, ShuffleEdgeType.FORWARD, node.reference.shared.columns)
+        own = dict(zip(reference.names, reference.shared.columns, strict=True))
+        columns = tuple(own[name] for name in node.columns)
+        draft = _Draft(edge_id, source, stage, ShuffleEdgeType.FORWARD, columns)
         self.edges.append(draft)
         stage.parallel |= source.parallel
         stage.leaves[id(node)] = self._edge_relation(draft.edge_id, node, renamed=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from sabot_planner.dialect import call, to_sql
+from sabot_planner.dialect import call, data_type, to_sql
 from sabot_planner.logical import Computed, SortKey
 from sabot_planner.scalars import column
 
@@ -67,7 +67,8 @@ class WindowDraft:
     """Columns by stage: ``local`` and ``whole`` of a range alone, ``totals`` one row per range, ``offsets`` over those.
 
     ``halo`` are windows over a range and the rows that ``reaches`` bring from others. ``results`` are the items.
-    ``positioned`` are, where a halo is ordered by position, a row's number in its range and the rows of earlier ranges.
+    ``carried`` are what windows with a halo read of a row beyond what its range computed alone: over local columns and
+    those of the row's own range.
     """
 
     prefix: str
@@ -79,7 +80,7 @@ class WindowDraft:
     halo: dict[str, Computed] = field(default_factory=dict)
     reaches: list[Reach] = field(default_factory=list)
     results: list[Computed] = field(default_factory=list)
-    positioned: tuple[str, str] | None = None
+    carried: dict[str, Computed] = field(default_factory=dict)
     _given: int = 0
 
     # --- names
@@ -93,11 +94,6 @@ class WindowDraft:
     def number(self) -> str:
         """The number of a range."""
         return f"{self.prefix}h"
-
-    @property
-    def position(self) -> str:
-        """The position of a row among all rows, from 1."""
-        return f"{self.prefix}n"
 
     def fresh(self) -> str:
         """A new column's name."""
@@ -167,14 +163,22 @@ class WindowDraft:
 
     # --- with the rows of other ranges
 
+    def carry(self, value: exp.Expression) -> str:
+        """A value of each row, over its local columns and those of its range, for windows with a halo to read."""
+        return self._column(self.carried, value)
+
+    def position(self) -> str:
+        """The position of a row among all rows, from 1."""
+        before = exp.Coalesce(this=column(self.earlier("sum", self.rows())), expressions=[_zero()])
+        return self.carry(exp.Cast(this=call("+", before, column(self.ordinal())), to=data_type("BIGINT")))
+
     def with_halo(self, window: exp.Expression, reach: Reach, *, by_position: bool) -> str:
         """A window over the range and what is within ``reach`` of it, ordered by position or as it stands."""
         if reach not in self.reaches:
             self.reaches.append(reach)
         order = window.args.get("order")
         if by_position:
-            self.positioned = (self.ordinal(), self.earlier("sum", self.rows()))
-            order = exp.Order(expressions=[exp.Ordered(this=column(self.position), desc=False, nulls_first=False)])
+            order = exp.Order(expressions=[exp.Ordered(this=column(self.position()), desc=False, nulls_first=False)])
         partition_by = [column(self.number)]
         return self._column(self.halo, exp.Window(**{**window.args, "order": order, "partition_by": partition_by}))
 
@@ -194,7 +198,13 @@ def rows_between(
 
 
 WHOLE_RANGE = rows_between(("UNBOUNDED", "PRECEDING"), ("UNBOUNDED", "FOLLOWING"))
+TO_THE_END = rows_between(("CURRENT ROW", None), ("UNBOUNDED", "FOLLOWING"))
 RUNNING = rows_between(("UNBOUNDED", "PRECEDING"), ("CURRENT ROW", None))
+
+
+def _zero() -> exp.Expression:
+    zero: exp.Expression = exp.Cast(this=exp.Literal(this="0", is_string=False), to=data_type("BIGINT"))
+    return zero
 
 
 def _one() -> exp.Expression:

@@ -62,6 +62,15 @@ class Frame:
         ends = (self.start, self.end)
         return not self.bounded and all(b.unbounded or _is_current(b) for b in ends)
 
+    @property
+    def shifted(self) -> int | None:
+        """How many rows from the current one (negative: before it) a frame in rows ends that begins with all rows.
+
+        Or begins, where it ends with all rows. None of any other frame.
+        """
+        ends = [b for b in (self.start, self.end) if not b.unbounded]
+        return ends[0].rows if self.kind == "ROWS" and len(ends) == 1 and ends[0].rows else None
+
 
 def frame_of(window: exp.Expression) -> Frame | None:
     """The frame of a window; None where a bound is not constant or stands where it cannot."""

@@ -11,7 +11,7 @@ order, and rows beyond them are beyond its frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from sqlglot import exp
@@ -19,7 +19,7 @@ from sqlglot import exp
 from sabot_planner.dialect import call, data_type, function_call
 from sabot_planner.logical import Computed
 from sabot_planner.scalars import column
-from sabot_planner.window_draft import RUNNING, WHOLE_RANGE, CountReach, ValueReach, WindowDraft
+from sabot_planner.window_draft import RUNNING, TO_THE_END, WHOLE_RANGE, CountReach, ValueReach, WindowDraft
 from sabot_planner.window_frames import WINDOW_ONLY, Bound, Frame, constant_integer, frame_of
 
 HALO_ROWS = 100_000
@@ -51,6 +51,9 @@ _COMBINED: dict[str, tuple[str, _Join]] = {
     "bit_xor": ("bit_xor", _by_call("xor")),
 }
 """Aggregates of which two values make the value over both: how over many, and of two."""
+
+_COUNTS = frozenset({"count", "count_star"})
+"""0 over no row."""
 
 _AVERAGED = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "FLOAT", "DOUBLE"}
@@ -98,6 +101,8 @@ def _result(draft: WindowDraft, window: exp.Expression, types: ItemTypes) -> exp
         return column(draft.in_range_as(window))
     if frame.bounded:
         return _moving(draft, window, frame, types)
+    if frame.shifted is not None:
+        return _shifted(draft, window, frame)
     if not frame.running:
         return None
     if name in ("first_value", "last_value"):
@@ -264,6 +269,35 @@ def _running(draft: WindowDraft, window: exp.Expression, frame: Frame, types: It
     if name not in _COMBINED or len(arguments) > 1:
         return None
     return _combined(draft, window, frame)
+
+
+def _shifted(draft: WindowDraft, window: exp.Expression, frame: Frame) -> exp.Expression | None:
+    """From an end of all rows to so many rows from the current one: what the row there has of a frame up to itself.
+
+    sum(x) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING)    is the running sum of two rows before
+    """
+    inner, rows = window.args["this"], frame.shifted
+    found = function_call(window)
+    unusual = frame.exclude or any(inner.args.get(k) for k in ("distinct", "order", "nulls"))
+    if found is None or unusual or found[0] not in _COMBINED or rows is None or abs(rows) > HALO_ROWS:
+        return None
+    name = found[0]
+    spec = RUNNING if frame.start.unbounded else TO_THE_END
+    up_to_row = exp.Window(**{**window.args, "spec": spec})
+    carried = draft.carry(_combined(draft, up_to_row, replace(frame, start=_up_to(frame.start), end=_up_to(frame.end))))
+    # Beyond one end there is nothing, beyond the other everything.
+    outwards = rows < 0 if frame.start.unbounded else rows > 0
+    nothing = _number(0) if name in _COUNTS else exp.Null()
+    beyond = (
+        nothing if outwards else column(draft.all_ranges(_COMBINED[name][0], draft.total(inner, _COMBINED[name][0])))
+    )
+    move = call("lag" if rows < 0 else "lead", column(carried), _number(abs(rows)), beyond)
+    reach = _counted(draft, max(-rows, 0), max(rows, 0), None)
+    return column(draft.with_halo(exp.Window(this=move), reach, by_position=True))
+
+
+def _up_to(bound: Bound) -> Bound:
+    return bound if bound.unbounded else Bound()
 
 
 def _combined(draft: WindowDraft, window: exp.Expression, frame: Frame) -> exp.Expression:

@@ -158,7 +158,8 @@ class _Ranges:
         same_names = CteRef(totals, totals.columns)
         joined = self.with_totals(rows, self.handed_out(same_names))
         items = [Computed(name, column(name)) for name in joined.columns]
-        own = Project(joined, (*items, *self._position(rows, {name: name for name in totals.columns})))
+        carried = (Computed(c.name, substitute(c.expression, renamed)) for c in draft.carried.values())
+        own = Project(joined, (*items, *carried))
         windows = tuple(Computed(w.name, substitute(w.expression, renamed)) for w in draft.halo.values())
         read = columns_of(*(w.expression for w in windows))
         halo = self._halo(totals, rows, own, read)
@@ -166,20 +167,13 @@ class _Ranges:
         copied = self.walk.exchange(Placed(halo, Single()), ShuffleEdgeType.BROADCAST, reason=reason)
         return HaloWindow(own, copied, draft.number, windows)
 
-    def _position(self, rows: _Reading, totals: Mapping[str, str]) -> list[Computed]:
-        """The position of each row among all rows, where a window is ordered by it."""
-        if self.draft.positioned is None:
-            return []
-        ordinal, earlier = self.draft.positioned
-        position = call("+", _or_zero(column(totals[earlier])), rows.of(ordinal))
-        return [Computed(self.draft.position, exp.Cast(this=position, to=data_type("BIGINT")))]
-
     def _halo(self, totals: Shared, rows: _Reading, own: Project, read: frozenset[str]) -> Node:
         """The columns of ``own`` for rows of other ranges, once for each range that reads them, in one task."""
         draft, walk = self.draft, self.walk
         near = self.reading("e")
         wanted = frozenset(old for old, new in rows.names.items() if new in read) | {draft.here}
-        wanted = wanted.union(draft.positioned or (), *map(_read_by, draft.reaches))
+        wanted |= columns_of(*(c.expression for c in draft.carried.values())) & near.names.keys()
+        wanted = wanted.union(*map(_read_by, draft.reaches))
         at_ends = Filter(near.only(wanted), _any(_at_ends(r, near) for r in draft.reaches))
         gathered = walk.gather(Placed(at_ends, Arbitrary()), "the rows at the ends of each range")
         source, target = self._reading(totals, "u"), self._reading(totals, "v")
@@ -188,8 +182,9 @@ class _Ranges:
         within = _any(_within(r, near, source, target, draft.here) for r in draft.reaches)
         pairs = Join(JoinKind.INNER, placed, target.node, within)
         given: dict[str, exp.Expression] = {rows.names[old]: near.of(old) for old in wanted & near.names.keys()}
-        given[draft.number] = target.of(draft.number)
-        given |= {c.name: c.expression for c in self._position(near, source.names)}
+        given |= {name: target.of(name) for name in totals.columns}
+        of_row = {old: column(new) for old, new in (*source.names.items(), *near.names.items())}
+        given |= {c.name: substitute(c.expression, of_row) for c in draft.carried.values()}
         types = walk.types.of(own)
         items = []
         for name in own.columns:

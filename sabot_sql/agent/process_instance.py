@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import sabot_native
 
 
-_DISABLED_OPTIMIZERS = ("join_order", "build_side_probe_side", "partial_aggregate_pushdown")
-"""A fragment comes from a plan in which DuckDB has ordered the joins, knowing all rows. A slice of a table looks like a
-filter to it, which it takes to leave a fifth, and an edge has no statistics at all: it would order them worse."""
+_OPTIMIZERS_OF_JOINS = ("join_order", "build_side_probe_side", "partial_aggregate_pushdown")
+"""Off where DuckDB has ordered the joins of the whole query. In a fragment it would order them worse: a slice of a
+table looks like a filter to it, which it takes to leave a fifth, and of an edge it knows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class ProcessInstance:
         self._paths: frozenset[str] = frozenset()
         self._attachments: frozenset[tuple[str, str]] = frozenset()
         self._sink = ""
+        self._joins_ordered = True
 
     @contextmanager
     def runner(self, context: QueryContext) -> Iterator[Runner]:
@@ -59,7 +60,7 @@ class ProcessInstance:
 
     def warm_up(self) -> None:
         """Open an instance before the first query asks for one."""
-        self._fitting(QueryContext(""))
+        self._fitting(QueryContext("", joins_ordered=True))
 
     def close(self) -> None:
         """Close the instance."""
@@ -74,13 +75,14 @@ class ProcessInstance:
         paths, attachments = frozenset(context.paths), frozenset(context.attachments)
         fits = context.settings == self._settings and paths <= self._paths and attachments <= self._attachments
         # An instance that may write serves the query that declared it and no other.
-        fits &= context.sink == self._sink
+        fits &= context.sink == self._sink and context.joins_ordered == self._joins_ordered
         if self._runner is None or not fits:
             self.close()
             self._settings = context.settings
             self._paths |= paths
             self._attachments |= attachments
             self._sink = context.sink
+            self._joins_ordered = context.joins_ordered
             self._connection = self._open()
             self._runner = Runner(self._config.agent_id, self._connection, self._manager, settings_on_cursor=False)
         return self._runner
@@ -104,10 +106,9 @@ class ProcessInstance:
             connection.execute(f"ATTACH {_literal(path)} AS {quote(name)} (READ_ONLY)")
         for name, value in self._settings:
             connection.execute(f"SET GLOBAL {quote(name)} = {_literal(value)}")
-        disabled = dict.fromkeys(
-            (*dict(config.duckdb).get("disabled_optimizers", "").split(","), *_DISABLED_OPTIMIZERS)
-        )
-        connection.execute(f"SET GLOBAL disabled_optimizers = {_literal(','.join(filter(None, disabled)))}")
+        if self._joins_ordered:
+            disabled = filter(None, (dict(config.duckdb).get("disabled_optimizers"), *_OPTIMIZERS_OF_JOINS))
+            connection.execute(f"SET GLOBAL disabled_optimizers = {_literal(','.join(disabled))}")
         directories = sorted(path for path in self._paths if path.endswith("/"))
         directories += [f"{self._sink}/"] * bool(self._sink)
         files = sorted(path for path in self._paths if not path.endswith("/"))

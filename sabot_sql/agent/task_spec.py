@@ -234,7 +234,7 @@ class QueryContext:
 
     ``settings`` change answers and hold for every fragment. ``paths`` are the files and directories that fragments may
     read; ``attachments`` are (name, database file) pairs to attach read-only. ``sink`` is the one directory that the
-    query may write to, if any.
+    query may write to, if any. ``joins_ordered``: fragments join in the order that DuckDB chose for the whole query.
     """
 
     query_id: str
@@ -243,3 +243,4 @@ class QueryContext:
     paths: tuple[str, ...] = ()
     attachments: tuple[tuple[str, str], ...] = ()
     sink: str = ""
+    joins_ordered: bool = False

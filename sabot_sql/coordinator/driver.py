@@ -111,7 +111,7 @@ def run_query(
         query_id,
         lambda agents: Execution(query_id, plan, agents, SESSION_AGENT, controller, adaptive=config.adaptive),
     )
-    driver = _Driver(execution, pool, sources, sql, cancel, deadline_ms, observer, sink)
+    driver = _Driver(execution, pool, sources, sql, cancel, deadline_ms, observer, sink, joins_ordered=True)
     return driver.run()
 
 
@@ -157,6 +157,8 @@ class _Driver:
         deadline_ms: int | None,
         observer: Observer | None,
         sink: FileSink | None = None,
+        *,
+        joins_ordered: bool = False,
     ) -> None:
         self._sink = sink
         self._execution = execution
@@ -178,6 +180,7 @@ class _Driver:
             paths=tuple(sources.paths()),
             attachments=tuple(sources.attachments()),
             sink=sink.directory if sink else "",
+            joins_ordered=joins_ordered,
         )
 
     def run(self) -> FinishedQuery:

@@ -11,7 +11,7 @@ from sabot_planner.operators import Column, ShuffleEdge, ShuffleEdgeType
 from sabot_sql.agent.task_spec import EdgeInput, EdgeOutput, TaskReport, WriteKind, WriteScheme
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.partitions import balanced_runs, even_runs, range_bounds
-from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
+from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle, ShuffleCoordinator
 from sabot_sql.coordinator.skew import HashShare, split_heavy
 from sabot_sql.coordinator.stages import Stage
 
@@ -137,6 +137,15 @@ def share_inputs(
     }
     split_edges = tuple(dict.fromkeys(share.split for share in shares if share.split is not None))
     return Reads(parallelism, reads, reason, runs, split_edges)
+
+
+def read_whole(stage: Stage, shuffles: ShuffleCoordinator, reason: str) -> Reads:
+    """One task that reads all of every input."""
+    by_edge = {}
+    for edge in stage.inputs:
+        shuffle = shuffles.edge(edge.edge_id)
+        by_edge[edge.edge_id] = (Read(tuple(range(shuffle.producers)), 0, shuffle.partitions),)
+    return Reads(1, by_edge, reason)
 
 
 def _agree(producers: Sequence[Reads]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from sabot_planner.operators import Placement, ShuffleEdge, ShuffleEdgeType
 from sabot_planner.plan import EdgeFacts, QueryPlan
@@ -22,6 +22,7 @@ from sabot_sql.agent.task_spec import (
 from sabot_sql.coordinator import exchange_rules as rules
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.dispatch import choose, demand
+from sabot_sql.coordinator.fusion import fuse_readers
 from sabot_sql.coordinator.hot_keys import key_questions
 from sabot_sql.coordinator.messages import (
     AgentJoined,
@@ -269,17 +270,18 @@ class Execution:
         done = {operator for run in self.runs.values() if run.announced for operator in run.stage.operators}
         started = {operator for run in self.runs.values() for operator in run.stage.operators}
         existing = {node.operator_id for node in self.graph.operators}
-        for stage in stages_of(self.graph, started):
+        waiting = stages_of(self.graph, started)
+        for stage in waiting:
             # A revision may have removed what a stage was to wait for.
             if stage.start_after & existing <= done and self._inputs_committed(stage.inputs):
-                commands += self._open_stage(stage)
+                commands += self._open_stage(stage, waiting, done)
         return commands
 
     def _inputs_committed(self, edges: Iterable[ShuffleEdge]) -> bool:
         shuffles = [self.shuffles.find(edge.edge_id) for edge in edges]
         return all(shuffle is not None and shuffle.complete for shuffle in shuffles)
 
-    def _open_stage(self, stage: Stage) -> list[Command]:
+    def _open_stage(self, stage: Stage, waiting: Sequence[Stage], done: Set[str]) -> list[Command]:
         shuffles = {edge.edge_id: self.shuffles.edge(edge.edge_id) for edge in stage.inputs}
         undecided = [
             edge.edge_id
@@ -296,6 +298,11 @@ class Execution:
         controller = self._controller if self._adaptive else None
         reads = rules.share_inputs(stage, shuffles, controller, self._forward_reads(stage))
         self.decisions.update(dict.fromkeys(reads.split_edges, reads.reason))
+        if reads.parallelism == 1 and self._adaptive:
+            few_bytes = self._controller.coalesce_bytes
+            stage, within = fuse_readers(self.graph, stage, waiting, self.shuffles, done, few_bytes)
+            self.decisions.update({edge.edge_id: "little is read: one task computes both ends" for edge in within})
+            reads = rules.read_whole(stage, self.shuffles, reads.reason) if within else reads
         outputs = [
             EdgeOutput(edge.edge_id, rules.write_scheme(self.graph, edge), edge.columns)
             for edge in stage.outputs

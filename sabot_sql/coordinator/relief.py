@@ -35,7 +35,7 @@ def _split(run: StageRun, record: TaskRecord) -> int:
     """Share the buckets of a task out among new tasks, all but the first; gives how many tasks that are."""
     stage = run.stage
     kinds = {edge.edge_id: edge.edge_type for edge in stage.inputs}
-    if stage.slices or not set(kinds.values()) <= {ShuffleEdgeType.HASH, ShuffleEdgeType.BROADCAST}:
+    if stage.slices or stage.whole or not set(kinds.values()) <= {ShuffleEdgeType.HASH, ShuffleEdgeType.BROADCAST}:
         return 0
     if any(edge.edge_type is ShuffleEdgeType.FORWARD for edge in stage.outputs):
         return 0  # its consumer joins it task by task with another stage

@@ -25,6 +25,8 @@ class Stage:
     """Its tasks also read slices of a source, which are worth all the planned tasks."""
     keyed: bool = False
     """An operator of it keeps state by key: its inputs must be partitioned alike."""
+    whole: bool = False
+    """Its one task must read all rows: an operator of it would be apart from others, had it more tasks."""
 
     @property
     def stage_id(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -28,11 +29,13 @@ def messages_of(port: int, ticket: bytes) -> list[bytes]:
 
 
 class LyingServer(grpc.GenericRpcHandler):
-    """Sends ``messages`` to every reader; then ends well, or as if it had died."""
+    """Sends ``messages`` to every reader; then ends well, or as if it had died, or stalls until the reader gives up."""
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
         self.dies = False
+        self.stalls = False
+        self.call_ended = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(2))
         self._server.add_generic_rpc_handlers((self,))
         self.port = self._server.add_insecure_port("127.0.0.1:0")
@@ -42,7 +45,10 @@ class LyingServer(grpc.GenericRpcHandler):
         return grpc.unary_stream_rpc_method_handler(self._answer)
 
     def _answer(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        context.add_callback(self.call_ended.set)
         yield from self.messages
+        if self.stalls:
+            self.call_ended.wait(60)
         if self.dies:
             context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 

@@ -38,6 +38,7 @@ QUERIES = {
     "NOT IN": "SELECT t.v FROM t WHERE t.n NOT IN (SELECT n FROM u WHERE n > 2)",
     "cross join": "SELECT t.v, small.name FROM t, small WHERE t.v > small.k * 40",
     "asof join": "SELECT e.v, l.v FROM early AS e ASOF JOIN late AS l ON e.k = l.k AND e.at >= l.at",
+    "asof join over ranges": "SELECT e.v, l.v FROM early AS e ASOF LEFT JOIN late AS l ON e.at < l.at",
     "group by": "SELECT k, sum(v), avg(f) FROM t GROUP BY k",
     "group by rows": "SELECT k, median(f) FROM t GROUP BY k",
     "no keys": "SELECT sum(v), avg(f) FROM t",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from sabot_planner import Mode
+from sabot_planner.plan import Zone
 from tests.planner.context import FakeContext, describe, forced
 from tests.planner.simulate import Simulation
 from tests.support.compare import difference
@@ -57,6 +60,12 @@ GLOBAL_WINDOWS = {
     "to the end": "SELECT v, sum(v) OVER (ORDER BY v ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING),"
     " min(n) OVER (ORDER BY v DESC RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING),"
     " last_value(n) OVER (ORDER BY v ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) FROM t",
+    "up to other rows": "SELECT v, sum(v) OVER (ORDER BY v ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),"
+    " count(n) OVER (ORDER BY v ROWS BETWEEN UNBOUNDED PRECEDING AND 60 FOLLOWING),"
+    " count(*) OVER (ORDER BY v ROWS BETWEEN UNBOUNDED PRECEDING AND 90 PRECEDING) FROM t",
+    "from other rows": "SELECT v, min(n) OVER (ORDER BY v ROWS BETWEEN 2 FOLLOWING AND UNBOUNDED FOLLOWING),"
+    " sum(f) OVER (ORDER BY v DESC ROWS BETWEEN 150 PRECEDING AND UNBOUNDED FOLLOWING),"
+    " count(*) FILTER (k = 1) OVER (ORDER BY v ROWS BETWEEN 3 FOLLOWING AND UNBOUNDED FOLLOWING) FROM t",
     "ends": "SELECT v, first_value(v) OVER (ORDER BY v), last_value(v) OVER (ORDER BY v),"
     " first_value(n IGNORE NULLS) OVER (ORDER BY v), last_value(n IGNORE NULLS) OVER (ORDER BY v),"
     " first_value(n IGNORE NULLS) OVER (ORDER BY v ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) FROM t",
@@ -81,8 +90,7 @@ GLOBAL_WINDOWS = {
 GATHERED = {
     "no state": "SELECT v, stddev(v) OVER (ORDER BY v) FROM t",
     "distinct": "SELECT v, count(DISTINCT k) OVER (ORDER BY v) FROM t",
-    "an end that is not the row": "SELECT v, sum(v)"
-    " OVER (ORDER BY v ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) FROM t",
+    "an end in groups": "SELECT v, sum(v) OVER (ORDER BY k GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) FROM t",
     "reach by row": "SELECT v, lag(v, k) OVER (ORDER BY v) FROM t",
     "too far": "SELECT v, lag(v, 1000000) OVER (ORDER BY v) FROM t",
     "peers beside rows": "SELECT k, count(*)"
@@ -151,3 +159,32 @@ def compare(context: FakeContext, sql: str) -> None:
     plan = context.plan(sql)
     found = difference(fetch(context.connection, sql), Simulation(context, plan).run())
     assert found is None, f"{found}\n{describe(plan)}"
+
+
+def test_a_halo_of_most_days_is_none(context: FakeContext) -> None:
+    first, last = datetime(2024, 1, 1), datetime(2024, 1, 10)
+    clustered = FakeContext(
+        context.connection, settings=forced(3), clustered={("early", "at"): (Zone(first, last, 80),)}
+    )
+    for interval, mode in (("1 HOUR", Mode.DISTRIBUTED), ("1 DAY", Mode.DISTRIBUTED), ("1 MONTH", Mode.PARTLY)):
+        sql = f"SELECT v, count(*) OVER (ORDER BY early.at RANGE INTERVAL {interval} PRECEDING) FROM early"
+        assert clustered.plan(sql).mode is mode
+        compare(clustered, sql)
+
+
+@pytest.mark.parametrize(
+    ("frame", "mode"),
+    [
+        ("20 PRECEDING AND CURRENT ROW", Mode.DISTRIBUTED),
+        ("90 PRECEDING AND CURRENT ROW", Mode.PARTLY),
+        ("5 PRECEDING AND 40 FOLLOWING", Mode.PARTLY),
+        ("90 PRECEDING AND UNBOUNDED FOLLOWING", Mode.PARTLY),
+    ],
+)
+def test_a_halo_of_most_rows_is_none(context: FakeContext, frame: str, mode: Mode) -> None:
+    """Where statistics tell how far a distance reaches: 200 values over three ranges."""
+    zones = tuple(Zone(low, low + 49, 50) for low in range(0, 200, 50))
+    clustered = FakeContext(context.connection, settings=forced(3), clustered={("t", "v"): zones})
+    sql = f"SELECT x, sum(x) OVER (ORDER BY x RANGE BETWEEN {frame}) FROM (SELECT v AS x FROM t WHERE k > 1)"
+    assert clustered.plan(sql).mode is mode
+    compare(clustered, sql)

@@ -1,0 +1,16 @@
+SELECT a.id, b.id FROM sales a ASOF JOIN (SELECT * FROM sales WHERE id % 7 = 3) b ON a.id >= b.id;
+SELECT a.id, b.id, b.amount, b.region FROM sales a ASOF LEFT JOIN (SELECT * FROM sales WHERE id % 50 = 30) b ON a.id > b.id;
+SELECT a.id, b.id FROM sales a ASOF LEFT JOIN (SELECT id FROM sales WHERE id BETWEEN 100 AND 110) b ON a.id <= b.id;
+SELECT a.id, b.id FROM sales a ASOF JOIN (SELECT id FROM sales WHERE id % 20 = 0) b ON a.id < b.id;
+SELECT a.id, b.sold FROM sales a ASOF LEFT JOIN sales b ON a.sold > b.sold;
+SELECT a.id, b.sold FROM sales a ASOF JOIN sales b ON b.sold <= a.sold;
+SELECT a.id, b.score FROM sales a ASOF LEFT JOIN sales b ON a.score < b.score;
+SELECT a.id, b.amount FROM sales a ASOF LEFT JOIN (SELECT * FROM sales WHERE id < 0) b ON a.id >= b.id;
+SELECT a.id, b.i FROM sales a ASOF JOIN range(0, 400, 7) b(i) ON a.id >= b.i;
+SELECT count(*), sum(b.i) FROM range(3000) a(i) ASOF JOIN range(5, 4000, 13) b(i) ON a.i >= b.i;
+SELECT a.i, b.i FROM range(40) a(i) ASOF LEFT JOIN range(10, 30, 3) b(i) ON a.i > b.i WHERE a.i % 2 = 0;
+SELECT b.i, count(*) FROM range(500) a(i) ASOF LEFT JOIN range(0, 500, 90) b(i) ON a.i >= b.i GROUP BY b.i;
+SELECT a.id, a.region, b.id FROM sales a ASOF LEFT JOIN sales b ON a.region = b.region AND a.id > b.id;
+SELECT m.k, m.v, n.k FROM measures m ASOF LEFT JOIN measures n ON m.k > n.k;
+SELECT t.day, u.day FROM typed t ASOF LEFT JOIN typed u ON t.day > u.day;
+SELECT t.day, u.day, u.shade FROM typed t ASOF JOIN (SELECT DISTINCT ON (day) * FROM typed ORDER BY day, shade) u ON t.day >= u.day;

@@ -1,0 +1,65 @@
+"""Random ASOF joins without equal keys, over ranges that may be empty on either side, give what plain DuckDB gives.
+
+Of rows of the right side that are equal in the compared value any may be taken, so only that value is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.differential import generated
+from tests.support.compare import difference
+from tests.support.engine import answer, session
+from tests.support.oracle import Oracle
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "three ranges": {"agents": 2, "partitions": 3, "adaptive": False, "broadcast_limit": 0},
+    "many ranges": {"agents": 3, "partitions": 9, "adaptive": True, "broadcast_limit": 0},
+    "copied": {"agents": 2, "partitions": 3, "adaptive": True},
+}
+KEYS = [("k", "k"), ("h", "k"), ("d", "d"), ("f", "f"), ("d", "f"), ("s", "s"), ("t", "t")]
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[dict[str, Any]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(session(**options)) for name, options in CONFIGURATIONS.items()}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@given(
+    setup=generated.tables(),
+    kind=st.sampled_from(["ASOF JOIN", "ASOF LEFT JOIN"]),
+    keys=st.sampled_from(
+        [("k", "k"), ("h", "k"), ("d", "d"), ("f", "f"), ("d", "f"), ("s", "s"), ("t", "t"), ("k + g", "h")]
+    ),
+    operator=st.sampled_from([">=", ">", "<=", "<"]),
+    turned=st.booleans(),
+    name=st.sampled_from(sorted(CONFIGURATIONS)),
+)
+def test_random_asof_joins(
+    opened: dict[str, Any],
+    setup: list[str],
+    kind: str,
+    keys: tuple[str, str],
+    operator: str,
+    turned: bool,
+    name: str,
+) -> None:
+    left, right = "a." + keys[0].replace(" + ", " + a."), f"b.{keys[1]}"
+    condition = f"{right} {operator} {left}" if turned else f"{left} {operator} {right}"
+    sql = f"SELECT a.id, {left}, {right} FROM a {kind} b ON {condition}"
+    for statement in setup:
+        opened[name].execute(statement)
+    with Oracle(setup) as oracle:
+        expected = oracle.expect(sql).answer
+    found = answer(opened[name], sql)
+    assert not found.fell_back, f"{sql}\n{found.reason}"
+    wrong = difference(expected, found.rows)
+    assert wrong is None, f"{setup}\n{sql}\n{found.mode}: {found.reason}\n{wrong}"
