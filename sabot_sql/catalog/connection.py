@@ -222,10 +222,18 @@ class Connection:
 
     def after(self, statement: Statement) -> None:
         """Note what a statement other than a query may have changed; hold the lock."""
+        self._disabled_optimizers = None
         current = self._answer_settings()
         self._settings = {name: value for name, value in current.items() if value != self._defaults.get(name)}
         if statement.kind == "TRANSACTION":
             self.in_transaction = statement.text.split(None, 1)[0].upper().startswith(("BEGIN", "START"))
+
+    def disabled_optimizers(self) -> str:
+        """The optimizers that the user switched off, as DuckDB lists them; remembered until a statement may change it."""
+        if self._disabled_optimizers is None:
+            ((found,),) = self.main.execute("SELECT current_setting('disabled_optimizers')").fetchall()
+            self._disabled_optimizers = str(found)
+        return self._disabled_optimizers
 
     def interrupt(self) -> None:
         """Stop what is running on the connection; callable from any thread, without the lock."""
