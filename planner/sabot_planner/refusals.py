@@ -14,7 +14,6 @@ from sabot_planner.operators import Column
 from sabot_planner.plan import PlanContext
 from sabot_planner.scalars import nodes
 
-
 _PLAIN = frozenset({"C", "BINARY", "POSIX"})
 """Collations that compare text byte by byte."""
 
