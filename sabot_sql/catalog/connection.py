@@ -110,6 +110,7 @@ class Connection:
         self._defaults = self._answer_settings()
         self._settings: dict[str, str] = {}
         self._loses_nothing = True
+        self._disabled_optimizers: str | None = None
         self.in_transaction = False
 
     @property
@@ -229,11 +230,12 @@ class Connection:
             self.in_transaction = statement.text.split(None, 1)[0].upper().startswith(("BEGIN", "START"))
 
     def disabled_optimizers(self) -> str:
-        """The optimizers that the user switched off, as DuckDB lists them; remembered until a statement may change it."""
-        if self._disabled_optimizers is None:
+        """The optimizers that the user switched off, as DuckDB lists them; asked anew once a statement has run."""
+        known = self._disabled_optimizers
+        if known is None:
             ((found,),) = self.main.execute("SELECT current_setting('disabled_optimizers')").fetchall()
-            self._disabled_optimizers = str(found)
-        return self._disabled_optimizers
+            known = self._disabled_optimizers = str(found)
+        return known
 
     def interrupt(self) -> None:
         """Stop what is running on the connection; callable from any thread, without the lock."""
