@@ -73,9 +73,15 @@ def check(root: Node) -> None:
     _demand(found.unfinished is None, root, "its second phase")
 
 
-def spreads(node: Node) -> bool:
-    """Whether the node's rows are spread over several tasks of its stage."""
-    return not isinstance(_Checker().of(node).partitioning, _WHOLE)
+class Whereabouts:
+    """Where rows are, derived once for each node; it keeps to the nodes of plans that live as long as it does."""
+
+    def __init__(self) -> None:
+        self._checker = _Checker()
+
+    def spreads(self, node: Node) -> bool:
+        """Whether the node's rows are spread over several tasks of its stage."""
+        return not isinstance(self._checker.of(node).partitioning, _WHOLE)
 
 
 @dataclass(frozen=True, slots=True)
