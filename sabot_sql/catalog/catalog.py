@@ -218,14 +218,14 @@ class Catalog:
     def _exportable_plans(self) -> Iterator[None]:
         """Plans that SQL can say; the setting belongs to the whole instance and is put back."""
         main = self.connection.main
-        ((before,),) = main.execute("SELECT current_setting('disabled_optimizers')").fetchall()
-        names = [name for name in str(before).split(",") if name.strip()]
+        before = self.connection.disabled_optimizers()
+        names = [name for name in before.split(",") if name.strip()]
         wanted = ",".join(dict.fromkeys([*names, *UNEXPORTABLE_OPTIMIZERS]))
         main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(wanted)}")
         try:
             yield
         finally:
-            main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(str(before))}")
+            main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(before)}")
 
 
 def _close(rows: Rows) -> None:
