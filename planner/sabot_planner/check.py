@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from sabot_planner.errors import PlannerError
+from sabot_planner.limit_by import LimitBy
 from sabot_planner.logical import (
     Aggregate,
     CteRef,
@@ -172,7 +173,7 @@ class _Checker:
                 return _join(node, inputs[0], inputs[1])
             case SetOp():
                 return _set_operation(node, inputs)
-            case Sample() | RecursiveCte():
+            case Sample() | RecursiveCte() | LimitBy():
                 _demand(all(isinstance(i, _WHOLE) for i in inputs), node, "all rows in one task")
                 return Single()
             case _:

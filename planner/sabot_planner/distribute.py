@@ -18,6 +18,7 @@ from sabot_planner.distribute_window import place_window
 from sabot_planner.edge_values import lost_on_edges
 from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
+from sabot_planner.limit_by import LimitBy
 from sabot_planner.logical import (
     Aggregate,
     CteRef,
@@ -111,6 +112,10 @@ class Distributor:
                 return self._sort(node, parallel)
             case Limit():
                 return self._limit(node, parallel)
+            case LimitBy():
+                rows = self.gather_in_order(node.input, parallel, "LIMIT by a value that the query computes")
+                value = self.gather(self.place(node.values, parallel), "the value of LIMIT")
+                return Placed(replace_inputs(node, (rows.node, value.node)), Single())
             case Distinct():
                 return self._distinct(node, parallel)
             case Sample():

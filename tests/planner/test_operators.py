@@ -100,6 +100,24 @@ def test_a_limit_without_order_takes_the_first_rows(context: FakeContext, limit:
     check(context, f"SELECT v FROM t WHERE v % 3 = 0 {limit}" if "180" not in limit else f"SELECT v FROM t {limit}")
 
 
+COMPUTED_LIMITS = [
+    "SELECT v FROM t LIMIT (SELECT max(k) FROM u)",
+    "SELECT v, s FROM t ORDER BY v DESC LIMIT (SELECT max(k) FROM u) OFFSET (SELECT min(w) + 2 FROM u)",
+    "SELECT v FROM t OFFSET (SELECT w FROM u WHERE w = 42)",
+    "SELECT v FROM t ORDER BY v LIMIT (SELECT max(k) FROM u) %",
+    "SELECT v FROM t LIMIT 30 % OFFSET ((SELECT min(k) FROM u) + 3)",
+    "SELECT v FROM t LIMIT (SELECT w FROM u WHERE w * w = 7)",
+    "SELECT v FROM t LIMIT coalesce((SELECT w FROM u WHERE w * w = 7), 5)",
+    "SELECT v FROM t LIMIT ((SELECT max(k) FROM u) + (SELECT count(*) FROM small)) // 2",
+    "SELECT k, count(*) FROM t WHERE v IN (SELECT w FROM u ORDER BY w LIMIT (SELECT max(k) FROM small)) GROUP BY k",
+]
+
+
+@pytest.mark.parametrize("sql", COMPUTED_LIMITS)
+def test_a_limit_may_be_computed(context: FakeContext, sql: str) -> None:
+    check(context, sql, ordered=sql.startswith(("SELECT v, s", "SELECT v FROM t ORDER")))
+
+
 def test_a_limit_over_union_all_takes_branch_by_branch(context: FakeContext) -> None:
     check(context, "SELECT * FROM (SELECT v FROM t UNION ALL SELECT w FROM u) LIMIT 150")
     check(context, "SELECT * FROM (SELECT w FROM u UNION ALL SELECT v FROM t) LIMIT 70 OFFSET 50")
@@ -268,6 +286,7 @@ def test_what_stays_single_says_why(context: FakeContext, sql: str, reason: str)
         ("SELECT count(*) FROM (SELECT * FROM t USING SAMPLE 50%)", "SAMPLE"),
         ("SELECT t.v, u.w FROM t FULL JOIN u ON t.v < u.w", "FULL"),
         ("SELECT v FROM t LIMIT 10%", "percent"),
+        ("SELECT v FROM t LIMIT (SELECT max(k) FROM u)", "LIMIT by a value"),
     ],
 )
 def test_what_is_gathered_says_why(context: FakeContext, sql: str, reason: str) -> None:

@@ -45,3 +45,11 @@ SELECT string_agg(s, ' ') FROM (SELECT 'first' AS s UNION ALL SELECT 'number ' |
 SELECT list(i) FROM (SELECT i FROM range(5) t(i) UNION ALL SELECT i * 10 FROM range(5) u(i)) WHERE i <> 3;
 SELECT first(i), any_value(i) FROM (SELECT i FROM range(5, 9) t(i) UNION ALL SELECT i * 10 FROM range(5) u(i));
 SELECT count(*), list(i), first(i) FROM (SELECT i FROM range(5) t(i) WHERE i > 9 UNION ALL SELECT i * 10 FROM range(5) u(i) WHERE i > 9);
+-- limits that the query computes
+SELECT id FROM sales LIMIT (SELECT count(*) FROM products);
+SELECT id, amount FROM sales ORDER BY amount, id LIMIT (SELECT max(product) FROM products WHERE product < 9) OFFSET (SELECT min(product) + 1 FROM products);
+SELECT id FROM sales ORDER BY id DESC LIMIT (SELECT product FROM products WHERE name = 'gear') %;
+SELECT id FROM sales ORDER BY id LIMIT 50% OFFSET ((SELECT max(pay) FROM staff) // 100);
+SELECT id FROM sales LIMIT (SELECT id FROM nothing);
+SELECT region, count(*) FROM sales GROUP BY region ORDER BY region LIMIT coalesce((SELECT id FROM nothing), 2);
+SELECT sum(id) FROM (SELECT id FROM sales ORDER BY amount DESC, id LIMIT (SELECT max(id) // 2 FROM staff));
