@@ -104,8 +104,9 @@ class AdaptivePlan:
                     return changed
             for join in _open_joins(top, where):
                 new = self._decided(join, facts, started, where)
-                if new is not None:
-                    return self._replaced(root, join, new)
+                changed = self._replaced(root, join, new) if new is not None else None
+                if changed is not None and _holds(changed):
+                    return changed
             for join in (n for n in own_nodes(top) if isinstance(n, Join)):
                 filtered = with_filter(join, self.how, facts, started)
                 changed = self._replaced(root, join, filtered) if filtered is not None else None

@@ -44,6 +44,7 @@ from sabot_planner.partitioning import (
     Replicated,
     Single,
     Sorted,
+    from_afar,
     merge_equal,
     renamed,
     satisfies,
@@ -142,9 +143,10 @@ class _Checker:
                 _demand(is_repeatable(node.input), node, "the same rows in every task")
                 return Replicated()
             case CutRef():
-                return _unplaced(self._finished(node.reference.shared.input, node))
+                reference = node.reference
+                return from_afar(self._finished(reference.shared.input, node), _own_names(reference))
             case CteRef():
-                return _unplaced(inputs[0])
+                return from_afar(inputs[0], _own_names(node))
             case Values() | Nothing() | RecursiveRef() | Reread():
                 return Replicated()
             case Filter() | LateralCall() | Shared():
@@ -277,8 +279,8 @@ def _moved(node: Exchange) -> Partitioning:
     return Arbitrary()
 
 
-def _unplaced(part: Partitioning) -> Partitioning:
-    return Single() if isinstance(part, _WHOLE) else Arbitrary()
+def _own_names(reference: CteRef) -> dict[str, set[str]]:
+    return {column: {name} for column, name in zip(reference.shared.columns, reference.names, strict=True)}
 
 
 def _covers(first: Sort | Limit, second: Sort | Limit) -> bool:

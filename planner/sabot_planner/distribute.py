@@ -53,6 +53,7 @@ from sabot_planner.partitioning import (
     Replicated,
     Single,
     Sorted,
+    from_afar,
     renamed,
     satisfies,
 )
@@ -125,8 +126,9 @@ class Distributor:
             case CteRef():
                 shared = self.place(node.shared, parallel)
                 assert isinstance(shared.node, Shared)
+                own = {c: {n} for c, n in zip(shared.node.columns, node.names, strict=True)}
                 # What another stage computes is read from it, literals too: nothing shared is everywhere at no cost.
-                part = Single() if isinstance(shared.partitioning, Single | Replicated) else Arbitrary()
+                part = from_afar(shared.partitioning, own)
                 return Placed(CteRef(shared.node, node.names), part)
             case Shared():
                 child = self.settled(self.place(node.input, parallel))

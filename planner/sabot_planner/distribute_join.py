@@ -11,7 +11,17 @@ from sabot_planner.display import size
 from sabot_planner.distribute_asof import asof_by_ranges
 from sabot_planner.logical import Join, JoinKind, Node
 from sabot_planner.operators import ShuffleEdgeType
-from sabot_planner.partitioning import Arbitrary, Hashed, Partitioning, Ranged, Replicated, Single, merge_equal
+from sabot_planner.partitioning import (
+    Arbitrary,
+    Hashed,
+    Partitioning,
+    Ranged,
+    Replicated,
+    Single,
+    Together,
+    merge_equal,
+    without,
+)
 from sabot_planner.placed import Placed
 from sabot_planner.scalars import EquiKey, equi_keys, key_name
 
@@ -239,21 +249,10 @@ def _after(node: Join, part: Partitioning, keys: list[EquiKey]) -> Partitioning:
         case JoinKind.INNER:
             return merge_equal(part, pairs)
         case JoinKind.FULL | JoinKind.ASOF_FULL:
-            return Arbitrary() if isinstance(part, Hashed | Ranged) else part
+            return Arbitrary() if isinstance(part, Hashed | Ranged | Together) else part
         case JoinKind.LEFT | JoinKind.SINGLE | JoinKind.ASOF_LEFT:
-            return _keeping(part, frozenset(node.right.columns), {right for _, right in pairs})
+            return without(part, frozenset(node.right.columns) | {right for _, right in pairs})
         case JoinKind.RIGHT | JoinKind.ASOF_RIGHT:
-            return _keeping(part, frozenset(node.left.columns), {left for left, _ in pairs})
+            return without(part, frozenset(node.left.columns) | {left for left, _ in pairs})
         case _:
             return part
-
-
-def _keeping(part: Partitioning, padded: frozenset[str], padded_keys: set[str]) -> Partitioning:
-    """The partitioning without the names of the side that is padded with NULL."""
-    if isinstance(part, Ranged):
-        key = part.key - padded - padded_keys
-        return Ranged(key, part.split) if key else Arbitrary()
-    if not isinstance(part, Hashed):
-        return part
-    kept = tuple(key - padded - padded_keys for key in part.keys)
-    return Hashed(kept) if all(kept) else Arbitrary()

@@ -9,7 +9,7 @@ partitioning by ``o_orderkey`` is seen to be one by ``l_orderkey`` above their e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sabot_planner.operators import RangeSplit
@@ -52,11 +52,18 @@ class Ranged:
 
 
 @dataclass(frozen=True, slots=True)
+class Together:
+    """Rows that agree on ``keys`` are in one task, and nothing says in which: what another stage has partitioned so."""
+
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Sorted:
     """Task i holds sorted rows that come before those of task i + 1."""
 
 
-Partitioning = Single | Replicated | Arbitrary | Hashed | Ranged | Sorted
+Partitioning = Single | Replicated | Arbitrary | Hashed | Ranged | Together | Sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +103,14 @@ def satisfies(offered: Partitioning, required: Distribution) -> bool:
             wanted = set(keys)
             if isinstance(offered, Ranged):
                 return bool(offered.key & wanted)
-            return isinstance(offered, Hashed) and bool(offered.keys) and all(key & wanted for key in offered.keys)
+            placed = isinstance(offered, Hashed | Together) and bool(offered.keys)
+            return placed and all(key & wanted for key in _keys(offered))
 
 
 def merge_equal(partitioning: Partitioning, pairs: Iterable[tuple[str, str]]) -> Partitioning:
     """``partitioning`` once each pair of names is known to be equal in every row."""
-    if not isinstance(partitioning, Hashed | Ranged):
-        return partitioning
-    keys = list(partitioning.keys if isinstance(partitioning, Hashed) else [partitioning.key])
-    changed = True
+    keys = list(_keys(partitioning))
+    changed = bool(keys)
     listed = list(pairs)
     while changed:
         changed = False
@@ -113,7 +119,7 @@ def merge_equal(partitioning: Partitioning, pairs: Iterable[tuple[str, str]]) ->
                 if (left in key) != (right in key):
                     keys[i] = key | {left, right}
                     changed = True
-    return Hashed(tuple(keys)) if isinstance(partitioning, Hashed) else Ranged(keys[0], partitioning.split)
+    return _with_keys(partitioning, keys)
 
 
 def renamed(partitioning: Partitioning, names: dict[str, set[str]]) -> Partitioning:
@@ -121,12 +127,42 @@ def renamed(partitioning: Partitioning, names: dict[str, set[str]]) -> Partition
 
     A key that no output column carries makes the partitioning unknowable above, hence ``Arbitrary``.
     """
-    if not isinstance(partitioning, Hashed | Ranged):
-        return partitioning
     keys = []
-    for key in partitioning.keys if isinstance(partitioning, Hashed) else [partitioning.key]:
+    for key in _keys(partitioning):
         out: frozenset[str] = frozenset().union(*(names.get(name, set()) for name in key))
         if not out:
             return Arbitrary()
         keys.append(out)
-    return Hashed(tuple(keys)) if isinstance(partitioning, Hashed) else Ranged(keys[0], partitioning.split)
+    return _with_keys(partitioning, keys)
+
+
+def without(partitioning: Partitioning, names: frozenset[str]) -> Partitioning:
+    """``partitioning`` where ``names`` no longer are what placed the rows, because a join has padded them with NULL."""
+    keys = [key - names for key in _keys(partitioning)]
+    return _with_keys(partitioning, keys) if all(keys) else Arbitrary()
+
+
+def from_afar(partitioning: Partitioning, names: dict[str, set[str]]) -> Partitioning:
+    """How rows are read that another stage has partitioned so, task by task, under the ``names`` they have here."""
+    if isinstance(partitioning, Single | Replicated):
+        return Single()
+    keys = _keys(partitioning)
+    return renamed(Together(keys), names) if keys else Arbitrary()
+
+
+def _keys(partitioning: Partitioning) -> tuple[Key, ...]:
+    if isinstance(partitioning, Ranged):
+        return (partitioning.key,)
+    return partitioning.keys if isinstance(partitioning, Hashed | Together) else ()
+
+
+def _with_keys(partitioning: Partitioning, keys: Sequence[Key]) -> Partitioning:
+    match partitioning:
+        case Ranged():
+            return Ranged(keys[0], partitioning.split)
+        case Hashed():
+            return Hashed(tuple(keys))
+        case Together():
+            return Together(tuple(keys))
+        case _:
+            return partitioning
