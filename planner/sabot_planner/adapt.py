@@ -21,10 +21,13 @@ from sabot_planner.column_types import ColumnTypes
 from sabot_planner.display import size
 from sabot_planner.distribute_join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
 from sabot_planner.errors import PlannerError
+from sabot_planner.hot_groups import grouped_twice
+from sabot_planner.identity import Identities, partial_name
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.join_filters import awaited_filter, smaller_side, with_filter
 from sabot_planner.logical import (
     Aggregate,
+    Distinct,
     Filter,
     Join,
     JoinKind,
@@ -75,6 +78,19 @@ class AdaptivePlan:
         graph = cut(root, self.how, _still_open(root, self.how, started))
         return replace(plan, job_graph=graph, planner_state=AdaptivePlan(root, self.how, self.types))
 
+    def identities(self) -> dict[str, str]:
+        """See :meth:`sabot_planner.plan.QueryPlan.identities`."""
+        known = Identities()
+        of_root = known.of(self.root)
+        found = {"result": of_root.text} if of_root is not None and not of_root.filtered_by else {}
+        for exchange in (n for top in _stage_roots(self.root) for n in own_nodes(top) if isinstance(n, Exchange)):
+            identity = known.of(exchange.input)
+            if identity is not None and not identity.filtered_by:
+                text = identity.text
+                name = partial_name(text, self.how.width) if _is_first_phase(exchange.input) else text
+                found[self.how.names.of("e", exchange)] = name
+        return found
+
     def _one_change(
         self, root: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: Whereabouts
     ) -> Node | None:
@@ -95,6 +111,10 @@ class AdaptivePlan:
                 changed = self._replaced(root, join, filtered) if filtered is not None else None
                 if changed is not None and _holds(changed):
                     return changed
+            twice = grouped_twice(top, self.how, facts)
+            changed = self._replaced(root, *twice) if twice is not None else None
+            if changed is not None and _holds(changed):
+                return changed
         return None
 
     def _witness(self, side: Exchange) -> Exchange:
@@ -247,6 +267,15 @@ _EMPTY_WITHOUT_LEFT = frozenset(
         JoinKind.ASOF_LEFT,
     }
 )
+
+
+def _is_first_phase(node: Node) -> bool:
+    """Whether a node's groups are those of each task by itself."""
+    while isinstance(node, Project):
+        node = node.input
+    if isinstance(node, Aggregate):
+        return node.partial
+    return isinstance(node, Distinct) and not isinstance(node.input, Exchange)
 
 
 def _holds(root: Node) -> bool:

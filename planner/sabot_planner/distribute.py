@@ -155,7 +155,7 @@ class Distributor:
         """
         types = self.types.of(placed.node)
         _refuse_lost(types)
-        rows = self.estimator.rows(placed.node)
+        rows, by = self.estimator.rows(placed.node), self.estimator.guess(placed.node).by
         width = width_bytes(types, placed.node.columns)
         return Exchange(
             placed.node,
@@ -167,6 +167,7 @@ class Distributor:
             rows * width,
             reason,
             whole_rows=self.estimator.whole(placed.node),
+            estimated_by=by,
         )
 
     def gather(self, placed: Placed, reason: str) -> Placed:
