@@ -32,7 +32,7 @@ QUERIES = {
     "three": "SELECT count(*), sum(p.v + b.w + c.w) FROM probe p JOIN build b ON p.k = b.k"
     " LEFT JOIN build c ON c.k = p.k",
     "group by": "SELECT k, sum(v) AS s, avg(v) AS a FROM probe GROUP BY k ORDER BY s DESC LIMIT 5",
-    "both": "SELECT p.k, sum(p.v) AS s, avg(b.w) FROM probe p JOIN build b ON p.k = b.k GROUP BY p.k"
+    "join key": "SELECT p.k, sum(p.v) AS s, avg(b.w) FROM probe p JOIN build b ON p.k = b.k GROUP BY p.k"
     " ORDER BY s DESC LIMIT 5",
 }
 

@@ -1,4 +1,4 @@
-"""Peak memory of a process and all its descendants, sampled from outside."""
+"""Memory and processor time of a process and all its descendants."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ def peak_while(pid: int, running: Callable[[], bool]) -> MemoryPeak:
         )
         time.sleep(INTERVAL_S)
     return peak
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time that the tree below ``pid`` has used so far; processes that ended are not in it."""
+    root = psutil.Process(pid)
+    times = [process.cpu_times() for process in (root, *root.children(recursive=True))]
+    return sum(spent.user + spent.system for spent in times)
 
 
 def _tree_bytes(pid: int) -> tuple[int, int, int]:

@@ -66,6 +66,7 @@ def run_on_agents(
             )
         except SabotSQLError as error:
             raise catalog.explain_failure(error, query) from None
+        catalog.measured.learn(finished.measured)
         try:
             store, columns = _taken(finished, names, files, write, request, catalog, scratch)
         finally:

@@ -34,10 +34,10 @@ class TokenGuard : public flight::ServerMiddlewareFactory {
 
 class FlightServer::Implementation : public flight::FlightServerBase {
  public:
-  explicit Implementation(SabotTicketSource source) : source_(source) {}
+  Implementation(SabotTicketSource source, const CompressionConfig& compression) : source_(source), compression_(compression) {}
   ~Implementation() override { source_.release(source_.context); }
 
-  arrow::Status DoGet(const flight::ServerCallContext&, const flight::Ticket& request,
+  arrow::Status DoGet(const flight::ServerCallContext& context, const flight::Ticket& request,
                       std::unique_ptr<flight::FlightDataStream>* stream) override {
     SabotTicketStream opened{};
     char message[512] = "";
@@ -46,7 +46,7 @@ class FlightServer::Implementation : public flight::FlightServerBase {
       ++counters_->refused;
       return to_status(static_cast<ErrorCode>(code - 1), message);
     }
-    ARROW_ASSIGN_OR_RAISE(*stream, PayloadStream::open(opened, counters_));
+    ARROW_ASSIGN_OR_RAISE(*stream, PayloadStream::open(opened, counters_, compression_, context.peer()));
     return arrow::Status::OK();
   }
 
@@ -54,11 +54,13 @@ class FlightServer::Implementation : public flight::FlightServerBase {
 
  private:
   SabotTicketSource source_;
+  const CompressionConfig compression_;
   const std::shared_ptr<ServerCounters> counters_ = std::make_shared<ServerCounters>();
 };
 
 FlightServer::FlightServer(SabotTicketSource source, const FlightServerConfig& config)
-    : implementation_(std::make_unique<Implementation>(source)) {
+    : implementation_(std::make_unique<Implementation>(source, config.compression)) {
+  check_compression(config.compression);
   const bool tls = !config.tls_certificate.empty();
   flight::FlightServerOptions options(
       require(tls ? flight::Location::ForGrpcTls(config.host, config.port) : flight::Location::ForGrpcTcp(config.host, config.port)));
@@ -76,7 +78,7 @@ int FlightServer::port() const { return implementation_->port(); }
 
 FlightServerMetrics FlightServer::metrics() const {
   const ServerCounters& counters = *implementation_->counters();
-  return {counters.streams, counters.refused, counters.messages, counters.rows, counters.bytes, counters.sent_bytes};
+  return {counters.streams, counters.lz4_streams, counters.zstd_streams, counters.refused, counters.messages, counters.rows, counters.bytes, counters.sent_bytes};
 }
 
 void FlightServer::shutdown() {

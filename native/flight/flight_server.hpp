@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "compression.hpp"
 #include "sabot/ticket_source.hpp"
 
 namespace sabot {
@@ -16,10 +17,11 @@ struct FlightServerConfig {
   std::string tls_certificate;  // PEM; empty: no TLS
   std::string tls_key;
   std::string tls_client_root;  // PEM; empty: clients need no certificate
+  CompressionConfig compression;
 };
 
 struct FlightServerMetrics {
-  uint64_t streams, refused, messages, rows, bytes, sent_bytes;
+  uint64_t streams, lz4_streams, zstd_streams, refused, messages, rows, bytes, sent_bytes;
 };
 
 // Serves DoGet on threads of its own; every other verb is refused by Flight itself.

@@ -18,13 +18,16 @@ constexpr uint64_t kLargeBytes = kMessageBytes / 8;
 
 }  // namespace
 
-PayloadStream::PayloadStream(SabotTicketStream source, std::shared_ptr<ServerCounters> counters)
-    : source_(source), batches_(&source.batches), counters_(std::move(counters)), options_(arrow::ipc::IpcWriteOptions::Defaults()) {
+PayloadStream::PayloadStream(SabotTicketStream source, std::shared_ptr<ServerCounters> counters, const CompressionConfig& compression,
+                             std::string peer)
+    : source_(source), batches_(&source.batches), counters_(std::move(counters)), compression_(compression), peer_(std::move(peer)),
+      options_(arrow::ipc::IpcWriteOptions::Defaults()) {
   options_.alignment = kBodyAlignment;
 }
 
-arrow::Result<std::unique_ptr<PayloadStream>> PayloadStream::open(SabotTicketStream source, std::shared_ptr<ServerCounters> counters) {
-  std::unique_ptr<PayloadStream> stream(new PayloadStream(source, std::move(counters)));
+arrow::Result<std::unique_ptr<PayloadStream>> PayloadStream::open(SabotTicketStream source, std::shared_ptr<ServerCounters> counters,
+                                                                  const CompressionConfig& compression, std::string peer) {
+  std::unique_ptr<PayloadStream> stream(new PayloadStream(source, std::move(counters), compression, std::move(peer)));
   ArrowSchema schema{};
   if (stream->batches_->get_schema(stream->batches_.get(), &schema) != 0) {
     return to_status(ErrorCode::kInternal, "the stream has no schema");
@@ -76,6 +79,13 @@ arrow::Result<std::vector<PayloadStream::Piece>> PayloadStream::gather() {
   return pieces;
 }
 
+arrow::Status PayloadStream::choose(const arrow::RecordBatch& batch, uint64_t batch_bytes, uint64_t remaining_bytes) {
+  ARROW_ASSIGN_OR_RAISE(const auto codec, choose_codec(compression_, peer_, batch, batch_bytes, batch_bytes + remaining_bytes));
+  if (codec == arrow::Compression::LZ4_FRAME) ++counters_->lz4_streams;
+  if (codec == arrow::Compression::ZSTD) ++counters_->zstd_streams;
+  return use_codec(codec, options_);
+}
+
 arrow::Result<flight::FlightPayload> PayloadStream::Next() {
   flight::FlightPayload payload;
   if (ended_) return payload;
@@ -95,6 +105,11 @@ arrow::Result<flight::FlightPayload> PayloadStream::Next() {
   if (!pieces.empty()) {
     const SabotStreamExtent& remaining = pieces.back().remaining;
     header = {rows_sent_, static_cast<uint64_t>(batch->num_rows()), pieces.size(), remaining.batches, remaining.rows, remaining.bytes, false};
+  }
+  if (header.rows_before == 0 && !pieces.empty()) {
+    uint64_t batch_bytes = 0;
+    for (const Piece& piece : pieces) batch_bytes += piece.bytes;
+    ARROW_RETURN_NOT_OK(choose(*batch, batch_bytes, header.remaining_bytes));
   }
   rows_sent_ += header.rows;
   ended_ = header.last = header.remaining_segments == 0;

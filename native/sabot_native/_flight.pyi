@@ -14,6 +14,8 @@ class Server:
         tls_certificate: bytes,
         tls_key: bytes,
         tls_client_root: bytes,
+        compression: str,
+        wire_bytes_per_second: int,
     ) -> Self: ...
     @property
     def port(self) -> int: ...

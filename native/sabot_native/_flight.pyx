@@ -37,7 +37,7 @@ cdef void release_stream_capsule(object capsule) noexcept:
 cdef class Server:
     cdef unique_ptr[CppFlightServer] server
 
-    def __cinit__(self, source, *, host, port, token, tls_certificate, tls_key, tls_client_root):
+    def __cinit__(self, source, *, host, port, token, tls_certificate, tls_key, tls_client_root, compression, wire_bytes_per_second):
         cdef FlightServerConfig config
         config.host = host.encode()
         config.port = port
@@ -45,6 +45,8 @@ cdef class Server:
         config.tls_certificate = tls_certificate
         config.tls_key = tls_key
         config.tls_client_root = tls_client_root
+        config.compression.mode = compression.encode()
+        config.compression.wire_bytes_per_second = wire_bytes_per_second
         cdef SabotTicketSource* pointer = <SabotTicketSource*>PyCapsule_GetPointer(source, kTicketSourceCapsule)
         cdef SabotTicketSource taken = pointer[0]
         pointer.context = NULL
@@ -58,6 +60,8 @@ cdef class Server:
         cdef FlightServerMetrics metrics = self.server.get().metrics()
         return {
             "streams": metrics.streams,
+            "lz4_streams": metrics.lz4_streams,
+            "zstd_streams": metrics.zstd_streams,
             "refused": metrics.refused,
             "messages": metrics.messages,
             "rows": metrics.rows,

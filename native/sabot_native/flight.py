@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sabot_native import _flight, errors
 from sabot_native._flight import RemoteStream
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from sabot_native._native import ShuffleManager
 
-__all__ = ["FlightPeer", "FlightServer", "RemoteStream"]
+__all__ = ["Compression", "FlightPeer", "FlightServer", "RemoteStream"]
+
+Compression = Literal["auto", "sample", "lz4", "zstd", "none"]
 
 
 def _is_loopback(host: str) -> bool:
@@ -29,6 +31,10 @@ class FlightServer:
 
     With ``token``, every call must bring it. Anything but loopback needs it, and a TLS certificate and its key (PEM);
     with ``tls_client_root`` clients must show a certificate that this authority signed.
+
+    ``compression`` is a codec for every stream, "none", or "sample": each stream of 8 MiB or more begins with a trial
+    of both codecs, and takes the one that saves more time on a wire of ``wire_bytes_per_second`` than it costs, if one
+    does. "auto" is "sample" for readers on other hosts and "none" on this one.
     """
 
     def __init__(
@@ -42,6 +48,8 @@ class FlightServer:
         tls_certificate: bytes = b"",
         tls_key: bytes = b"",
         tls_client_root: bytes = b"",
+        compression: Compression = "auto",
+        wire_bytes_per_second: int = 1_250_000_000,
     ) -> None:
         if not _is_loopback(host) and not (token and tls_certificate and tls_key):
             raise errors.NativeError(
@@ -55,6 +63,8 @@ class FlightServer:
             tls_certificate=tls_certificate,
             tls_key=tls_key,
             tls_client_root=tls_client_root,
+            compression=compression,
+            wire_bytes_per_second=wire_bytes_per_second,
         )
         self.host = host
 
@@ -64,7 +74,10 @@ class FlightServer:
         return self._server.port
 
     def metrics(self) -> dict[str, int]:
-        """Counters of all answers so far: streams, messages, rows, bytes (in memory), sent_bytes, refused calls."""
+        """Counters of all answers so far.
+
+        streams (lz4_streams and zstd_streams among them), messages, rows, bytes (in memory), sent_bytes, refused calls.
+        """
         return self._server.metrics()
 
     def close(self) -> None:

@@ -27,6 +27,10 @@ cdef extern from "sabot/ticket_source.hpp" nogil:
 
 
 cdef extern from "flight_server.hpp" namespace "sabot" nogil:
+    cdef cppclass CompressionConfig:
+        string mode
+        uint64_t wire_bytes_per_second
+
     cdef cppclass FlightServerConfig:
         string host
         int port
@@ -34,9 +38,12 @@ cdef extern from "flight_server.hpp" namespace "sabot" nogil:
         string tls_certificate
         string tls_key
         string tls_client_root
+        CompressionConfig compression
 
     cdef cppclass FlightServerMetrics:
         uint64_t streams
+        uint64_t lz4_streams
+        uint64_t zstd_streams
         uint64_t refused
         uint64_t messages
         uint64_t rows

@@ -14,17 +14,20 @@ what it is to be joined with (:mod:`sabot_planner.join_filters`): that moves row
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from sabot_planner.check import check, spreads
+from sabot_planner.check import Whereabouts, check
 from sabot_planner.column_types import ColumnTypes
 from sabot_planner.display import size
 from sabot_planner.distribute_join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
 from sabot_planner.errors import PlannerError
+from sabot_planner.hot_groups import grouped_twice
+from sabot_planner.identity import Identities, partial_name
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.join_filters import awaited_filter, smaller_side, with_filter
 from sabot_planner.logical import (
     Aggregate,
+    Distinct,
     Filter,
     Join,
     JoinKind,
@@ -58,22 +61,39 @@ class AdaptivePlan:
     root: Node
     how: Cut
     types: ColumnTypes
+    where: Whereabouts = field(default_factory=Whereabouts, repr=False, compare=False)
+    """Where the rows of this plan are; of one that was changed they are derived anew."""
 
     def revise(self, plan: QueryPlan, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
         """See :meth:`sabot_planner.plan.QueryPlan.revise`."""
-        root = self.root
+        root, where = self.root, self.where
         while True:
-            changed = self._one_change(root, facts, started)
+            changed = self._one_change(root, facts, started, where)
             if changed is None:
                 break
             check(changed)
-            root = changed
+            root, where = changed, Whereabouts()
         if root is self.root:
             return plan
         graph = cut(root, self.how, _still_open(root, self.how, started))
         return replace(plan, job_graph=graph, planner_state=AdaptivePlan(root, self.how, self.types))
 
-    def _one_change(self, root: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> Node | None:
+    def identities(self) -> dict[str, str]:
+        """See :meth:`sabot_planner.plan.QueryPlan.identities`."""
+        known = Identities()
+        of_root = known.of(self.root)
+        found = {"result": of_root.text} if of_root is not None and not of_root.filtered_by else {}
+        for exchange in (n for top in _stage_roots(self.root) for n in own_nodes(top) if isinstance(n, Exchange)):
+            identity = known.of(exchange.input)
+            if identity is not None and not identity.filtered_by:
+                text = identity.text
+                name = partial_name(text, self.how.width) if _is_first_phase(exchange.input) else text
+                found[self.how.names.of("e", exchange)] = name
+        return found
+
+    def _one_change(
+        self, root: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: Whereabouts
+    ) -> Node | None:
         for top in _stage_roots(root):
             if self.how.names.of("s", top) in started:
                 continue
@@ -82,8 +102,8 @@ class AdaptivePlan:
                 changed = self._replaced(root, join, nothing) if nothing is not None else None
                 if changed is not None and _holds(changed):
                     return changed
-            for join in _open_joins(top):
-                new = self._decided(join, facts, started)
+            for join in _open_joins(top, where):
+                new = self._decided(join, facts, started, where)
                 if new is not None:
                     return self._replaced(root, join, new)
             for join in (n for n in own_nodes(top) if isinstance(n, Join)):
@@ -91,6 +111,10 @@ class AdaptivePlan:
                 changed = self._replaced(root, join, filtered) if filtered is not None else None
                 if changed is not None and _holds(changed):
                     return changed
+            twice = grouped_twice(top, self.how, facts)
+            changed = self._replaced(root, *twice) if twice is not None else None
+            if changed is not None and _holds(changed):
+                return changed
         return None
 
     def _witness(self, side: Exchange) -> Exchange:
@@ -123,7 +147,9 @@ class AdaptivePlan:
                     return Nothing(witness, join.columns, tuple(types[name] for name in join.columns))
         return None
 
-    def _decided(self, join: Join, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> Join | None:
+    def _decided(
+        self, join: Join, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: Whereabouts
+    ) -> Join | None:
         for copied, other, allowed in (
             (join.right, join.left, RIGHT_MAY_BE_COPIED),
             (join.left, join.right, LEFT_MAY_BE_COPIED),
@@ -133,9 +159,9 @@ class AdaptivePlan:
                 continue
             new = None
             if copied.edge_type is ShuffleEdgeType.HASH and join.kind in allowed:
-                new = self._copy_instead(copied, other, measured, started)
+                new = self._copy_instead(copied, other, measured, started, where)
             elif copied.edge_type is ShuffleEdgeType.BROADCAST and copied.written_as is ShuffleEdgeType.HASH:
-                new = self._hash_instead(copied, other, measured)
+                new = self._hash_instead(copied, other, measured, where)
             if new is not None:
                 one, two = new
                 self.how.names.carry(copied, one)
@@ -145,9 +171,11 @@ class AdaptivePlan:
         return None
 
     def _copy_instead(
-        self, copied: Exchange, other: Node, measured: EdgeFacts, started: frozenset[str]
+        self, copied: Exchange, other: Node, measured: EdgeFacts, started: frozenset[str], where: Whereabouts
     ) -> tuple[Node, Node] | None:
-        if not isinstance(other, Exchange) or not _may_stay(other) or self.how.names.of("s", other.input) in started:
+        if not isinstance(other, Exchange) or self.how.names.of("s", other.input) in started:
+            return None
+        if not _may_stay(other, where):
             return None
         limit = min(self.how.settings.broadcast_bytes, 2 * other.bytes // self.how.width)
         if measured.bytes > limit:
@@ -167,13 +195,15 @@ class AdaptivePlan:
             other.input,
         )
 
-    def _hash_instead(self, copied: Exchange, other: Node, measured: EdgeFacts) -> tuple[Node, Node] | None:
+    def _hash_instead(
+        self, copied: Exchange, other: Node, measured: EdgeFacts, where: Whereabouts
+    ) -> tuple[Node, Node] | None:
         if direct_reference(other) is not None:
             # Its stage, which would write the new edge, has run.
             return None
         other_bytes = copied.other_bytes
         too_large = measured.bytes > self.how.settings.broadcast_bytes
-        if not too_large or measured.bytes * self.how.width <= 2 * other_bytes or not spreads(other):
+        if not too_large or measured.bytes * self.how.width <= 2 * other_bytes or not where.spreads(other):
             return None
         reason = (
             f"measured {size(measured.bytes)} (estimated {size(copied.bytes)}): "
@@ -239,6 +269,15 @@ _EMPTY_WITHOUT_LEFT = frozenset(
 )
 
 
+def _is_first_phase(node: Node) -> bool:
+    """Whether a node's groups are those of each task by itself."""
+    while isinstance(node, Project):
+        node = node.input
+    if isinstance(node, Aggregate):
+        return node.partial
+    return isinstance(node, Distinct) and not isinstance(node.input, Exchange)
+
+
 def _holds(root: Node) -> bool:
     """Whether a plan that was changed still brings together what must meet."""
     try:
@@ -266,7 +305,7 @@ def _stage_roots(root: Node) -> list[Node]:
     return [t for t in roots.values() if not isinstance(t, CutRef)]
 
 
-def _open_joins(top: Node) -> list[Join]:
+def _open_joins(top: Node, where: Whereabouts) -> list[Join]:
     """Joins of a stage whose rows may be anywhere, as far as the rest of the stage is concerned."""
     found: list[Join] = []
     stack = [top]
@@ -276,9 +315,9 @@ def _open_joins(top: Node) -> list[Join]:
             case Join():
                 found.append(node)
                 # Below a join that is hashed by its keys on both sides, the sides' own places matter.
-                if not spreads(node.left):
+                if not where.spreads(node.left):
                     stack.append(node.right)
-                elif not spreads(node.right):
+                elif not where.spreads(node.right):
                     stack.append(node.left)
             case Filter() | Project() | LateralCall() | Shared():
                 stack.append(node.inputs[0])
@@ -293,9 +332,9 @@ def _open_joins(top: Node) -> list[Join]:
     return found
 
 
-def _may_stay(other: Exchange) -> bool:
+def _may_stay(other: Exchange, where: Whereabouts) -> bool:
     """Whether an exchange may be taken out: its stage is its own, spread, and not bound to the session's process."""
-    if other.edge_type is not ShuffleEdgeType.HASH or not spreads(other.input):
+    if other.edge_type is not ShuffleEdgeType.HASH or not where.spreads(other.input):
         return False
     for node in own_nodes(other.input):
         if isinstance(node, TaskScan) and node.scan.source.placement is Placement.SESSION:
@@ -313,8 +352,9 @@ def _still_open(root: Node, how: Cut, started: frozenset[str]) -> OpenEdges:
     """
     waits: dict[int, tuple[Exchange, ...]] = {}
     splittable: set[int] = set()
+    where = Whereabouts()
     for top in _stage_roots(root):
-        open_joins = _open_joins(top)
+        open_joins = _open_joins(top, where)
         if any(isinstance(n, Join) for n in own_nodes(top)):
             splittable |= splittable_inputs(top)
         for join in (n for n in own_nodes(top) if isinstance(n, Join)):
@@ -331,6 +371,6 @@ def _still_open(root: Node, how: Cut, started: frozenset[str]) -> OpenEdges:
             assert small is not None
             large = right if small is left else left
             may_copy = LEFT_MAY_BE_COPIED if small is left else RIGHT_MAY_BE_COPIED
-            if join.kind in may_copy and _may_stay(large):
+            if join.kind in may_copy and _may_stay(large, where):
                 waits[id(large)] = (*waits.get(id(large), ()), small)
     return OpenEdges(waits, frozenset(splittable))

@@ -1,4 +1,4 @@
-"""ASOF RIGHT and FULL joins by way of joins that end in an instance of one thread."""
+"""ASOF RIGHT and FULL joins by way of joins that DuckDB 2.0 gets right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def asof_in_two_steps(root: Node) -> Node:
         l ASOF RIGHT JOIN r   is   (l ASOF JOIN r)      RIGHT JOIN r   ON the number of the row of r
         l ASOF FULL JOIN r    is   (l ASOF LEFT JOIN r) FULL JOIN r    ON the number of the row of r
 
-    With one thread DuckDB 2.0 never ends such a join where there is a right row without partner.
+    Where right rows have no partner, DuckDB 2.0 may never end such a join, and loses some of these rows where the left
+    side has no row of their key.
     """
     return rewrite(root, _in_two_steps)
 

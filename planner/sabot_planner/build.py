@@ -17,6 +17,7 @@ from sabot_planner.build_select import limit_of, select_block
 from sabot_planner.dialect import join_type, parse_exported, to_sql
 from sabot_planner.errors import Undistributable
 from sabot_planner.guard import same_meaning
+from sabot_planner.limit_by import take_computed_limit
 from sabot_planner.logical import (
     Computed,
     CteRef,
@@ -25,6 +26,7 @@ from sabot_planner.logical import (
     LateralCall,
     Limit,
     Node,
+    Project,
     RecursiveCte,
     RecursiveRef,
     Scan,
@@ -110,8 +112,9 @@ class _Builder:
             for cte in with_.args["expressions"]:
                 self._define(cte, ctes, bool(with_.args.get("recursive")))
         if isinstance(tree, exp.Select):
+            limited = take_computed_limit(tree, lambda value: self._value(value, ctes))
             relation = self._from(tree, ctes)
-            return select_block(tree, relation, self.names, self.context)
+            return limited(select_block(tree, relation, self.names, self.context))
         if isinstance(tree, exp.Values):
             return self._modified(tree, self._values(tree))
         if isinstance(tree, exp.SetOperation):
@@ -120,6 +123,17 @@ class _Builder:
             names = self.names.many(len(branches[0].columns))
             return self._modified(tree, SetOp(kind, tuple(branches), names))
         raise Undistributable(f"the exported plan has a {type(tree).__name__} where a query was expected")
+
+    def _value(self, tree: exp.Expression, ctes: _Ctes) -> Node:
+        """``SELECT c1 FROM x``: a column of a common table expression, as LIMIT reads it."""
+        (item,), from_ = tree.args["expressions"], tree.args["from_"]
+        shared = ctes.get(from_.args["this"].name)
+        if not isinstance(shared, Shared) or type(item) is not exp.Column or item.args.get("table") is not None:
+            raise Undistributable("LIMIT or OFFSET by a subquery of another form")
+        names = self.names.many(len(shared.columns))
+        visible = {f"c{i}": name for i, name in enumerate(names)}
+        found = visible[item.args["this"].args["this"]]
+        return Project(CteRef(shared, names), (Computed(self.names.fresh(), column(found)),))
 
     def _branches(self, tree: exp.Expression, kind: SetKind, ctes: _Ctes) -> list[Node]:
         left, right = tree.args["this"], tree.args["expression"]

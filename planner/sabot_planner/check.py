@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from sabot_planner.errors import PlannerError
+from sabot_planner.limit_by import LimitBy
 from sabot_planner.logical import (
     Aggregate,
     CteRef,
@@ -72,9 +73,15 @@ def check(root: Node) -> None:
     _demand(found.unfinished is None, root, "its second phase")
 
 
-def spreads(node: Node) -> bool:
-    """Whether the node's rows are spread over several tasks of its stage."""
-    return not isinstance(_Checker().of(node).partitioning, _WHOLE)
+class Whereabouts:
+    """Where rows are, derived once for each node; it keeps to the nodes of plans that live as long as it does."""
+
+    def __init__(self) -> None:
+        self._checker = _Checker()
+
+    def spreads(self, node: Node) -> bool:
+        """Whether the node's rows are spread over several tasks of its stage."""
+        return not isinstance(self._checker.of(node).partitioning, _WHOLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +173,7 @@ class _Checker:
                 return _join(node, inputs[0], inputs[1])
             case SetOp():
                 return _set_operation(node, inputs)
-            case Sample() | RecursiveCte():
+            case Sample() | RecursiveCte() | LimitBy():
                 _demand(all(isinstance(i, _WHOLE) for i in inputs), node, "all rows in one task")
                 return Single()
             case _:

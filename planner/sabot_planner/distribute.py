@@ -18,6 +18,7 @@ from sabot_planner.distribute_window import place_window
 from sabot_planner.edge_values import lost_on_edges
 from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
+from sabot_planner.limit_by import LimitBy
 from sabot_planner.logical import (
     Aggregate,
     CteRef,
@@ -111,6 +112,10 @@ class Distributor:
                 return self._sort(node, parallel)
             case Limit():
                 return self._limit(node, parallel)
+            case LimitBy():
+                rows = self.gather_in_order(node.input, parallel, "LIMIT by a value that the query computes")
+                value = self.gather(self.place(node.values, parallel), "the value of LIMIT")
+                return Placed(replace_inputs(node, (rows.node, value.node)), Single())
             case Distinct():
                 return self._distinct(node, parallel)
             case Sample():
@@ -150,7 +155,7 @@ class Distributor:
         """
         types = self.types.of(placed.node)
         _refuse_lost(types)
-        rows = self.estimator.rows(placed.node)
+        rows, by = self.estimator.rows(placed.node), self.estimator.guess(placed.node).by
         width = width_bytes(types, placed.node.columns)
         return Exchange(
             placed.node,
@@ -162,6 +167,7 @@ class Distributor:
             rows * width,
             reason,
             whole_rows=self.estimator.whole(placed.node),
+            estimated_by=by,
         )
 
     def gather(self, placed: Placed, reason: str) -> Placed:

@@ -13,16 +13,22 @@ from sabot_planner.aggregates import (
     is_in_order,
     two_phase,
 )
-from sabot_planner.column_types import STATE
+from sabot_planner.column_types import STATE, width_bytes
 from sabot_planner.dialect import call, function_call
-from sabot_planner.logical import Aggregate, Computed, Node, Project, order_is_unions
-from sabot_planner.partitioning import Clustered, Partitioning, renamed, satisfies
+from sabot_planner.errors import Undistributable
+from sabot_planner.logical import Aggregate, Computed, Join, Node, Project, order_is_unions
+from sabot_planner.partitioning import Clustered, Hashed, Partitioning, renamed, satisfies
 from sabot_planner.physical import Exchange, Numbered
 from sabot_planner.placed import Placed
 from sabot_planner.scalars import column, key_name
+from sabot_planner.stages import own_nodes
 
 if TYPE_CHECKING:
     from sabot_planner.distribute import Distributor
+
+
+_MOST_WIDENED = 2
+"""Rows that are not reduced may take so many times the bytes of the groups: forming groups for nothing costs more."""
 
 
 def place_aggregate(walk: Distributor, node: Aggregate, parallel: bool) -> Placed:
@@ -38,14 +44,17 @@ def place_aggregate(walk: Distributor, node: Aggregate, parallel: bool) -> Place
     in_every_set = _keys_in_every_set(node)
     if satisfies(child.partitioning, Clustered(tuple(key_names[i] for i in in_every_set))):
         part = _through_groups(child.partitioning, node)
-        return replace(child, node=replace(node, input=child.node), partitioning=part)
+        placed = replace(node, input=child.node, otherwise=_if_skewed(walk, node, child))
+        return replace(child, node=placed, partitioning=part)
     keys = [k.expression for k in node.keys]
     hashable = walk.hashable(keys, node.input)
     phases = _phases(walk, node) if hashable and not _duplicate_sets(node) else None
-    if phases is not None:
+    unreduced = _unreduced(walk, node, phases) if phases is not None else None
+    if phases is not None and unreduced is None:
         return _in_two_phases(walk, node, child, phases)
     if keys and hashable and node.grouping_sets is None:
-        moved = walk.hash(child, keys, f"{_whole_group(walk, node)} needs its whole group")
+        reason = unreduced or f"{_whole_group(walk, node)} needs its whole group"
+        moved = walk.hash(child, keys, reason)
         part = _through_groups(moved.partitioning, node)
         return replace(moved, node=_in_source_order(walk, node, moved.node), partitioning=part)
     gathered = walk.gather_rows(child, f"{_whole_group(walk, node)} cannot be combined from parts")
@@ -121,6 +130,39 @@ def _whole_group(walk: Distributor, node: Aggregate) -> str:
         if two_phase(aggregate, argument_types, types[aggregate.name], "") is None:
             return describe(aggregate)
     return "GROUP BY"
+
+
+def _unreduced(walk: Distributor, node: Aggregate, phases: list[TwoPhase]) -> str | None:
+    """Why the rows of all travel although the aggregate has two phases: the first one would leave nearly as many."""
+    if not node.keys or node.grouping_sets is not None:
+        return None
+    found = walk.estimator.partial_groups(node)
+    rows = walk.estimator.rows(node.input)
+    if found is None or found.rows <= walk.context.settings.partial_share * rows:
+        return None
+    types = walk.types.of(node)
+    widths = types | {
+        p.final.name: STATE for p in phases if any(c.expression.args.get("export_state") for c in p.partial)
+    }
+    if walk.bytes(node.input) > _MOST_WIDENED * found.rows * width_bytes(widths, node.columns):
+        return None
+    return f"about {found.rows:,.0f} partial groups of {rows:,} rows by {found.by}: the rows move as they are"
+
+
+def _if_skewed(walk: Distributor, node: Aggregate, child: Placed) -> Node | None:
+    """The two phases of an aggregate that reuses the hash of a join, in case that the join is skewed."""
+    joins = any(isinstance(n, Join) for n in own_nodes(child.node))
+    if not isinstance(child.partitioning, Hashed) or not joins or not walk.context.settings.adaptive:
+        return None
+    if node.grouping_sets is not None or any(map(depends_on_order, node.aggregates)):
+        return None
+    if not walk.hashable([k.expression for k in node.keys], node.input):
+        return None
+    phases = _phases(walk, node)
+    try:
+        return _in_two_phases(walk, node, child, phases).node if phases is not None else None
+    except Undistributable:
+        return None  # in place its columns need not travel
 
 
 def _in_two_phases(walk: Distributor, node: Aggregate, child: Placed, phases: list[TwoPhase]) -> Placed:

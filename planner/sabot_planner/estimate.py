@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import expm1, log1p
 
 from sqlglot import exp
 
+from sabot_planner.identity import Identities, first_phase, partial_name
 from sabot_planner.logical import (
     Aggregate,
     CteRef,
@@ -15,6 +17,7 @@ from sabot_planner.logical import (
     JoinKind,
     Limit,
     Node,
+    Project,
     Scan,
     SetKind,
     SetOp,
@@ -22,34 +25,41 @@ from sabot_planner.logical import (
     Values,
     walk,
 )
-from sabot_planner.physical import CutRef, Exchange, Numbered, TaskOrdinal, TaskScan
+from sabot_planner.physical import CutRef, Exchange, TaskOrdinal, TaskScan
 from sabot_planner.plan import PlanContext
 from sabot_planner.scalars import conjuncts, equi_keys
 
 _UNKNOWN_ROWS = 100_000
 _SELECTIVITY = 0.2
 """DuckDB's own default for a filter that statistics do not settle."""
+SOURCE, DUCKDB, EARLIER_RUN, RULE_OF_THUMB = "the source", "DuckDB", "an earlier run", "a rule of thumb"
 _GROUPS = 0.25
 _DISTINCT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """``rows`` of a node and, as ``base``, of the largest source below it: together they tell how filtered it is."""
+    """``rows`` of a node and, as ``base``, of the largest source below it: together they tell how filtered it is.
+
+    ``by`` names whose guess it is.
+    """
 
     rows: float
     base: float
+    by: str = RULE_OF_THUMB
 
 
 class Estimator:
-    """Row guesses per node: DuckDB's own where it made one for the same scans, else rules of thumb."""
+    """Row guesses per node: what an earlier run measured, else DuckDB's own for the same scans, else rules of thumb."""
 
     def __init__(self, context: PlanContext, root: Node) -> None:
         self._context = context
+        self._tasks = context.settings.partitions or context.agents
         # Only joins are decided by estimates; without one DuckDB need not be asked for any.
         self._has_joins = any(isinstance(n, Join) for n in walk(root))
         self._known: dict[int, tuple[Node, Guess]] = {}
         self._wholes: dict[int, tuple[Node, int]] = {}
+        self._identities = Identities() if context.recalls() else None
 
     def rows(self, node: Node) -> int:
         """The guess for ``node``, at least 0."""
@@ -74,7 +84,7 @@ class Estimator:
             case Values():
                 return len(node.rows)
             case Aggregate():
-                first = _first_phase(node)
+                first = first_phase(node)
                 if first is not None:
                     return self.whole(first)
                 return self.whole(node.input) * _GROUPS if node.keys else 1
@@ -99,17 +109,55 @@ class Estimator:
         """The guess for ``node``, remembered by identity."""
         known = self._known.get(id(node))
         if known is None:
-            known = (node, self._guess(node))
+            known = (node, self._recalled(node) or self._guess(node))
             self._known[id(node)] = known
         return known[1]
+
+    def partial_groups(self, node: Aggregate) -> Guess | None:
+        """The groups that the first phases of an aggregate have together, where an earlier run tells."""
+        tasks = self._tasks
+        groups = self._identities.groups(node.keys, node.input) if self._identities is not None else None
+        if groups is None:
+            return None
+        measured = self._context.remembered(partial_name(groups, tasks))
+        if measured is not None:
+            return Guess(measured, measured, EARLIER_RUN)
+        whole, rows = self._distinct(node), self.guess(node.input).rows
+        return None if whole is None else Guess(tasks * _drawn(whole, rows / tasks), whole, EARLIER_RUN)
+
+    def _recalled(self, node: Node) -> Guess | None:
+        """What was measured of a node whose rows are not those of its input."""
+        if self._identities is None or not isinstance(node, Filter | Join | Aggregate | Distinct | Project):
+            return None
+        identity = self._identities.of(node)
+        if identity is None or identity.filtered_by:
+            return None
+        partial = isinstance(node, Aggregate) and node.partial
+        rows = self._context.remembered(partial_name(identity.text, self._tasks) if partial else identity.text)
+        if rows is None:
+            return None
+        return Guess(rows, max(self.guess(i).base for i in _kept_sides(node)), EARLIER_RUN)
+
+    def _distinct(self, node: Aggregate) -> int | None:
+        """Distinct keys among the rows of an aggregate, or among those of the table below its filters."""
+        assert self._identities is not None
+        rows: Node | None = node.input
+        while rows is not None:
+            groups = self._identities.groups(node.keys, rows)
+            found = self._context.remembered(groups) if groups is not None else None
+            if found is not None:
+                return found
+            rows = rows.inputs[0] if isinstance(rows, Filter | Project) else None
+        return None
 
     def _guess(self, node: Node) -> Guess:
         match node:
             case TaskScan():
                 return self.guess(node.scan)
             case Scan():
-                rows = node.source.rows if node.source.rows is not None else _UNKNOWN_ROWS
-                return Guess(rows, rows)
+                if node.source.rows is None:
+                    return Guess(_UNKNOWN_ROWS, _UNKNOWN_ROWS)
+                return Guess(node.source.rows, node.source.rows, SOURCE)
             case TaskOrdinal():
                 return Guess(1, 1)
             case Values():
@@ -118,11 +166,16 @@ class Estimator:
                 inner = self.guess(node.input)
                 asked = self._ask(node)
                 factor = _SELECTIVITY if any(_selective(t) for t in conjuncts(node.predicate)) else 1.0
-                return Guess(asked if asked is not None else inner.rows * factor, inner.base)
+                if asked is not None:
+                    return Guess(asked, inner.base, DUCKDB)
+                return Guess(inner.rows * factor, inner.base)
             case Join():
                 return self._join(node)
             case Aggregate():
                 inner = self.guess(node.input)
+                distinct = self._distinct(node) if self._identities is not None and node.keys else None
+                if distinct is not None:
+                    return Guess(_drawn(distinct, inner.rows), inner.base, EARLIER_RUN)
                 return Guess(1 if not node.keys else max(1.0, inner.rows * _GROUPS), inner.base)
             case Distinct():
                 inner = self.guess(node.input)
@@ -174,7 +227,7 @@ class Estimator:
                 pass
         asked = self._ask(node)
         if asked is not None:
-            return Guess(asked, base)
+            return Guess(asked, base, DUCKDB)
         keys, _ = equi_keys(node.condition, frozenset(node.left.columns), frozenset(node.right.columns))
         if not keys:
             return Guess(left.rows * right.rows, base)
@@ -184,17 +237,18 @@ class Estimator:
         return Guess(right.rows * left_share, base)
 
 
-def _kept_sides(node: Join) -> tuple[Node, ...]:
-    """The inputs of a join whose rows come out."""
-    if node.kind.left_only:
+def _kept_sides(node: Node) -> tuple[Node, ...]:
+    """The inputs of a node whose rows come out."""
+    if isinstance(node, Join) and node.kind.left_only:
         return (node.left,)
-    return (node.right,) if node.kind.right_only else node.inputs
+    return (node.right,) if isinstance(node, Join) and node.kind.right_only else node.inputs
 
 
-def _first_phase(node: Aggregate) -> Aggregate | None:
-    moved = node.input.input if isinstance(node.input, Numbered) else node.input
-    first = moved.input if isinstance(moved, Exchange) else None
-    return first if isinstance(first, Aggregate) and first.partial else None
+def _drawn(distinct: float, rows: float) -> float:
+    """Distinct values among ``rows`` drawn from many of which ``distinct`` are different."""
+    if distinct <= 1:
+        return min(distinct, rows)
+    return distinct * -expm1(rows * log1p(-1 / distinct))
 
 
 def _selective(term: exp.Expression) -> bool:

@@ -14,6 +14,7 @@ from sqlglot import exp
 
 from sabot_planner.dialect import to_sql
 from sabot_planner.errors import PlannerError
+from sabot_planner.limit_by import LimitBy
 from sabot_planner.logical import (
     Aggregate,
     Computed,
@@ -188,6 +189,8 @@ class FragmentWriter:
                 return replace(block, order=order_by(node.keys), limit=_limit(node.limit, node.offset))
             case Limit():
                 return self._limit(node)
+            case LimitBy():
+                return self._limit_by(node)
             case Distinct():
                 return self._distinct(node)
             case Sample():
@@ -285,6 +288,20 @@ class FragmentWriter:
             offset = f" OFFSET {node.offset}" if node.offset else ""
             return replace(block, columns=node.columns, limit=f"LIMIT ({to_sql(node.percent)}) %{offset}")
         return replace(block, columns=node.columns, limit=_limit(node.limit, node.offset))
+
+    def _limit_by(self, node: LimitBy) -> Block:
+        block = self.block(node.input)
+        if block.limit:
+            block = Block(block.relation(), node.columns)
+        # What is read may be a stream, which can be read only once.
+        values = self._alias()
+        self._ctes[f"{values}({', '.join(node.values.columns)})"] = self._listed(node.values)
+        parts = []
+        if node.limit is not None:
+            parts.append(f"LIMIT ((SELECT {to_sql(node.limit)} FROM {values})){' %' if node.percent else ''}")
+        if node.offset is not None:
+            parts.append(f"OFFSET (SELECT {to_sql(node.offset)} FROM {values})")
+        return replace(block, columns=node.columns, limit=" ".join(parts))
 
     def _distinct(self, node: Distinct) -> Block:
         block = self._open(node.input)

@@ -36,6 +36,7 @@ from sabot_planner.logical import (
     Window,
     replace_inputs,
 )
+from sabot_planner.node_expressions import may_raise
 from sabot_planner.operators import ShuffleEdgeType
 from sabot_planner.physical import Exchange, Numbered, Reread
 from sabot_planner.plan import EdgeFacts
@@ -292,7 +293,9 @@ def awaited_filter(join: Join, how: Cut, started: frozenset[str]) -> list[tuple[
         if source.rows.weighed or small not in (None, source.rows):
             continue
         trial = FilterPlacer(_open_stages(how, started))
-        if trial.place(source) is not None and _pays(how, source.rows.rows, source.rows, trial.landed):
+        if not _places(trial, source):
+            continue
+        if _pays(how, source.rows.rows, source.rows, trial.landed):
             return [(late, source.rows) for late in trial.landed]
     return []
 
@@ -308,7 +311,7 @@ def with_filter(join: Join, how: Cut, facts: Mapping[str, EdgeFacts], started: f
         if measured is None or source.rows.weighed:
             continue
         trial = FilterPlacer(_open_stages(how, started))
-        if trial.place(source) is None:
+        if not _places(trial, source):
             continue
         said = f"{measured.rows:,} rows measured (estimated {source.rows.rows:,}) of about {source.rows.whole_rows:,}"
         share, moved = _share(measured.rows, source.rows), size(sum(e.bytes for e in trial.landed))
@@ -321,6 +324,11 @@ def with_filter(join: Join, how: Cut, facts: Mapping[str, EdgeFacts], started: f
             refused = f"{said}: no filter, it would let about {share:.0%} of {moved} pass"
             return _weighed(source, how, source.filtered, "; ".join(filter(None, (source.rows.reason, refused))))
     return None
+
+
+def _places(trial: FilterPlacer, source: KeySource) -> bool:
+    """Whether there is a place for the filter, and no row that it keeps back may end the query with an error."""
+    return trial.place(source) is not None and not may_raise(source.filtered)
 
 
 def _weighed(source: KeySource, how: Cut, filtered: Node, reason: str) -> Join:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sabot_planner.aggregates import describe
 from sabot_planner.display import DisplayNames
+from sabot_planner.limit_by import LimitBy
 from sabot_planner.logical import (
     Aggregate,
     Distinct,
@@ -89,7 +90,7 @@ def _word(node: Node, display: DisplayNames) -> str:
         case Sort():
             first = display.key(node.keys[0]).lower() + (", …" if len(node.keys) > 1 else "")
             return f"top {node.limit} by {first}" if node.limit is not None else f"order by {first}"
-        case Limit():
+        case Limit() | LimitBy():
             return "limit"
         case SetOp():
             return node.kind.lower()

@@ -206,7 +206,7 @@ class Aggregate(Unary):
 
     ``grouping_sets`` lists key ordinals per set (None: one set of all keys); ``groupings`` are GROUPING(…) columns.
     ``partial``: the first of two phases, whose groups need not be whole. ``having_rows`` keeps a partial phase without
-    keys silent where its input is empty.
+    keys silent where its input is empty. ``otherwise`` are the two phases of one that was placed where its rows are.
     """
 
     keys: tuple[Computed, ...]
@@ -215,6 +215,7 @@ class Aggregate(Unary):
     groupings: tuple[Computed, ...] = ()
     partial: bool = False
     having_rows: bool = False
+    otherwise: Node | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:

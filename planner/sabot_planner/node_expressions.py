@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sqlglot import exp
 
 from sabot_planner.dialect import function_call
+from sabot_planner.limit_by import LimitBy
 from sabot_planner.logical import (
     Aggregate,
     Distinct,
@@ -50,6 +51,8 @@ def expressions_of(node: Node) -> list[exp.Expression]:
             return [node.condition] if node.condition is not None else []
         case Sort():
             return [k.expression for k in node.keys]
+        case LimitBy():
+            return [clause for clause in (node.limit, node.offset) if clause is not None]
         case RecursiveCte():
             return [k.expression for k in node.keys]
         case Limit():

@@ -103,6 +103,7 @@ class StreamOperatorNode:
     ``sql`` reads each incoming edge under the relation name ``ShuffleEdge.input_name`` and each scan under
     ``ScanInput.name``. It never starts with a WITH clause of its own unless it was written by hand.
     ``start_after`` names operators whose measurements may still change this one; it is not started before them.
+    ``first_rows``: of the rows of all tasks, read in task order, no more than so many are needed.
     """
 
     operator_id: str
@@ -114,6 +115,7 @@ class StreamOperatorNode:
     stateful: bool = False
     placement: Placement = Placement.ANY
     start_after: tuple[str, ...] = ()
+    first_rows: int | None = None
     label: str = ""
 
     def __post_init__(self) -> None:
@@ -138,6 +140,7 @@ class ShuffleEdge:
     buckets may turn into BROADCAST once it is measured, and its consumers then read every bucket.
     ``splittable``: the rows of one hash partition may be dealt to several tasks that each read all of the other hashed
     inputs' same partition.
+    ``estimated_by`` names whose estimate ``rows_estimated`` is.
     ``rereads`` names a finished edge of the same source whose committed output this one reads: nothing is written for
     it.
     ``bounds_partitions`` of a RANGE edge is how many ranges to make when its rows are many; bounds come from a sample.
@@ -160,6 +163,7 @@ class ShuffleEdge:
     reason: str = ""
     key_sql: tuple[str, ...] = ()
     rereads: str | None = None
+    estimated_by: str = ""
 
     def __post_init__(self) -> None:
         _check_id("edge", self.edge_id)

@@ -20,6 +20,7 @@ class Exchange(Node):
     BROADCAST that is written as HASH buckets of ``keys`` can still become HASH, the other side of its join being hashed
     by ``other_keys``; ``other_rows`` and ``other_bytes`` are that side's estimates.
     ``whole_rows`` is an estimate of the rows that it would have if nothing below were filtered, 0 where there is none.
+    ``estimated_by`` names whose estimate ``rows`` is.
     ``weighed``: whether its measured keys filter the other side of its join is decided.
     """
 
@@ -38,6 +39,7 @@ class Exchange(Node):
     other_bytes: int = 0
     whole_rows: int = 0
     weighed: bool = False
+    estimated_by: str = ""
 
     @property
     def inputs(self) -> tuple[Node, ...]:

@@ -28,6 +28,7 @@ class SourceInfo:
 
     ``columns`` are the declared columns in order, then the virtual columns asked for. ``max_slices`` is the number of
     pieces it can be cut into (1: cannot be cut). ``name`` is what people call it.
+    ``version`` names the source and its present contents; where it is empty, nothing measured of it is remembered.
     """
 
     source_id: str
@@ -37,6 +38,7 @@ class SourceInfo:
     bytes: int | None
     max_slices: int
     placement: Placement = Placement.ANY
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,14 @@ class PlanContext(Protocol):
         """Whether text of the sources described so far, or all text, compares by a collation that its type hides."""
         ...
 
+    def recalls(self) -> bool:
+        """Whether anything was measured in earlier runs."""
+        ...
+
+    def remembered(self, identity: str) -> int | None:
+        """The rows of a sub-plan in an earlier run, by its name (:mod:`sabot_planner.identity`)."""
+        ...
+
     def rows_estimated(self, tables: Sequence[str]) -> int | None:
         """DuckDB's own estimate of the rows of the join over the scans with these aliases, if it made one."""
         ...
@@ -97,6 +107,7 @@ class PlanSettings:
     ``partitions`` forces the parallelism of every distributed stage; otherwise it is the number of agents.
     ``gather_rows``: a sub-plan over sources of at most so many rows is not worth splitting to be broadcast.
     ``repeat_rows``: each task computes a sub-plan over sources of at most so many rows for itself, where all need it.
+    ``partial_share``: a first phase of an aggregate that leaves a larger share of its rows is skipped.
     ``filter_bytes``: from this many bytes on an edge is worth a filter by the keys that it is to be joined with, if
     that lets at most ``filter_share`` of its rows pass; at 0 such a filter may cost whatever it does.
     """
@@ -107,6 +118,7 @@ class PlanSettings:
     buckets_per_agent: int = 4
     gather_rows: int = 10_000
     repeat_rows: int = 20_000
+    partial_share: float = 0.75
     filter_bytes: int = 4 << 20
     filter_share: float = 0.7
     partitions: int | None = None
@@ -134,6 +146,10 @@ class Revisable(Protocol):
         """See :meth:`QueryPlan.revise`."""
         ...
 
+    def identities(self) -> Mapping[str, str]:
+        """See :meth:`QueryPlan.identities`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class QueryPlan:
@@ -158,3 +174,7 @@ class QueryPlan:
         if self.planner_state is None:
             return self
         return self.planner_state.revise(self, facts, started)
+
+    def identities(self) -> Mapping[str, str]:
+        """Edge, or ``result`` → what its rows are called in every plan that computes the same."""
+        return {} if self.planner_state is None else self.planner_state.identities()

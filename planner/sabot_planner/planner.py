@@ -11,7 +11,8 @@ from sabot_planner.display import DisplayNames
 from sabot_planner.distribute import Distributor
 from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import Estimator
-from sabot_planner.logical import Node, Project, Scan, Sort, walk
+from sabot_planner.limit_by import LimitBy
+from sabot_planner.logical import Limit, Node, Project, Scan, Sort, walk
 from sabot_planner.operators import Column
 from sabot_planner.physical import Exchange
 from sabot_planner.plan import Mode, PlanContext, QueryPlan
@@ -64,7 +65,7 @@ def _ordered(root: Node) -> bool:
     while True:
         if isinstance(node, Sort):
             return True
-        if not isinstance(node, Project) and type(node).__name__ != "Limit":
+        if not isinstance(node, Project | Limit | LimitBy):
             return False
         node = node.inputs[0]
 

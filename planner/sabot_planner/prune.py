@@ -7,6 +7,7 @@ from dataclasses import replace
 from sqlglot import exp
 
 from sabot_planner.fragment import is_narrowing
+from sabot_planner.limit_by import LimitBy
 from sabot_planner.logical import (
     Aggregate,
     Computed,
@@ -71,6 +72,8 @@ def _asked(node: Node, needed: set[str]) -> list[tuple[Node, set[str]]]:
             return [(node.input, (needed - own) | read)]
         case Sort():
             return [(node.input, needed | columns_of(*(k.expression for k in node.keys)))]
+        case LimitBy():
+            return [(node.input, needed), (node.values, set(columns_of(node.limit, node.offset)))]
         case Distinct():
             return [(node.input, needed | columns_of(*node.on, *(k.expression for k in node.order)))]
         case SetOp() if node.kind is SetKind.UNION_ALL:
@@ -107,7 +110,7 @@ def _kept_aggregates(node: Aggregate, needed: set[str]) -> tuple[Computed, ...]:
     return kept if kept or node.keys else node.aggregates[:1]
 
 
-_MAY_MOVE = (Aggregate, Distinct, Join, LateralCall, Limit, Sample, Shared, Sort, Window)
+_MAY_MOVE = (Aggregate, Distinct, Join, LateralCall, Limit, LimitBy, Sample, Shared, Sort, Window)
 """Nodes whose input may have to move, and then with no column more than they read."""
 
 

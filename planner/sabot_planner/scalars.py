@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,24 +25,23 @@ def column_name(expression: exp.Expression) -> str | None:
     return None
 
 
-def children(expression: exp.Expression) -> Iterator[exp.Expression]:
+def children(expression: exp.Expression) -> list[exp.Expression]:
     """The expression's direct sub-expressions."""
+    found = []
     for value in expression.args.values():
         if isinstance(value, exp.Expression):
-            yield value
+            found.append(value)
         elif type(value) is list:
-            for item in value:
-                if isinstance(item, exp.Expression):
-                    yield item
+            found += [item for item in value if isinstance(item, exp.Expression)]
+    return found
 
 
-def nodes(expression: exp.Expression) -> Iterator[exp.Expression]:
-    """The expression and everything inside it."""
-    stack = [expression]
-    while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(children(node))
+def nodes(expression: exp.Expression) -> list[exp.Expression]:
+    """The expression and everything inside it, what is outside first."""
+    found = [expression]
+    for node in found:  # which grows meanwhile
+        found += children(node)
+    return found
 
 
 def columns_of(*expressions: exp.Expression | None) -> frozenset[str]:

@@ -15,10 +15,11 @@ from sabot_planner.column_types import ColumnTypes
 from sabot_planner.dialect import call, to_sql
 from sabot_planner.display import DisplayNames
 from sabot_planner.edge_values import is_restored, is_written, restored, written
+from sabot_planner.first_rows import searching_tasks
 from sabot_planner.fragment import FragmentWriter, is_narrowing
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.labels import operator_label, operator_type
-from sabot_planner.logical import Computed, CteRef, Node, Project, Shared, rewrite, walk
+from sabot_planner.logical import Computed, CteRef, Limit, Node, Project, Shared, rewrite, walk
 from sabot_planner.operators import Decided, Placement, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_planner.ordering import sort_key_call
 from sabot_planner.physical import CutRef, Exchange, Reread, TaskScan
@@ -207,6 +208,7 @@ class _Draft:
             decided=node.decided,
             reason=node.reason,
             key_sql=tuple(map(to_sql, self.hashed)),
+            estimated_by=node.estimated_by,
         )
 
 
@@ -347,14 +349,20 @@ class _Cutter:
         drafts = [*(d for d in self.edges if isinstance(d, _Draft)), *self._kept.values()]
         if any(draft.source is stage for draft in drafts):
             sql = self._written(stage, sql)
+        gathered = all(d.exchange is not None and d.exchange.gather for d in drafts if d.source is stage)
+        limit = stage.root if isinstance(stage.root, Limit) and gathered else None
+        parallelism = self.width if stage.parallel and stage.placement is Placement.ANY else 1
+        if limit is not None and parallelism > 1 and self.settings.adaptive and self.settings.partitions is None:
+            parallelism = searching_tasks(limit, parallelism)
         return StreamOperatorNode(
             stage.operator_id,
             operator_type(stage.root),
             sql,
-            parallelism=self.width if stage.parallel and stage.placement is Placement.ANY else 1,
+            parallelism=parallelism,
             scans=tuple(stage.scans),
             placement=stage.placement,
             start_after=tuple(dict.fromkeys(self.draft_of(e, stage).source.operator_id for e in stage.after)),
+            first_rows=limit.limit if limit is not None else None,
             label=operator_label(stage.root, self.display),
         )
 

@@ -15,6 +15,7 @@ from sabot_sql.catalog.conversion import Converter
 from sabot_sql.catalog.diagnosis import located
 from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.catalog.frames import Scope
+from sabot_sql.catalog.measured import MeasuredRows
 from sabot_sql.catalog.memory_tables import MemoryTables, ShadowedTable
 from sabot_sql.catalog.pivots import list_values
 from sabot_sql.catalog.writes import Writes
@@ -56,6 +57,7 @@ class Catalog:
         self.connection = Connection(config, str(scratch.path / "duckdb"))
         self._tables = MemoryTables(self.connection, scratch)
         self._facts: CatalogFacts | None = None
+        self.measured = MeasuredRows()
         self.writes = Writes(self.connection, self._tables, self._changed)
 
     def split(self, sql: str, parameters: Parameters) -> list[Statement]:
@@ -190,7 +192,9 @@ class Catalog:
                 return self._reason(error, statement)
         facts = self._facts
         estimates = Estimates(exported, lambda: facts.estimated(exported, lambda: self._estimated_plan(statement)))
-        return BoundQuery(exported, QuerySources(self.connection, self._facts, config, shadows, estimates))
+        return BoundQuery(
+            exported, QuerySources(self.connection, self._facts, config, shadows, estimates, self.measured)
+        )
 
     def _estimated_plan(self, statement: Statement) -> str | None:
         with self._exportable_plans():
@@ -214,14 +218,14 @@ class Catalog:
     def _exportable_plans(self) -> Iterator[None]:
         """Plans that SQL can say; the setting belongs to the whole instance and is put back."""
         main = self.connection.main
-        ((before,),) = main.execute("SELECT current_setting('disabled_optimizers')").fetchall()
-        names = [name for name in str(before).split(",") if name.strip()]
+        before = self.connection.disabled_optimizers()
+        names = [name for name in before.split(",") if name.strip()]
         wanted = ",".join(dict.fromkeys([*names, *UNEXPORTABLE_OPTIMIZERS]))
         main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(wanted)}")
         try:
             yield
         finally:
-            main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(str(before))}")
+            main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(before)}")
 
 
 def _close(rows: Rows) -> None:

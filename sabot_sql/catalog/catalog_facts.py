@@ -18,6 +18,8 @@ class CatalogFacts:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.statements = 0
+        """How many statements may have changed a table so far."""
         self._aggregates: frozenset[str] | None = None
         self._volatile: frozenset[str] | None = None
         self._files: dict[str, str] | None = None
@@ -27,6 +29,7 @@ class CatalogFacts:
 
     def forget(self) -> None:
         """Ask again for everything that a statement may have changed: settings, attached files, extensions."""
+        self.statements += 1
         self._aggregates = self._volatile = None
         self._files = None
         self._described.clear()

@@ -110,6 +110,7 @@ class Connection:
         self._defaults = self._answer_settings()
         self._settings: dict[str, str] = {}
         self._loses_nothing = True
+        self._disabled_optimizers: str | None = None
         self.in_transaction = False
 
     @property
@@ -222,10 +223,19 @@ class Connection:
 
     def after(self, statement: Statement) -> None:
         """Note what a statement other than a query may have changed; hold the lock."""
+        self._disabled_optimizers = None
         current = self._answer_settings()
         self._settings = {name: value for name, value in current.items() if value != self._defaults.get(name)}
         if statement.kind == "TRANSACTION":
             self.in_transaction = statement.text.split(None, 1)[0].upper().startswith(("BEGIN", "START"))
+
+    def disabled_optimizers(self) -> str:
+        """The optimizers that the user switched off, as DuckDB lists them; asked anew once a statement has run."""
+        known = self._disabled_optimizers
+        if known is None:
+            ((found,),) = self.main.execute("SELECT current_setting('disabled_optimizers')").fetchall()
+            known = self._disabled_optimizers = str(found)
+        return known
 
     def interrupt(self) -> None:
         """Stop what is running on the connection; callable from any thread, without the lock."""

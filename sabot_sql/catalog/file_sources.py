@@ -151,7 +151,11 @@ class FileSource:
         first = run[0]
         conditions = []
         if first.last_row is not None:
-            conditions.append(f"file_row_number BETWEEN {first.first_row} AND {first.last_row - 1}")
+            # Each comparison is made for every row: the ends of the file need none.
+            if first.first_row > 0:
+                conditions.append(f"file_row_number >= {first.first_row}")
+            if first.last_row < self._file_rows(first.file):
+                conditions.append(f"file_row_number < {first.last_row}")
         if len(self.files) == 1:
             return select(self.info.columns, self.relation, " AND ".join(conditions))
         column = self.file_column or _FILE_COLUMN

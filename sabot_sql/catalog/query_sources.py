@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -23,6 +24,7 @@ from sabot_sql.catalog.file_sources import (
     max_slices,
 )
 from sabot_sql.catalog.frames import memory_source
+from sabot_sql.catalog.measured import MeasuredRows
 from sabot_sql.catalog.memory_tables import ShadowedTable
 from sabot_sql.catalog.relation_text import FunctionCall, TableName, parse_relation, text_literal
 from sabot_sql.catalog.series_sources import SERIES_FUNCTIONS, series_source
@@ -62,6 +64,7 @@ class QuerySources:
         config: SessionConfig,
         shadows: Mapping[str, ShadowedTable],
         estimates: Estimates,
+        measured: MeasuredRows,
     ) -> None:
         self.agents = config.agent_count
         self.settings: PlanSettings = config.plan_settings()
@@ -70,6 +73,7 @@ class QuerySources:
         self._in_processes = config.isolation is Isolation.PROCESS
         self._shadows = shadows
         self._estimates = estimates
+        self._measured = measured
         self._sources: dict[tuple[str, tuple[str, ...]], Source] = {}
         self._by_id: dict[str, Source] = {}
         self._collated = False
@@ -110,6 +114,14 @@ class QuerySources:
     def is_collated(self) -> bool:
         """Whether a table of the query was declared with COLLATE, or the session has a default collation."""
         return self._collated or bool(self._settings.get("default_collation"))
+
+    def recalls(self) -> bool:
+        """Whether an earlier query of the session measured anything."""
+        return len(self._measured) > 0
+
+    def remembered(self, identity: str) -> int | None:
+        """The rows of a sub-plan when an earlier query of the session ran it."""
+        return self._measured.rows(identity)
 
     def rows_estimated(self, tables: Sequence[str]) -> int | None:
         """DuckDB's estimate of the join over these scans."""
@@ -173,7 +185,14 @@ class QuerySources:
         source = table.source
         columns = tuple(Column(name, type_name) for name, type_name in table.columns)
         info = SourceInfo(
-            source_id, source.name, columns, source.rows, source.size_bytes, source.max_slices, self._session_placement
+            source_id,
+            source.name,
+            columns,
+            source.rows,
+            source.size_bytes,
+            source.max_slices,
+            self._session_placement,
+            version=_version("memory", source.number),
         )
         return MemoryTableSource(info, source)
 
@@ -190,11 +209,12 @@ class QuerySources:
             raise translate(error) from None
         self._paths.update(dict.fromkeys(found.readable_paths))
         name = _file_name(found.files or found.readable_paths)
+        version = "" if versions is None else _version(relation, found.files, versions)
         if found.files is None or (len(found.files) == 1 and call.name not in PARQUET_FUNCTIONS):
-            info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, 1)
+            info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, 1, version=version)
             return WholeSource(info, relation)
         units = file_units(call, columns, found)
-        info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, max_slices(units))
+        info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, max_slices(units), version=version)
         return FileSource(info, call, relation, found.files, units, file_column, frozenset(virtual), found.facts)
 
     def _whole_files(self, call: FunctionCall, relation: str, source_id: str) -> Source:
@@ -223,7 +243,8 @@ class QuerySources:
         placement = Placement.ANY if attached is not None else self._session_placement
         size = None if rows is None else rows * sum(type_bytes(column.type) for column in columns)
         slices = 1 if rows is None else max(2, rows)  # also a short table is cut where that is asked for
-        info = SourceInfo(source_id, name, columns, rows, size, slices, placement)
+        version = _version(relation, rows, self._facts.statements)
+        info = SourceInfo(source_id, name, columns, rows, size, slices, placement, version)
         return TableSource(info, relation) if rows is not None else WholeSource(info, relation)
 
     def _temporary(self, name: str, relation: str, columns: tuple[Column, ...], source_id: str) -> Source:
@@ -263,6 +284,10 @@ class QuerySources:
             return self._connection.main.execute(sql).fetchall()
         except duckdb.Error as error:
             raise InternalError(f"DuckDB cannot describe what it exported: {translate(error).message}") from None
+
+
+def _version(*facts: object) -> str:
+    return blake2b(repr(facts).encode(), digest_size=12).hexdigest()
 
 
 def _file_name(files: Sequence[str]) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyarrow import parquet as pq
 
 from sabot_sql.catalog.connection import ColumnTypes, quote_text
 
@@ -74,6 +73,8 @@ def _claimed_rows(rows: int | None) -> int:
 def _parquet_shadow(
     path: Path, columns: ColumnTypes, schema: pa.Schema, rows: int, main: duckdb.DuckDBPyConnection
 ) -> Shadow | None:
+    from pyarrow import parquet as pq  # loaded with the first such table, not with the package
+
     group_rows = -(-rows // _ROW_GROUPS)
     body = path.with_suffix(".tmp")
     file = path.with_suffix(".parquet")

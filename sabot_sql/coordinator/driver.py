@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +16,7 @@ from sabot_planner.plan import Mode, QueryPlan
 from sabot_sql.agent.pool import SESSION_AGENT, AgentPool
 from sabot_sql.agent.task_spec import FileSink, KeyQuestion, QueryContext
 from sabot_sql.coordinator.controller import DBOSParallelController
-from sabot_sql.coordinator.exchange_rules import stored_columns
+from sabot_sql.coordinator.exchange_rules import RESULT_EDGE, stored_columns
 from sabot_sql.coordinator.execution import Execution
 from sabot_sql.coordinator.fragments import task_spec
 from sabot_sql.coordinator.messages import (
@@ -63,7 +63,7 @@ class FinishedQuery:
     """An answered query. ``stream`` holds its rows, in the promised order, until :meth:`release`.
 
     ``columns`` are the sink's, with the types that DuckDB gave them. ``attempts`` are the committed attempts of the
-    sink's tasks: those whose files count, where it wrote files.
+    sink's tasks: those whose files count, where it wrote files. ``measured`` are rows of sub-plans by their names.
     """
 
     stream: PartitionStream
@@ -71,6 +71,7 @@ class FinishedQuery:
     plan: PlanSnapshot
     stats: dict[str, Any]
     attempts: tuple[int, ...]
+    measured: Mapping[str, int]
     _release: Callable[[], None] = field(repr=False)
 
     def release(self) -> None:
@@ -306,7 +307,17 @@ class _Driver:
         report = first.report if isinstance(first, Finished) else None
         columns = stored_columns(sink.outputs[-1], report) if report else ()
         attempts = tuple(task.state.attempt for task in sink.tasks if isinstance(task.state, Finished))
-        return FinishedQuery(stream, columns, self._snapshot("finished"), self._stats(), attempts, self._release)
+        return FinishedQuery(
+            stream, columns, self._snapshot("finished"), self._stats(), attempts, self._measured(), self._release
+        )
+
+    def _measured(self) -> dict[str, int]:
+        """What the next plan with the same sub-plans can estimate by."""
+        facts = self._execution.measurements()
+        rows = {edge_id: measured.rows for edge_id, measured in facts.items()}
+        rows[RESULT_EDGE] = sum(output.rows for output in self._execution.result()[1].outputs.values())
+        identities = self._execution.plan.identities()
+        return {identities[edge_id]: count for edge_id, count in rows.items() if edge_id in identities}
 
     def _stats(self) -> dict[str, Any]:
         tasks = [task for run in self._execution.runs.values() for task in run.tasks]

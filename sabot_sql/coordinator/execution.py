@@ -22,6 +22,7 @@ from sabot_sql.agent.task_spec import (
 from sabot_sql.coordinator import exchange_rules as rules
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.dispatch import choose, demand
+from sabot_sql.coordinator.enough import skip_rest
 from sabot_sql.coordinator.fusion import fuse_readers
 from sabot_sql.coordinator.hot_keys import key_questions
 from sabot_sql.coordinator.messages import (
@@ -159,6 +160,8 @@ class Execution:
             # A task that runs again for one lost output leaves its other outputs as they were read before.
             if not shuffle.released:
                 shuffle.outputs.setdefault(report.id.task, output)
+        if self._adaptive:
+            skip_rest(run, self.shuffles, self.query_id)
         if not run.finished:
             return []
         self._stages_changed = True

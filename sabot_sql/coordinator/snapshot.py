@@ -95,6 +95,8 @@ def _task(run: StageRun, task: TaskRecord, *, counted: bool) -> dict[str, Any]:
         "elapsed_ms": None,
     }
     match task.state:
+        case Finished() if task.skipped:
+            shown["state"] = "skipped"
         case Running(attempt, agent, started_ms):
             shown |= {"state": "running", "agent": agent, "attempt": attempt, "started_ms": round(started_ms, 3)}
         case Finished(attempt, started_ms, report):
@@ -124,6 +126,7 @@ def _edge(edge: ShuffleEdge, shuffle: EdgeShuffle | None, decision: str | None) 
         "rows": None,
         "bytes": None,
         "rows_estimated": edge.rows_estimated,
+        "estimated_by": edge.estimated_by,
         "decided": (Decided.RUN if decision else edge.decided).value,
         "reason": "; ".join(part for part in (edge.reason, decision) if part),
         "partition_rows": [],

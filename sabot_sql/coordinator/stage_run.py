@@ -43,7 +43,7 @@ class TaskRecord:
     """One task over all its attempts; ``next_attempt`` also numbers the splits of its outputs.
 
     ``avoid`` are agents that failed it, ``deaths`` counts those that died of it. ``relieved``: it ran out of memory
-    before, and nothing else runs beside it now.
+    before, and nothing else runs beside it now. ``skipped``: enough rows were there without it.
     """
 
     index: int
@@ -53,6 +53,7 @@ class TaskRecord:
     deaths: int = 0
     avoid: frozenset[str] = frozenset()
     relieved: bool = False
+    skipped: bool = False
 
     def is_current(self, attempt: int, agent: str) -> bool:
         """Whether an answer of this attempt from this agent is the one that is waited for."""

@@ -8,6 +8,9 @@ from sabot_sql.plan_view.units import bytes_text, count_text, duration_text, plu
 _ISOLATION = {"thread": "threads", "process": "processes"}
 
 
+_DONE = ("finished", "skipped")
+
+
 def clip(text: str, limit: int) -> str:
     """``text`` on one line and no longer than ``limit`` characters."""
     line = " ".join(text[: 4 * limit].split())
@@ -17,7 +20,7 @@ def clip(text: str, limit: int) -> str:
 def tasks_text(stage: StageView) -> str:
     """``4 tasks``, or ``2/4 tasks`` while some of them have not finished."""
     planned = max(stage.parallelism, 1)
-    done = sum(task.state == "finished" for task in stage.tasks)
+    done = sum(task.state in _DONE for task in stage.tasks)
     if stage.tasks and stage.state == "running":
         return f"{done}/{plural(planned, 'task')}"
     return plural(planned, "task")
@@ -45,7 +48,7 @@ def status_text(plan: PlanModel) -> str:
     if plan.stages and plan.state == "running":
         done = sum(stage.state == "finished" for stage in plan.stages)
         tasks = sum(max(stage.parallelism, 1) for stage in plan.stages)
-        tasks_done = sum(task.state == "finished" for stage in plan.stages for task in stage.tasks)
+        tasks_done = sum(task.state in _DONE for stage in plan.stages for task in stage.tasks)
         parts += [f"stage {min(done + 1, len(plan.stages))}/{len(plan.stages)}", f"tasks {tasks_done}/{tasks}"]
     elif plan.stages and plan.mode != "single":
         parts += [plural(len(plan.stages), "stage"), plural(plan.shuffles, "shuffle")]

@@ -26,6 +26,8 @@ from tests.support.engine import answer, session
 from tests.support.oracle import Oracle, Verdict
 from tests.support.statements import Script, Step, scripts
 
+READS_NOTHING = "the query reads no table"
+
 # What each setting of a run forces: tiny inputs would otherwise all be broadcast or run in one task.
 SETTINGS: dict[str, dict[str, Any]] = {
     "late": {"adaptive": True},
@@ -72,6 +74,8 @@ class Tally:
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     modes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reading: Counter[str] = field(default_factory=Counter)
+    """Right ones whose plan reads a table or table function: DuckDB answers others from constants or statistics."""
     reasons: Counter[str] = field(default_factory=Counter)
     causes: Counter[str] = field(default_factory=Counter)
 
@@ -79,10 +83,14 @@ class Tally:
         self.outcomes[case.configuration, case.outcome] += 1
         if case.outcome in (Verdict.EQUAL, Verdict.ADMISSIBLE):
             self.modes[case.configuration, case.mode] += 1
+            self.reading[case.configuration] += case.reason != READS_NOTHING
             if case.mode != "distributed":
                 self.reasons[f"{case.mode}: {generalised(case.reason)}"] += 1
         else:
             self.causes[f"{case.outcome}: {generalised(_cause(case.detail))}"] += 1
+
+    def _shared(self, configuration: str) -> int:
+        return self.modes[configuration, "distributed"] + self.modes[configuration, "partly"]
 
     def table(self) -> str:
         """One line a configuration, then the reasons and causes by frequency."""
@@ -91,6 +99,9 @@ class Tally:
             counts = [f"{name} {n}" for (key, name), n in sorted(self.outcomes.items()) if key == configuration]
             modes = [f"{name} {n}" for (key, name), n in sorted(self.modes.items()) if key == configuration]
             lines.append(f"{configuration:24} {', '.join(counts)}; of the right ones {', '.join(modes)}")
+            shared, reading = self._shared(configuration), self.reading[configuration]
+            share = shared / max(1, reading)
+            lines.append(f"{'':24} of {reading} that read a table {shared} distributed or partly ({share:.1%})")
         lines += ["", "not (fully) distributed because:"]
         lines += [f"{n:6}  {reason}" for reason, n in self.reasons.most_common(40)]
         if self.causes:

@@ -19,6 +19,7 @@ QUERIES = {
     "semi": "SELECT v FROM probe WHERE k IN (SELECT k FROM build WHERE w % 3 > 0)",
     "anti": "SELECT v FROM probe p WHERE NOT EXISTS (FROM build b WHERE p.k = b.k AND w % 3 > 0)",
     "three": "SELECT p.v, b.w, c.w FROM probe p JOIN build b ON p.k = b.k LEFT JOIN build c ON c.k = p.k",
+    "by the join key": "SELECT p.k, count(*), sum(b.w), avg(p.v) FROM probe p JOIN build b ON p.k = b.k GROUP BY p.k",
     "two phases": "SELECT p.v % 7 AS g, count(*), sum(b.w), avg(p.v) FROM probe p JOIN build b ON p.k = b.k GROUP BY g",
 }
 CONFIGURATIONS: dict[str, dict[str, Any]] = {

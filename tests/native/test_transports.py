@@ -171,6 +171,16 @@ def test_serving_beyond_loopback_needs_tls_and_a_token(manager: ShuffleManager) 
         FlightServer(manager, KEY, host="0.0.0.0")
 
 
+@pytest.mark.parametrize("module", ["sabot_native._flight", "sabot_native.flight", "sabot_native._native"])
+def test_each_module_can_be_the_first_to_be_imported(module: str) -> None:
+    program = f"import {module}; import pyarrow.flight; print({module}.__name__)"
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (answer.stdout.strip(), answer.stderr) == (module, "")
+
+
 def test_an_agent_that_is_gone_is_a_lost_segment(manager: ShuffleManager) -> None:
     ticket = manager.ticket([write(manager, 0, rows(3))], 0, 4, KEY)
     with FlightServer(manager, KEY) as server:

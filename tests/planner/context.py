@@ -31,7 +31,7 @@ class FakeContext:
     ``factor`` multiplies the rows of all tables but the ``fixed`` ones, so that plans for large tables can be made over
     small ones; ``rows`` sets single tables by name instead, and then DuckDB is asked for no estimates.
     ``placements`` puts tables by name into the session's memory. ``whole`` tables cannot be cut into slices.
-    ``clustered`` gives the zones of (table, column).
+    ``memory`` is what was measured of sub-plans by their names. ``clustered`` gives the zones of (table, column).
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -42,6 +42,7 @@ class FakeContext:
     rows: Mapping[str, int] = field(default_factory=dict)
     placements: Mapping[str, Placement] = field(default_factory=dict)
     whole: frozenset[str] = frozenset()
+    memory: dict[str, int] = field(default_factory=dict)
     clustered: Mapping[tuple[str, str], tuple[Zone, ...]] = field(default_factory=dict)
     relations: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     _sources: dict[tuple[str, tuple[str, ...]], SourceInfo] = field(default_factory=dict)
@@ -101,6 +102,12 @@ class FakeContext:
         factor = 1 if {self._tables.get(table) for table in tables} <= self.fixed else self.factor
         return None if found is None else found * factor
 
+    def recalls(self) -> bool:
+        return bool(self.memory)
+
+    def remembered(self, identity: str) -> int | None:
+        return self.memory.get(identity)
+
     def zones(self, source_id: str, column: str) -> tuple[Zone, ...] | None:
         name = next(source.name for source in self._sources.values() if source.source_id == source_id)
         return self.clustered.get((name, column))
@@ -131,6 +138,7 @@ class FakeContext:
             rows * _ROW_BYTES,
             max(1, rows) if sliced else 1,
             self.placements.get(name, Placement.ANY),
+            version=f"{relation} times {self.factor}",
         )
 
     def _fetch(self, sql: str) -> list[tuple[object, ...]]:

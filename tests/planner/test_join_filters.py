@@ -83,6 +83,11 @@ def test_only_a_side_whose_unmatched_rows_vanish_is_filtered(
         "SELECT v, n IN (SELECT n FROM u) AS m FROM t",
         "SELECT t.v, u.w FROM t JOIN u ON t.v < u.w",
         "SELECT t.v, u.w FROM t POSITIONAL JOIN u",
+        # A row that a filter keeps back could have ended the query.
+        (
+            "SELECT x.e, u.w FROM (SELECT k, CASE WHEN v > 500 THEN error('no')::INTEGER ELSE v END AS e FROM t) x"
+            " LEFT JOIN (SELECT k, CASE WHEN w > 500 THEN error('no')::INTEGER ELSE w END AS w FROM u) u ON x.k = u.k"
+        ),
     ],
 )
 def test_not_in_and_joins_without_equal_keys_filter_nothing(large: FakeContext, sql: str) -> None:

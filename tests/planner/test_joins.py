@@ -41,17 +41,6 @@ JOINS = {
     "ASOF": "SELECT e.v, l.v FROM early AS e ASOF JOIN late AS l ON e.k = l.k AND e.at >= l.at",
     "ASOF LEFT": "SELECT e.v, l.v FROM early AS e ASOF LEFT JOIN late AS l ON e.k = l.k AND e.at >= l.at",
     "ASOF without keys": "SELECT e.v, l.v FROM early AS e ASOF LEFT JOIN late AS l ON e.at >= l.at",
-    "ASOF RIGHT": "SELECT e.v, l.v FROM early AS e ASOF RIGHT JOIN late AS l ON e.k = l.k AND e.at >= l.at",
-    "ASOF FULL": "SELECT e.v, l.v, l.at FROM early AS e ASOF FULL JOIN late AS l ON e.k = l.k AND e.at >= l.at",
-    "ASOF RIGHT without keys": "SELECT e.v, l.v FROM early AS e ASOF RIGHT JOIN late AS l ON e.at > l.at",
-    "ASOF FULL of NULL": "SELECT e.v, l.v FROM (SELECT v, CASE WHEN v % 5 > 0 THEN e.at END AS x FROM early AS e) AS e"
-    " ASOF FULL JOIN (SELECT v, CASE WHEN v % 3 > 0 THEN l.at END AS x FROM late AS l) AS l ON e.x <= l.x",
-    "ASOF RIGHT of no row": "SELECT e.v, l.v FROM (FROM early WHERE v * v = 7) AS e ASOF RIGHT JOIN late AS l"
-    " ON e.k = l.k AND e.at >= l.at",
-    "ASOF FULL of no row": "SELECT e.v, l.v FROM early AS e ASOF FULL JOIN (FROM late WHERE v * v = 7) AS l"
-    " ON e.k = l.k AND e.at >= l.at",
-    "ASOF RIGHT below a join": "SELECT e.v, l.v, t.v FROM early AS e ASOF RIGHT JOIN late AS l ON e.k = l.k AND"
-    " e.at >= l.at LEFT JOIN t ON t.v = l.v",
     "POSITIONAL": "SELECT t.v, u.w FROM t POSITIONAL JOIN u",
     "NATURAL": "SELECT * FROM t NATURAL JOIN small",
     "three tables on one key": "SELECT t.v, u.w, small.name FROM t JOIN u ON t.k = u.k JOIN small ON small.k = u.k",
@@ -182,12 +171,43 @@ def test_values_that_are_equal_to_sql_meet_whatever_their_types(context: FakeCon
     assert_same(expected, Simulation(context, context.plan(sql)).run())
 
 
+# DuckDB 2.0 is no judge of these: it ends not always, and loses right rows where the left side has few.
+BESIDE = """
+WITH e AS ({left}), l AS ({right}),
+found AS (
+    SELECT e.v AS ev, l.v AS lv FROM e JOIN l ON {on} WHERE NOT EXISTS (FROM l AS b WHERE {better} AND b.at > l.at)
+)
+FROM found UNION ALL SELECT NULL, v FROM l WHERE v NOT IN (SELECT lv FROM found)
+"""
+ALONE = "UNION ALL SELECT v, NULL FROM e WHERE v NOT IN (SELECT ev FROM found)"
+SIDES = {
+    "keys": ("FROM early", "FROM late", "e.k = l.k AND e.at >= l.at"),
+    "no keys": ("FROM early", "FROM late", "e.at > l.at"),
+    "NULL": (
+        "SELECT v, k, CASE WHEN v % 5 > 0 THEN early.at END AS at FROM early",
+        "SELECT v, k, CASE WHEN v % 3 > 0 THEN late.at END AS at FROM late",
+        "e.k = l.k AND e.at >= l.at",
+    ),
+    "no left row": ("FROM early WHERE v * v = 7", "FROM late", "e.k = l.k AND e.at >= l.at"),
+    "no right row": ("FROM early", "FROM late WHERE v * v = 7", "e.k = l.k AND e.at >= l.at"),
+    "few left rows": ("FROM early WHERE v % 20 = 3", "FROM late", "e.k = l.k AND e.at >= l.at"),
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("kind", ["RIGHT", "FULL"])
-def test_no_fragment_has_a_join_that_does_not_end_in_one_thread(context: FakeContext, kind: str) -> None:
-    """DuckDB 2.0 with one thread never ends an ASOF RIGHT join where a right key has no partner."""
-    plan = context.plan(f"SELECT e.v, l.v FROM early AS e ASOF {kind} JOIN late AS l ON e.k = l.k AND e.at >= l.at")
+@pytest.mark.parametrize("name", SIDES)
+def test_asof_joins_give_right_rows_without_partner(context: FakeContext, name: str, kind: str, settings: str) -> None:
+    context.settings = SETTINGS[settings]
+    left, right, on = SIDES[name]
+    sql = f"SELECT e.v AS ev, l.v AS lv FROM ({left}) AS e ASOF {kind} JOIN ({right}) AS l ON {on}"
+    plan = context.plan(sql)
     assert plan.mode == "distributed", describe(plan)
-    assert not any(f"ASOF {kind}" in o.sql for o in plan.job_graph.operators) if plan.job_graph else False
+    assert plan.job_graph is not None
+    assert not any(f"ASOF {kind}" in operator.sql for operator in plan.job_graph.operators)
+    beside = BESIDE.format(left=left, right=right, on=on, better=on.replace("l.", "b."))
+    expected = fetch(context.connection, beside + (ALONE if kind == "FULL" else ""))
+    assert_same(expected, Simulation(context, plan).run())
 
 
 # --- reuse

@@ -100,9 +100,35 @@ def test_a_limit_without_order_takes_the_first_rows(context: FakeContext, limit:
     check(context, f"SELECT v FROM t WHERE v % 3 = 0 {limit}" if "180" not in limit else f"SELECT v FROM t {limit}")
 
 
+COMPUTED_LIMITS = [
+    "SELECT v FROM t LIMIT (SELECT max(k) FROM u)",
+    "SELECT v, s FROM t ORDER BY v DESC LIMIT (SELECT max(k) FROM u) OFFSET (SELECT min(w) + 2 FROM u)",
+    "SELECT v FROM t OFFSET (SELECT w FROM u WHERE w = 42)",
+    "SELECT v FROM t ORDER BY v LIMIT (SELECT max(k) FROM u) %",
+    "SELECT v FROM t LIMIT 30 % OFFSET ((SELECT min(k) FROM u) + 3)",
+    "SELECT v FROM t LIMIT (SELECT w FROM u WHERE w * w = 7)",
+    "SELECT v FROM t LIMIT coalesce((SELECT w FROM u WHERE w * w = 7), 5)",
+    "SELECT v FROM t LIMIT ((SELECT max(k) FROM u) + (SELECT count(*) FROM small)) // 2",
+    "SELECT k, count(*) FROM t WHERE v IN (SELECT w FROM u ORDER BY w LIMIT (SELECT max(k) FROM small)) GROUP BY k",
+]
+
+
+@pytest.mark.parametrize("sql", COMPUTED_LIMITS)
+def test_a_limit_may_be_computed(context: FakeContext, sql: str) -> None:
+    check(context, sql, ordered=sql.startswith(("SELECT v, s", "SELECT v FROM t ORDER")))
+
+
 def test_a_limit_over_union_all_takes_branch_by_branch(context: FakeContext) -> None:
     check(context, "SELECT * FROM (SELECT v FROM t UNION ALL SELECT w FROM u) LIMIT 150")
     check(context, "SELECT * FROM (SELECT w FROM u UNION ALL SELECT v FROM t) LIMIT 70 OFFSET 50")
+
+
+@pytest.mark.parametrize("collation", ["NOCASE", "NOACCENT", '"NOACCENT.NOCASE"', "de"])
+@pytest.mark.parametrize("limit", ["", " LIMIT 30 OFFSET 4"])
+def test_an_order_by_a_collation_is_one_by_a_key(context: FakeContext, collation: str, limit: str) -> None:
+    text = "['b', 'A', 'ä', 'a', 'B', 'Ä', NULL, 'z'][v % 8 + 1]"
+    sql = f"SELECT x, v FROM (SELECT v, {text} AS x FROM t) ORDER BY x COLLATE {collation} DESC NULLS LAST, v{limit}"
+    assert check(context, sql, ordered=True).startswith("distributed")
 
 
 def test_an_ordered_subquery_feeds_an_ordered_list(context: FakeContext) -> None:
@@ -238,6 +264,7 @@ def test_sources_in_the_sessions_memory(context: FakeContext, name: str) -> None
         ("SELECT v, uuid() FROM t", "volatile"),
         ("SELECT s COLLATE NOCASE AS c, count(*) FROM t GROUP BY c", "collated text"),
         ("SELECT s FROM t EXCEPT SELECT s COLLATE NOCASE FROM t", "collated text"),
+        ("SELECT v FROM t ORDER BY CASE WHEN s COLLATE NOCASE = 'A' THEN v END", "collated text"),
         (
             "SELECT k, avg(v) EXPORT_STATE FROM t GROUP BY k",
             "an aggregate state does not survive the way to the result",
@@ -268,6 +295,7 @@ def test_what_stays_single_says_why(context: FakeContext, sql: str, reason: str)
         ("SELECT count(*) FROM (SELECT * FROM t USING SAMPLE 50%)", "SAMPLE"),
         ("SELECT t.v, u.w FROM t FULL JOIN u ON t.v < u.w", "FULL"),
         ("SELECT v FROM t LIMIT 10%", "percent"),
+        ("SELECT v FROM t LIMIT (SELECT max(k) FROM u)", "LIMIT by a value"),
     ],
 )
 def test_what_is_gathered_says_why(context: FakeContext, sql: str, reason: str) -> None:

@@ -45,7 +45,7 @@ def _context(connection: duckdb.DuckDBPyConnection, random: Random) -> FakeConte
         (forced(3), 1),
         (forced(2, broadcast_bytes=random.choice([1_000, 3_000, 1_000_000])), 1),
         (PlanSettings(partitions=3, gather_rows=0), random.choice([2_000, 100_000, 1_000_000])),
-        (forced(3, filter_bytes=0, filter_share=1.0), 1),
+        (forced(3, filter_bytes=0, filter_share=1.0, coalesce_bytes=0), 1),
     ]
     chosen, factor = random.choice(settings)
     context = FakeContext(connection, agents=3, settings=chosen, factor=factor)

@@ -29,12 +29,6 @@ SELECT a.region, count(*) FROM sales AS a JOIN sales AS b USING (region, product
 SELECT s.region, r.rate, s.moment FROM sales AS s ASOF JOIN rates AS r ON s.region = r.region AND s.moment >= r.since;
 SELECT s.id, r.rate FROM sales AS s ASOF LEFT JOIN rates AS r ON s.region = r.region AND s.moment > r.since;
 SELECT s.id, r.since FROM sales AS s ASOF JOIN rates AS r ON s.moment >= r.since;
-SELECT s.id, r.rate, r.since FROM sales AS s ASOF RIGHT JOIN rates AS r ON s.region = r.region AND s.moment >= r.since;
-SELECT s.id, r.rate FROM sales AS s ASOF FULL JOIN rates AS r ON s.region = r.region AND s.moment > r.since;
-SELECT s.id, r.since FROM sales AS s ASOF RIGHT JOIN rates AS r ON s.moment < r.since;
-SELECT count(s.id), count(*), r.region FROM sales AS s ASOF FULL JOIN rates AS r ON s.moment + INTERVAL 3 DAY <= r.since GROUP BY r.region;
-SELECT n.v, r.rate FROM nothing AS n ASOF RIGHT JOIN rates AS r ON n.v >= r.rate;
-SELECT m.v, r.rate FROM measures AS m ASOF FULL JOIN rates AS r ON m.k >= r.rate WHERE m.k IS NULL OR m.k < 5;
 SELECT p.name, q.i FROM products AS p POSITIONAL JOIN range(12) AS q(i);
 SELECT a.name, b.name FROM staff AS a JOIN staff AS b ON a.boss = b.id JOIN staff AS c ON b.boss = c.id WHERE c.name = 'p0';
 SELECT p.category, sum(s.amount), count(DISTINCT s.region) FROM sales AS s JOIN products AS p USING (product) GROUP BY p.category;

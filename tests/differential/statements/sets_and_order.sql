@@ -32,6 +32,8 @@ SELECT id, amount FROM sales ORDER BY ALL;
 SELECT k, v FROM measures ORDER BY k, v;
 SELECT k, v FROM measures ORDER BY k DESC NULLS FIRST, v DESC NULLS FIRST LIMIT 4;
 SELECT region FROM sales ORDER BY region COLLATE NOCASE, id;
+SELECT region, id FROM sales ORDER BY region COLLATE "NOACCENT.NOCASE" DESC NULLS FIRST, id LIMIT 50;
+SELECT id, region FROM sales WHERE id < 90 UNION ALL SELECT id, name FROM staff ORDER BY 2 COLLATE de, 1;
 SELECT shade, tiny FROM typed ORDER BY shade DESC, tiny;
 SELECT extra, id FROM sales ORDER BY extra, id DESC;
 SELECT span, instant, raw FROM typed ORDER BY span, instant, raw;
@@ -45,3 +47,11 @@ SELECT string_agg(s, ' ') FROM (SELECT 'first' AS s UNION ALL SELECT 'number ' |
 SELECT list(i) FROM (SELECT i FROM range(5) t(i) UNION ALL SELECT i * 10 FROM range(5) u(i)) WHERE i <> 3;
 SELECT first(i), any_value(i) FROM (SELECT i FROM range(5, 9) t(i) UNION ALL SELECT i * 10 FROM range(5) u(i));
 SELECT count(*), list(i), first(i) FROM (SELECT i FROM range(5) t(i) WHERE i > 9 UNION ALL SELECT i * 10 FROM range(5) u(i) WHERE i > 9);
+-- limits that the query computes
+SELECT id FROM sales LIMIT (SELECT count(*) FROM products);
+SELECT id, amount FROM sales ORDER BY amount, id LIMIT (SELECT max(product) FROM products WHERE product < 9) OFFSET (SELECT min(product) + 1 FROM products);
+SELECT id FROM sales ORDER BY id DESC LIMIT (SELECT product FROM products WHERE name = 'gear') %;
+SELECT id FROM sales ORDER BY id LIMIT 50% OFFSET ((SELECT max(pay) FROM staff) // 100);
+SELECT id FROM sales LIMIT (SELECT id FROM nothing);
+SELECT region, count(*) FROM sales GROUP BY region ORDER BY region LIMIT coalesce((SELECT id FROM nothing), 2);
+SELECT sum(id) FROM (SELECT id FROM sales ORDER BY amount DESC, id LIMIT (SELECT max(id) // 2 FROM staff));
