@@ -23,6 +23,7 @@ from tests.support.oracle import Oracle
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "three ranges": {"agents": 2, "partitions": 3, "adaptive": False, "broadcast_limit": 0},
     "many ranges": {"agents": 3, "partitions": 9, "adaptive": True},
+    "processes": {"agents": 2, "partitions": 4, "adaptive": True, "isolation": "process"},
 }
 COLUMNS = {
     "k": "INTEGER",
