@@ -80,7 +80,18 @@ _STATES = frozenset(
         "approx_count_distinct",
     ]
 )
-_ARITY = {"min": 1, "max": 1, "arg_min": 2, "arg_max": 2, "arg_min_null": 2, "arg_max_null": 2, "argmin": 2, "argmax": 2, "min_by": 2, "max_by": 2}
+_ARITY = {
+    "min": 1,
+    "max": 1,
+    "arg_min": 2,
+    "arg_max": 2,
+    "arg_min_null": 2,
+    "arg_max_null": 2,
+    "argmin": 2,
+    "argmax": 2,
+    "min_by": 2,
+    "max_by": 2,
+}
 """With one argument more they keep n values, and have no state to export."""
 
 

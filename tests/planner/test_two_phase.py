@@ -34,7 +34,19 @@ CARRIED = re.findall(r" AS (\w+)[,\n]", TABLE)[1:-2]
 CARRIED.remove("shade")
 OTHERS = ["shade", "list", "struct"]
 
-DISTRIBUTIVE = ["count", "count_if", "min", "max", "sum", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor", "product"]
+DISTRIBUTIVE = [
+    "count",
+    "count_if",
+    "min",
+    "max",
+    "sum",
+    "bool_and",
+    "bool_or",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "product",
+]
 WITH_STATE = [
     *("avg", "mean", "favg", "fsum", "kahan_sum", "sumkahan", "stddev", "stddev_samp", "stddev_pop", "variance"),
     *("var_samp", "var_pop", "sem", "skewness", "kurtosis", "kurtosis_pop", "covar_samp", "covar_pop", "corr"),
