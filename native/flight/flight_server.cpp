@@ -41,7 +41,9 @@ class FlightServer::Implementation : public flight::FlightServerBase {
                       std::unique_ptr<flight::FlightDataStream>* stream) override {
     SabotTicketStream opened{};
     char message[512] = "";
-    const int code = source_.open(source_.context, request.ticket.data(), request.ticket.size(), &opened, message, sizeof message);
+    const SabotCaller caller{[](const void* call) -> int { return static_cast<const flight::ServerCallContext*>(call)->is_cancelled(); },
+                             &context};
+    const int code = source_.open(source_.context, caller, request.ticket.data(), request.ticket.size(), &opened, message, sizeof message);
     if (code != 0) {
       ++counters_->refused;
       return to_status(static_cast<ErrorCode>(code - 1), message);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,7 +13,9 @@ struct MessageHeader {
   uint64_t rows_before = 0;     // in earlier messages
   uint64_t rows = 0;
   uint64_t segments = 0;
-  // After this message. A stream is complete with the message that has `last`, and not without it.
+  // After this message; kUnknown of an output that is still being written. A stream is complete with the message that
+  // has `last`, and not without it.
+  static constexpr uint64_t kUnknown = std::numeric_limits<uint64_t>::max();
   uint64_t remaining_segments = 0;
   uint64_t remaining_rows = 0;
   uint64_t remaining_bytes = 0;

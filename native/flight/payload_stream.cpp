@@ -30,7 +30,7 @@ arrow::Result<std::unique_ptr<PayloadStream>> PayloadStream::open(SabotTicketStr
   std::unique_ptr<PayloadStream> stream(new PayloadStream(source, std::move(counters), compression, std::move(peer)));
   ArrowSchema schema{};
   if (stream->batches_->get_schema(stream->batches_.get(), &schema) != 0) {
-    return to_status(ErrorCode::kInternal, "the stream has no schema");
+    return stream->failure("the stream has no schema");
   }
   ARROW_ASSIGN_OR_RAISE(stream->schema_, arrow::ImportSchema(&schema));
   ++stream->counters_->streams;
@@ -43,22 +43,30 @@ arrow::Result<flight::FlightPayload> PayloadStream::GetSchemaPayload() {
   return payload;
 }
 
+arrow::Status PayloadStream::failure(const char* otherwise) {
+  ArrowArrayStream* batches = batches_.get();
+  const char* message = batches->get_last_error(batches);
+  return to_status(static_cast<ErrorCode>(source_.failure(batches) - 1), message != nullptr ? message : otherwise);
+}
+
 arrow::Result<std::optional<PayloadStream::Piece>> PayloadStream::pull() {
   if (held_) return std::exchange(held_, std::nullopt);
   ArrowArrayStream* batches = batches_.get();
   SabotStreamExtent before{};
-  source_.remaining(batches, &before);
+  if (source_.remaining != nullptr) source_.remaining(batches, &before);
   ArrowArray array{};
   if (batches->get_next(batches, &array) != 0) {
-    const auto code = static_cast<ErrorCode>(source_.failure(batches) - 1);
-    const char* message = batches->get_last_error(batches);
-    return to_status(code, message != nullptr ? message : "the stream failed");
+    return failure("the stream failed");
   }
   if (array.release == nullptr) return std::nullopt;
   Piece piece;
   ARROW_ASSIGN_OR_RAISE(piece.batch, arrow::ImportRecordBatch(&array, schema_));
-  source_.remaining(batches, &piece.remaining);
-  piece.bytes = before.bytes - piece.remaining.bytes;
+  if (source_.remaining != nullptr) {
+    source_.remaining(batches, &piece.remaining);
+    piece.bytes = before.bytes - piece.remaining.bytes;
+  } else {
+    piece.remaining = {MessageHeader::kUnknown, MessageHeader::kUnknown, MessageHeader::kUnknown};
+  }
   return piece;
 }
 
@@ -74,13 +82,15 @@ arrow::Result<std::vector<PayloadStream::Piece>> PayloadStream::gather() {
     }
     bytes += piece->bytes;
     pieces.push_back(std::move(*piece));
-    if (pieces.back().bytes >= kLargeBytes) break;
+    // A batch does not wait for another that is yet to be written.
+    if (pieces.back().bytes >= kLargeBytes || source_.remaining == nullptr) break;
   }
   return pieces;
 }
 
-arrow::Status PayloadStream::choose(const arrow::RecordBatch& batch, uint64_t batch_bytes, uint64_t remaining_bytes) {
-  ARROW_ASSIGN_OR_RAISE(const auto codec, choose_codec(compression_, peer_, batch, batch_bytes, batch_bytes + remaining_bytes));
+arrow::Status PayloadStream::choose(const arrow::RecordBatch& batch, uint64_t batch_bytes, const MessageHeader& header) {
+  const uint64_t to_come = source_.remaining != nullptr ? header.remaining_bytes : 0;
+  ARROW_ASSIGN_OR_RAISE(const auto codec, choose_codec(compression_, peer_, batch, batch_bytes, batch_bytes + to_come));
   if (codec == arrow::Compression::LZ4_FRAME) ++counters_->lz4_streams;
   if (codec == arrow::Compression::ZSTD) ++counters_->zstd_streams;
   return use_codec(codec, options_);
@@ -91,9 +101,12 @@ arrow::Result<flight::FlightPayload> PayloadStream::Next() {
   if (ended_) return payload;
   ARROW_ASSIGN_OR_RAISE(const auto pieces, gather());
   MessageHeader header;
+  header.rows_before = rows_sent_;
+  uint64_t bytes = 0;
+  for (const Piece& piece : pieces) bytes += piece.bytes;
   std::shared_ptr<arrow::RecordBatch> batch;
   if (pieces.empty()) {
-    // Only of a stream without any batch: its end must be said, too.
+    // The end of a stream that had no batch, or did not know its last one, must be said, too.
     ARROW_ASSIGN_OR_RAISE(batch, arrow::RecordBatch::MakeEmpty(schema_));
   } else if (pieces.size() == 1) {
     batch = pieces.front().batch;
@@ -106,11 +119,7 @@ arrow::Result<flight::FlightPayload> PayloadStream::Next() {
     const SabotStreamExtent& remaining = pieces.back().remaining;
     header = {rows_sent_, static_cast<uint64_t>(batch->num_rows()), pieces.size(), remaining.batches, remaining.rows, remaining.bytes, false};
   }
-  if (header.rows_before == 0 && !pieces.empty()) {
-    uint64_t batch_bytes = 0;
-    for (const Piece& piece : pieces) batch_bytes += piece.bytes;
-    ARROW_RETURN_NOT_OK(choose(*batch, batch_bytes, header.remaining_bytes));
-  }
+  if (header.rows_before == 0 && !pieces.empty()) ARROW_RETURN_NOT_OK(choose(*batch, bytes, header));
   rows_sent_ += header.rows;
   ended_ = header.last = header.remaining_segments == 0;
   ARROW_RETURN_NOT_OK(arrow::ipc::GetRecordBatchPayload(*batch, options_, &payload.ipc_message));
@@ -119,7 +128,7 @@ arrow::Result<flight::FlightPayload> PayloadStream::Next() {
       encode_header(header, static_cast<uint64_t>(payload.ipc_message.metadata->size()), body_bytes));
   ++counters_->messages;
   counters_->rows += header.rows;
-  for (const Piece& piece : pieces) counters_->bytes += piece.bytes;
+  counters_->bytes += source_.remaining != nullptr ? bytes : body_bytes;
   counters_->sent_bytes += body_bytes;
   return payload;
 }

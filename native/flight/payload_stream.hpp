@@ -48,10 +48,12 @@ class PayloadStream : public arrow::flight::FlightDataStream {
     SabotStreamExtent remaining{};
   };
 
+  // What ended the source, as its reader is to see it.
+  arrow::Status failure(const char* otherwise);
   // The next batch of the source; none at its end.
   arrow::Result<std::optional<Piece>> pull();
   // Decides by the stream's first batch whether it is compressed.
-  arrow::Status choose(const arrow::RecordBatch& batch, uint64_t batch_bytes, uint64_t remaining_bytes);
+  arrow::Status choose(const arrow::RecordBatch& batch, uint64_t batch_bytes, const MessageHeader& header);
   // As many small batches as make a message, or one that is large enough.
   arrow::Result<std::vector<Piece>> gather();
 

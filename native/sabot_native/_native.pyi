@@ -172,6 +172,10 @@ class ShuffleManager:
         """Give up the mapping of a peer, which frees a dead peer's memory once nothing read from it is held."""
     def ticket(self, manifests: Sequence[Manifest], first: int, last: int, key: _Blob) -> _Blob:
         """A ticket for partitions [first, last) of outputs of one edge, sealed with the session's key."""
+    def live_ticket(
+        self, query_id: str, edge_id: str, tasks: Sequence[tuple[int, int]], first: int, last: int, key: _Blob
+    ) -> _Blob:
+        """A ticket for following outputs of (task, attempt) over a transport while they are written here."""
     def read_ticket(self, ticket: _Blob, key: _Blob) -> PartitionStream:
         """What a ticket names; raises InvalidTicket unless ticket() made it with this key."""
     def ticket_source(self, key: _Blob) -> object:

@@ -36,7 +36,9 @@ from sabot_native.core cimport (
     manifest_from_bytes,
     open_live_stream,
     open_stream,
+    read_sealed,
     rethrow_stream_error,
+    seal_live_ticket,
     seal_ticket,
     set_exception_types,
 )
@@ -380,8 +382,14 @@ cdef class ShuffleManager:
             pointers.push_back((<Manifest?>manifest).manifest)
         return blob(seal_ticket(pointers, first, last, <bytes?>key))
 
+    def live_ticket(self, query_id, edge_id, tasks, first, last, key):
+        cdef vector[OutputKey] keys
+        for task, attempt in tasks:
+            add_key(keys, text(query_id), text(edge_id), task, attempt)
+        return blob(seal_live_ticket(keys, first, last, <bytes?>key))
+
     def read_ticket(self, ticket, key):
-        return PartitionStream.wrap(self.manager.get().read_ticket(<bytes?>ticket, <bytes?>key))
+        return PartitionStream.wrap(read_sealed(self.manager.get()[0], <bytes?>ticket, <bytes?>key))
 
     def ticket_source(self, key):
         cdef SabotTicketSource* source = <SabotTicketSource*>malloc(sizeof(SabotTicketSource))

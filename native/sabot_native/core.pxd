@@ -185,7 +185,6 @@ cdef extern from "sabot/shuffle_manager.hpp" namespace "sabot" nogil:
         void release(const string&, const string&)
         ManagerMetrics metrics()
         int arena_fd()
-        shared_ptr[ReadPlan] read_ticket(const string&, const string&) except +raise_python_error
         void attach_peer(const string&, int, const string&) except +raise_python_error
         void detach_peer(const string&)
         void close()
@@ -194,4 +193,6 @@ cdef extern from "sabot/shuffle_manager.hpp" namespace "sabot" nogil:
 
 
 cdef extern from "python_boundary.hpp" namespace "sabot" nogil:
+    shared_ptr[ReadPlan] read_sealed(CppShuffleManager&, const string&, const string&) except +raise_python_error
+    string seal_live_ticket(const vector[OutputKey]&, uint32_t, uint32_t, const string&) except +raise_python_error
     string seal_ticket(const vector[ManifestPtr]&, uint32_t, uint32_t, const string&) except +raise_python_error

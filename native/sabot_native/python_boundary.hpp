@@ -9,7 +9,7 @@
 #include "sabot/live_channels.hpp"
 #include "sabot/manifest.hpp"
 #include "sabot/partition_stream.hpp"
-#include "sabot/shuffle_buffer.hpp"
+#include "sabot/shuffle_manager.hpp"
 #include "sabot/ticket.hpp"
 
 namespace sabot {
@@ -29,7 +29,7 @@ inline std::string seal_ticket(const std::vector<std::shared_ptr<const Manifest>
                                const std::string& key) {
   if (manifests.empty()) throw Error(ErrorCode::kInvalidArgument, "there is no manifest to read");
   const OutputName& name = manifests.front()->name;
-  Ticket ticket{name.query_id, name.edge_id, {}, first, last};
+  Ticket ticket{name.query_id, name.edge_id, {}, first, last, false};
   for (const auto& manifest : manifests) {
     if (manifest->name.query_id != name.query_id || manifest->name.edge_id != name.edge_id) {
       throw Error(ErrorCode::kInvalidArgument, "a ticket is for outputs of one edge");
@@ -37,6 +37,18 @@ inline std::string seal_ticket(const std::vector<std::shared_ptr<const Manifest>
     ticket.outputs.emplace_back(manifest->name.task, manifest->name.attempt);
   }
   return ticket.seal(key);
+}
+
+inline std::string seal_live_ticket(const std::vector<OutputKey>& keys, uint32_t first, uint32_t last, const std::string& key) {
+  if (keys.empty()) throw Error(ErrorCode::kInvalidArgument, "there is nothing to follow");
+  const auto& [query_id, edge_id, first_task, first_attempt] = keys.front();
+  Ticket ticket{query_id, edge_id, {}, first, last, true};
+  for (const auto& [query, edge, task, attempt] : keys) ticket.outputs.emplace_back(task, attempt);
+  return ticket.seal(key);
+}
+
+inline std::shared_ptr<ReadPlan> read_sealed(ShuffleManager& manager, const std::string& sealed, const std::string& key) {
+  return manager.read(Ticket::open(sealed, key), {});
 }
 
 inline void add_key(std::vector<OutputKey>& keys, const std::string& query_id, const std::string& edge_id, uint32_t task, uint32_t attempt) {

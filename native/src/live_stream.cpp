@@ -55,6 +55,11 @@ void release_stream(ArrowArrayStream* stream) {
 
 }  // namespace
 
+int live_stream_failure(ArrowArrayStream* stream) {
+  const auto error = state_of(stream).read->error.get();
+  return static_cast<int>(error ? error->code() : ErrorCode::kInternal) + 1;
+}
+
 void open_live_stream(std::shared_ptr<LiveRead> read, ArrowArrayStream* out) {
   auto state = std::make_unique<LiveState>();
   state->read = std::move(read);

@@ -185,8 +185,8 @@ std::shared_ptr<ReadPlan> ShuffleManager::read(const std::vector<ManifestPtr>& m
   return std::make_shared<ReadPlan>(manifests.front()->schema, std::move(items), std::move(watch));
 }
 
-std::shared_ptr<ReadPlan> ShuffleManager::read_ticket(std::string_view sealed, std::string_view key) {
-  const Ticket ticket = Ticket::open(sealed, key);
+std::shared_ptr<ReadPlan> ShuffleManager::read(const Ticket& ticket, Watch watch) {
+  if (ticket.live) throw Error(ErrorCode::kTicket, "the ticket is refused: it is for following an output, not for reading one");
   std::vector<ManifestPtr> manifests;
   {
     const std::lock_guard lock(mutex_);
@@ -197,7 +197,14 @@ std::shared_ptr<ReadPlan> ShuffleManager::read_ticket(std::string_view sealed, s
       manifests.push_back(found->second);
     }
   }
-  return read(manifests, ticket.first_partition, ticket.last_partition, {});
+  return read(manifests, ticket.first_partition, ticket.last_partition, std::move(watch));
+}
+
+std::shared_ptr<LiveRead> ShuffleManager::follow(const Ticket& ticket, Watch watch) {
+  if (!ticket.live) throw Error(ErrorCode::kTicket, "the ticket is refused: it is for reading an output, not for following one");
+  std::vector<OutputKey> keys;
+  for (const auto& [task, attempt] : ticket.outputs) keys.emplace_back(ticket.query_id, ticket.edge_id, task, attempt);
+  return follow(std::move(keys), ticket.first_partition, ticket.last_partition, std::move(watch));
 }
 
 ManifestPtr ShuffleManager::split(const ManifestPtr& manifest, std::vector<std::string> bounds, uint32_t attempt) {

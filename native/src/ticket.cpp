@@ -8,7 +8,7 @@
 namespace sabot {
 namespace {
 
-constexpr uint32_t kMagic = 0x31544253;
+constexpr uint32_t kMagic = 0x32544253;
 constexpr size_t kMaxIdBytes = 64;
 constexpr size_t kMaxTicketBytes = 1 << 20;
 
@@ -43,6 +43,7 @@ std::string Ticket::seal(std::string_view key) const {
   out.text(edge_id);
   out.number(first_partition);
   out.number(last_partition);
+  out.number(static_cast<uint8_t>(live));
   out.number(static_cast<uint32_t>(outputs.size()));
   for (const auto& [task, attempt] : outputs) {
     out.number(task);
@@ -65,6 +66,7 @@ Ticket Ticket::open(std::string_view sealed, std::string_view key) {
     ticket.edge_id = in.text();
     ticket.first_partition = in.number<uint32_t>();
     ticket.last_partition = in.number<uint32_t>();
+    ticket.live = in.number<uint8_t>() != 0;
     ticket.outputs.resize(in.count(8));
     for (auto& [task, attempt] : ticket.outputs) {
       task = in.number<uint32_t>();

@@ -29,6 +29,7 @@ _REAGGREGATED = {
     "bit_and": "bit_and",
     "bit_or": "bit_or",
     "bit_xor": "bit_xor",
+    "product": "product",
 }
 _IN_ORDER = frozenset({"any_value", "first", "last", "arbitrary"})
 """What they give depends on the order of the rows: parts are put together in the order of the tasks."""
@@ -70,6 +71,8 @@ _STATES = frozenset(
         "regr_syy",
         "arg_min",
         "arg_max",
+        "arg_min_null",
+        "arg_max_null",
         "argmin",
         "argmax",
         "min_by",
@@ -77,7 +80,18 @@ _STATES = frozenset(
         "approx_count_distinct",
     ]
 )
-_ARITY = {"min": 1, "max": 1, "arg_min": 2, "arg_max": 2, "argmin": 2, "argmax": 2, "min_by": 2, "max_by": 2}
+_ARITY = {
+    "min": 1,
+    "max": 1,
+    "arg_min": 2,
+    "arg_max": 2,
+    "arg_min_null": 2,
+    "arg_max_null": 2,
+    "argmin": 2,
+    "argmax": 2,
+    "min_by": 2,
+    "max_by": 2,
+}
 """With one argument more they keep n values, and have no state to export."""
 
 

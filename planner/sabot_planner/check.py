@@ -164,6 +164,7 @@ class _Checker:
                 _demand(copied, node, "its halo in every task")
                 by_range = [[key_name(k) for k in i.expression.args["partition_by"]] for i in node.items]
                 _demand(all(keys == [node.range_name] for keys in by_range), node, "windows within a range")
+                _demand(_is_parted_in_order(node.rows), node, "rows in ranges")
                 return Arbitrary()
             case TaskOrdinal():
                 return Replicated()
@@ -253,6 +254,23 @@ def _in_own_order(node: Window) -> bool:
     if isinstance(base, Exchange) and base.edge_type is ShuffleEdgeType.RANGE:
         return orders <= {", ".join(_sort_text(k) for k in base.sort_keys)}
     return not orders
+
+
+def _is_parted_in_order(node: Node) -> bool:
+    """Whether a node's rows are in parts of which each comes after another: ranges, or tasks that have a number."""
+    match node:
+        case Exchange():
+            return node.edge_type is ShuffleEdgeType.RANGE
+        case Join():
+            return isinstance(node.right, TaskOrdinal) or _is_parted_in_order(node.left)
+        case CutRef():
+            return _is_parted_in_order(node.reference.shared)
+        case Project() | CteRef() | Shared():
+            return _is_parted_in_order(node.inputs[0])
+        case Window():
+            return node.by_range and _is_parted_in_order(node.input)
+        case _:
+            return isinstance(node, Nothing)
 
 
 def _sort_text(key: SortKey) -> str:

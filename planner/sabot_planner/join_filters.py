@@ -351,6 +351,9 @@ def _share(rows: int, side: Exchange) -> float:
 
 def _pays(how: Cut, rows: int, side: Exchange, landed: Sequence[Exchange]) -> bool:
     share, moved_bytes = _share(rows, side), sum(exchange.bytes for exchange in landed)
+    keys_bytes = rows * _KEY_BYTES
     if share > how.settings.filter_share or moved_bytes < how.settings.filter_bytes:
         return False
-    return how.settings.filter_bytes == 0 or (1 - share) * moved_bytes > rows * _KEY_BYTES * how.width
+    if keys_bytes > how.settings.grant_bytes // 4:
+        return False  # each task would hold them beside its own rows
+    return how.settings.filter_bytes == 0 or (1 - share) * moved_bytes > keys_bytes * how.width

@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from sabot_planner.dialect import function_call
 from sabot_planner.errors import Undistributable
-from sabot_planner.logical import Aggregate, Node, walk
+from sabot_planner.logical import Aggregate, Node, Sort, walk
 from sabot_planner.node_expressions import RAISING, expressions_of, functions_of
 from sabot_planner.operators import Column
 from sabot_planner.plan import PlanContext
@@ -62,15 +62,33 @@ def refuse_what_only_tables_have(root: Node) -> None:
 def refuse_collated(root: Node, context: PlanContext) -> None:
     """Text with a collation keeps it in a scan and loses it on an edge: groups and joins would disagree.
 
-    COLLATE C, which DuckDB writes on every text it sorts by, and its other names are how plain text compares.
+    COLLATE C, which DuckDB writes on every text it sorts by, and its other names are how plain text compares. An order
+    by a collation is one by a key that DuckDB wrote out, ``lower(c COLLATE NOCASE)``, of plain text.
 
     Raises:
         Undistributable: the plan compares text by another collation.
     """
     for node in walk(root):
         for expression in expressions_of(node):
+            if isinstance(node, Sort) and _is_written_out(expression):
+                continue
             for inner in nodes(expression):
                 if type(inner) is exp.Collate and str(inner.args["expression"].args["this"]).upper() not in _PLAIN:
                     raise Undistributable("collated text loses its collation between agents")
     if context.is_collated():
         raise Undistributable("collated text loses its collation between agents")
+
+
+def _is_written_out(key: exp.Expression) -> bool:
+    """Whether a sort key is the text of a column as a collation spells it, which is compared byte by byte."""
+    while True:
+        if type(key) is exp.Collate:
+            key = key.args["this"]
+        elif type(key) is exp.Anonymous and len(key.args["expressions"]) == 1 and _spells(key.args["this"].lower()):
+            (key,) = key.args["expressions"]
+        else:
+            return type(key) is exp.Column
+
+
+def _spells(function: str) -> bool:
+    return function in ("lower", "strip_accents") or function.startswith("collate_")

@@ -154,6 +154,10 @@ class WindowDraft:
         """``function`` over that total of all ranges."""
         return self._column(self.offsets, exp.Window(this=call(function, column(total))))
 
+    def in_order_of_ranges(self, function: str, total: str) -> str:
+        """``function`` over that total of all ranges, in their order."""
+        return self._over_ranges(function, total, WHOLE_RANGE, None)
+
     def _over_ranges(self, function: str, total: str, spec: exp.Expression, nulls: str | None) -> str:
         inner = call(function, column(total))
         if nulls:

@@ -25,6 +25,9 @@ from sabot_planner.window_frames import WINDOW_ONLY, Bound, Frame, constant_inte
 HALO_ROWS = 100_000
 """So many rows may be carried over to each range; frames that reach further see all rows in one task."""
 
+_MOST_HEADS = 1000
+"""So many first values of each range are put together for ``nth_value``."""
+
 _Join = Callable[[exp.Expression, exp.Expression], exp.Expression]
 
 
@@ -105,6 +108,8 @@ def _result(draft: WindowDraft, window: exp.Expression, types: ItemTypes) -> exp
         return _shifted(draft, window, frame)
     if not frame.running:
         return None
+    if name == "nth_value":
+        return _nth_value(draft, window, frame)
     if name in ("first_value", "last_value"):
         return _end_of_frame(draft, window, frame, first=name == "first_value")
     return _running(draft, window, frame, types) if name not in WINDOW_ONLY else None
@@ -334,6 +339,24 @@ def _end_of_frame(draft: WindowDraft, window: exp.Expression, frame: Frame, *, f
     rows = draft.rows()
     beyond = draft.earlier("sum", rows) if first else draft.later("sum", rows)
     return _case(exp.GT(this=column(beyond), expression=_number(0)), outer, local)
+
+
+def _nth_value(draft: WindowDraft, window: exp.Expression, frame: Frame) -> exp.Expression | None:
+    """Of a frame that begins with the first row: that row's value, once the frame has so many rows."""
+    inner = window.args["this"]
+    value, nth = inner.args["expressions"]
+    wanted = constant_integer(nth)
+    unusual = frame.exclude or any(inner.args.get(k) for k in ("distinct", "order", "filter", "nulls"))
+    if unusual or not frame.start.unbounded or wanted is None or not 1 <= wanted <= _MOST_HEADS:
+        return None
+    ordinal = column(draft.ordinal())
+    by_ordinal = exp.Order(expressions=[exp.Ordered(this=ordinal, desc=False, nulls_first=False)])
+    among = exp.LTE(this=ordinal, expression=_number(wanted))
+    heads = exp.Anonymous(**{**call("list", value).args, "order": by_ordinal, "filter": among})
+    lists = draft.in_order_of_ranges("list", draft.total(heads, "first"))
+    rows = _combined(draft, exp.Window(**{**window.args, "this": call("count_star")}), frame)
+    found = call("list_extract", call("flatten", column(lists)), _number(wanted))
+    return _case(exp.GTE(this=rows, expression=_number(wanted)), found, exp.Null())
 
 
 # --- expressions

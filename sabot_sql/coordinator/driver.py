@@ -315,7 +315,8 @@ class _Driver:
         """What the next plan with the same sub-plans can estimate by."""
         facts = self._execution.measurements()
         rows = {edge_id: measured.rows for edge_id, measured in facts.items()}
-        rows[RESULT_EDGE] = sum(output.rows for output in self._execution.result()[1].outputs.values())
+        if self._sink is None:  # with one, the tasks committed counts in place of rows
+            rows[RESULT_EDGE] = sum(output.rows for output in self._execution.result()[1].outputs.values())
         identities = self._execution.plan.identities()
         return {identities[edge_id]: count for edge_id, count in rows.items() if edge_id in identities}
 

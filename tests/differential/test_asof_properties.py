@@ -37,7 +37,7 @@ def opened() -> Iterator[dict[str, Any]]:
     setup=generated.tables(),
     kind=st.sampled_from(["ASOF JOIN", "ASOF LEFT JOIN"]),
     keys=st.sampled_from(
-        [("k", "k"), ("h", "k"), ("d", "d"), ("f", "f"), ("d", "f"), ("s", "s"), ("t", "t"), ("k + g", "h")]
+        [("k", "k"), ("h", "k"), ("d", "d"), ("f", "f"), ("d", "f"), ("s", "s"), ("t", "t"), ("h * 2", "h")]
     ),
     operator=st.sampled_from([">=", ">", "<=", "<"]),
     turned=st.booleans(),
@@ -52,7 +52,7 @@ def test_random_asof_joins(
     turned: bool,
     name: str,
 ) -> None:
-    left, right = "a." + keys[0].replace(" + ", " + a."), f"b.{keys[1]}"
+    left, right = f"a.{keys[0]}", f"b.{keys[1]}"
     condition = f"{right} {operator} {left}" if turned else f"{left} {operator} {right}"
     sql = f"SELECT a.id, {left}, {right} FROM a {kind} b ON {condition}"
     for statement in setup:

@@ -23,6 +23,7 @@ from tests.support.oracle import Oracle
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "three ranges": {"agents": 2, "partitions": 3, "adaptive": False, "broadcast_limit": 0},
     "many ranges": {"agents": 3, "partitions": 9, "adaptive": True},
+    "processes": {"agents": 2, "partitions": 4, "adaptive": True, "isolation": "process"},
 }
 COLUMNS = {
     "k": "INTEGER",
@@ -124,7 +125,9 @@ def windows(draw: st.DrawFn) -> str:
             rest = draw(st.sampled_from(["", f", {draw(amounts)}", ", 2, NULL", ", -1"]))
             return f"{call}({column}{rest}{draw(st.sampled_from(['', ' IGNORE NULLS']))}) OVER (ORDER BY {total})"
         case "ends":
-            call, column = draw(st.sampled_from(["first_value", "last_value"])), draw(st.sampled_from(["k", "s", "t"]))
+            call, column = draw(st.sampled_from(["first_value", "last_value", "nth"])), draw(st.sampled_from("kst"))
+            if call == "nth":
+                return f"nth_value({column}, {draw(amounts) + 1}) OVER (ORDER BY {total} ROWS {draw(counted_bounds())})"
             nulls = draw(st.sampled_from(["", " IGNORE NULLS"]))
             return f"{call}({column}{nulls}) OVER (ORDER BY {total} ROWS {draw(counted_bounds())})"
         case "rows":

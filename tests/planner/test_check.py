@@ -16,9 +16,9 @@ from sabot_planner import Placement, QueryPlan, ShuffleEdgeType
 from sabot_planner.adapt import AdaptivePlan
 from sabot_planner.check import check
 from sabot_planner.errors import InvalidJobGraph, PlannerError
-from sabot_planner.logical import Join, JoinKind, Node, rewrite, walk
+from sabot_planner.logical import Join, JoinKind, Node, replace_inputs, rewrite, walk
 from sabot_planner.operators import OperatorType
-from sabot_planner.physical import Exchange
+from sabot_planner.physical import CutRef, Exchange, HaloWindow
 from sabot_planner.scalars import column
 from sabot_planner.stages import OpenEdges, cut
 from tests.planner.context import FakeContext, describe, forced
@@ -105,6 +105,18 @@ def test_the_right_side_is_never_copied_where_its_unmatched_rows_come_out(contex
         check(rewrite(root, lambda n: replace(n, kind=broken) if isinstance(n, Join) else n))
 
 
+def test_a_halo_is_copied_and_stays_within_its_range(context: FakeContext) -> None:
+    root = state(context.plan(QUERIES["moving window"])).root
+    (window,) = [n for n in walk(root) if isinstance(n, HaloWindow)]
+    assert isinstance(window.halo, Exchange)
+    for broken, why in (
+        (replace(window, halo=window.halo.input), "its halo in every task"),
+        (replace(window, range_name=window.rows.columns[0]), "windows within a range"),
+    ):
+        with pytest.raises(PlannerError, match=why):
+            check(_replaced(root, window, broken))
+
+
 def test_rows_of_the_sessions_memory_are_read_once(context: FakeContext) -> None:
     context.placements = {"t": Placement.SESSION}
     plan = context.plan("SELECT k, sum(v) FROM t GROUP BY k")
@@ -119,7 +131,7 @@ def test_rows_of_the_sessions_memory_are_read_once(context: FakeContext) -> None
 
 def mutants(root: Node) -> Iterator[tuple[str, Node]]:
     """Every plan that differs from ``root`` in one exchange."""
-    for old in [n for n in walk(root) if isinstance(n, Exchange)]:
+    for old in [n for n in everything(root) if isinstance(n, Exchange)]:
         for what, new in broken_exchanges(old):
             yield f"{old.edge_type} {' '.join(map(str, old.keys))}: {what}", _replaced(root, old, new)
 
@@ -143,8 +155,28 @@ def broken_exchanges(old: Exchange) -> Iterator[tuple[str, Node]]:
             yield "hashed by one key less", replace(old, keys=old.keys[1:])
 
 
+def everything(root: Node) -> list[Node]:
+    """The nodes of all stages, those of shared expressions too."""
+    found = {id(n): n for n in walk(root)}
+    for node in [n for n in found.values() if isinstance(n, CutRef)]:
+        found |= {id(n): n for n in everything(node.reference.shared)}
+    return list(found.values())
+
+
 def _replaced(root: Node, old: Node, new: Node) -> Node:
-    return rewrite(root, lambda n: new if n is old else n)
+    done: dict[int, Node] = {}
+
+    def visit(node: Node) -> Node:
+        if id(node) not in done:
+            if node is old:
+                done[id(node)] = new
+            elif isinstance(node, CutRef):
+                done[id(node)] = node.with_shared(visit(node.reference.shared))
+            else:
+                done[id(node)] = replace_inputs(node, tuple(visit(i) for i in node.inputs))
+        return done[id(node)]
+
+    return visit(root)
 
 
 def state(plan: QueryPlan) -> AdaptivePlan:

@@ -208,6 +208,13 @@ def test_few_bytes_are_moved_rather_than_filtered(large: FakeContext) -> None:
     assert measured(plan, edge_from(plan, "scan u"), 1_000) is plan
 
 
+def test_keys_that_a_task_could_not_hold_filter_nothing(large: FakeContext) -> None:
+    large.settings = replace(large.settings, grant_bytes=1 << 20)
+    plan = large.plan(JOIN)
+    assert measured(plan, edge_from(plan, "scan u"), 100_000) is plan
+    assert filters(measured(plan, edge_from(plan, "scan u"), 1_000))
+
+
 def test_a_stage_waits_for_keys_that_promise_to_filter_it(large: FakeContext) -> None:
     """Grouped by the key, the join cannot copy a side: nothing but the filter makes the stage wait."""
     plan = large.plan("SELECT u.k, count(*) FROM t JOIN u ON t.k = u.k AND u.w % 7 = 3 GROUP BY u.k")

@@ -123,6 +123,14 @@ def test_a_limit_over_union_all_takes_branch_by_branch(context: FakeContext) -> 
     check(context, "SELECT * FROM (SELECT w FROM u UNION ALL SELECT v FROM t) LIMIT 70 OFFSET 50")
 
 
+@pytest.mark.parametrize("collation", ["NOCASE", "NOACCENT", '"NOACCENT.NOCASE"', "de"])
+@pytest.mark.parametrize("limit", ["", " LIMIT 30 OFFSET 4"])
+def test_an_order_by_a_collation_is_one_by_a_key(context: FakeContext, collation: str, limit: str) -> None:
+    text = "['b', 'A', 'ä', 'a', 'B', 'Ä', NULL, 'z'][v % 8 + 1]"
+    sql = f"SELECT x, v FROM (SELECT v, {text} AS x FROM t) ORDER BY x COLLATE {collation} DESC NULLS LAST, v{limit}"
+    assert check(context, sql, ordered=True).startswith("distributed")
+
+
 def test_an_ordered_subquery_feeds_an_ordered_list(context: FakeContext) -> None:
     check(context, "SELECT list(v) FROM (SELECT v FROM t ORDER BY s, v DESC)")
 
@@ -256,6 +264,7 @@ def test_sources_in_the_sessions_memory(context: FakeContext, name: str) -> None
         ("SELECT v, uuid() FROM t", "volatile"),
         ("SELECT s COLLATE NOCASE AS c, count(*) FROM t GROUP BY c", "collated text"),
         ("SELECT s FROM t EXCEPT SELECT s COLLATE NOCASE FROM t", "collated text"),
+        ("SELECT v FROM t ORDER BY CASE WHEN s COLLATE NOCASE = 'A' THEN v END", "collated text"),
         (
             "SELECT k, avg(v) EXPORT_STATE FROM t GROUP BY k",
             "an aggregate state does not survive the way to the result",

@@ -34,12 +34,25 @@ CARRIED = re.findall(r" AS (\w+)[,\n]", TABLE)[1:-2]
 CARRIED.remove("shade")
 OTHERS = ["shade", "list", "struct"]
 
-DISTRIBUTIVE = ["count", "count_if", "min", "max", "sum", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor"]
+DISTRIBUTIVE = [
+    "count",
+    "count_if",
+    "min",
+    "max",
+    "sum",
+    "bool_and",
+    "bool_or",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "product",
+]
 WITH_STATE = [
     *("avg", "mean", "favg", "fsum", "kahan_sum", "sumkahan", "stddev", "stddev_samp", "stddev_pop", "variance"),
     *("var_samp", "var_pop", "sem", "skewness", "kurtosis", "kurtosis_pop", "covar_samp", "covar_pop", "corr"),
     *("regr_avgx", "regr_avgy", "regr_count", "regr_intercept", "regr_r2", "regr_slope", "regr_sxx", "regr_sxy"),
     *("regr_syy", "arg_min", "arg_max", "argmin", "argmax", "min_by", "max_by", "approx_count_distinct"),
+    *("arg_min_null", "arg_max_null"),
 ]
 OF_EVERY_TYPE = [
     "min",

@@ -69,6 +69,8 @@ GLOBAL_WINDOWS = {
     "ends": "SELECT v, first_value(v) OVER (ORDER BY v), last_value(v) OVER (ORDER BY v),"
     " first_value(n IGNORE NULLS) OVER (ORDER BY v), last_value(n IGNORE NULLS) OVER (ORDER BY v),"
     " first_value(n IGNORE NULLS) OVER (ORDER BY v ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) FROM t",
+    "nth of the first": "SELECT v, nth_value(v, 3) OVER (ORDER BY v), nth_value(n, 80) OVER (ORDER BY v),"
+    " nth_value(v, 201) OVER (ORDER BY v ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) FROM t",
     "nth": "SELECT v, nth_value(v, 2) OVER (ORDER BY v ROWS BETWEEN 2 PRECEDING AND 2 FOLLOWING) FROM t",
     "running average": "SELECT v, avg(v) OVER (ORDER BY v), avg(n) FILTER (k > 1) OVER (ORDER BY v),"
     " avg(v::DECIMAL(9, 2)) OVER (ORDER BY k) FROM t",
@@ -95,7 +97,8 @@ GATHERED = {
     "too far": "SELECT v, lag(v, 1000000) OVER (ORDER BY v) FROM t",
     "peers beside rows": "SELECT k, count(*)"
     " OVER (ORDER BY k ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE GROUP) FROM t",
-    "nth": "SELECT v, nth_value(v, 3) OVER (ORDER BY v) FROM t",
+    "nth from the row on": "SELECT v, nth_value(v, 3) OVER (ORDER BY v"
+    " ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) FROM t",
     "order inside": "SELECT v, lag(v ORDER BY v) OVER (ORDER BY k) FROM t",
     "time zone": "SELECT v, count(*) OVER (ORDER BY d RANGE INTERVAL 1 DAY PRECEDING)"
     " FROM (SELECT v, TIMESTAMPTZ '2024-01-01 00:00:00+00' + to_hours(CAST(v AS INTEGER)) AS d FROM t)",

@@ -64,3 +64,16 @@ def test_without_adaptivity_nothing_is_learned(tmp_path: Path) -> None:
     with sabot_sql.connect(agents=2, adaptive=False) as session:
         session.query(sql)
         assert estimates(session.query(sql)) == {"a rule of thumb"}
+
+
+def test_files_that_tasks_write_are_no_rows(tmp_path: Path) -> None:
+    """A task that writes a file commits the number of its rows, one row, in their place."""
+    write(tmp_path / "t.parquet", 9_000, 900)
+    rows = f"SELECT k, v FROM '{tmp_path}/t.parquet' WHERE v % 3 = 1"
+    with sabot_sql.connect(agents=2) as session:
+        session.execute(f"COPY ({rows}) TO '{tmp_path}/out' (FORMAT parquet, PER_THREAD_OUTPUT)")
+        ordered = session.query(f"{rows} ORDER BY v")
+        assert "an earlier run" not in estimates(ordered)
+        session.query(rows)
+        ordered = session.query(f"{rows} ORDER BY v")
+        assert [e["rows_estimated"] for e in ordered.plan.json()["edges"] if e["type"] == "RANGE"] == [3_000]

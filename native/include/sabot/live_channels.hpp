@@ -86,5 +86,7 @@ struct LiveRead {
   ErrorSlot error;
 };
 void open_live_stream(std::shared_ptr<LiveRead> read, ArrowArrayStream* out);
+// Of a stream that open_live_stream() made: see SabotTicketStream.
+int live_stream_failure(ArrowArrayStream* stream);
 
 }  // namespace sabot

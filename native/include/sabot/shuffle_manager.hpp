@@ -40,8 +40,9 @@ class ShuffleManager {
   std::shared_ptr<LiveRead> follow(std::vector<OutputKey> keys, uint32_t first, uint32_t last, Watch watch);
   // Partitions [first, last) of the manifests, manifest by manifest, in the order written.
   std::shared_ptr<ReadPlan> read(const std::vector<ManifestPtr>& manifests, uint32_t first, uint32_t last, Watch watch);
-  // What a ticket sealed with `key` names. Raises Error(kTicket), or Error(kLost) for an output that is not here.
-  std::shared_ptr<ReadPlan> read_ticket(std::string_view sealed, std::string_view key);
+  // What a ticket names. Raises Error(kLost) for an output that is not here, Error(kTicket) for a ticket of the other kind.
+  std::shared_ptr<ReadPlan> read(const Ticket& ticket, Watch watch);
+  std::shared_ptr<LiveRead> follow(const Ticket& ticket, Watch watch);
   // Partitions a committed output that kept its sort key by `bounds`; the new output takes the old one's place.
   ManifestPtr split(const ManifestPtr& manifest, std::vector<std::string> bounds, uint32_t attempt);
   // Frees the outputs of an edge, or with an empty edge of a query, and ends writes to them that are under way.

@@ -22,6 +22,7 @@ struct Ticket {
   std::vector<std::pair<uint32_t, uint32_t>> outputs;   // (task, attempt), in the order to read
   uint32_t first_partition = 0;
   uint32_t last_partition = 0;
+  bool live = false;            // follow the outputs while they are written
 
   // Raises Error(kTicket) for an id that is not of the form ^[A-Za-z0-9_-]{1,64}$.
   [[nodiscard]] std::string seal(std::string_view key) const;

@@ -18,14 +18,20 @@ struct SabotTicketStream {
   struct ArrowArrayStream batches;
   // The number of the sabot::ErrorCode that ended `batches`, plus 1.
   int (*failure)(struct ArrowArrayStream* batches);
-  // What `batches` has not delivered yet.
+  // What `batches` has not delivered yet. Null where nobody knows: the output is still being written.
   void (*remaining)(struct ArrowArrayStream* batches, struct SabotStreamExtent* out);
+};
+
+// Who asks. Valid until the stream is released.
+struct SabotCaller {
+  int (*gone)(const void* call);
+  const void* call;
 };
 
 struct SabotTicketSource {
   // Opens the stream that a sealed ticket names. 0, or the number of a sabot::ErrorCode plus 1 and a message.
-  int (*open)(void* context, const char* ticket, size_t ticket_bytes, struct SabotTicketStream* out, char* message,
-              size_t message_bytes);
+  int (*open)(void* context, struct SabotCaller caller, const char* ticket, size_t ticket_bytes, struct SabotTicketStream* out,
+              char* message, size_t message_bytes);
   void (*release)(void* context);
   void* context;
 };

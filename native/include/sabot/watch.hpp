@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -35,7 +36,14 @@ class Watch {
     return Watch(std::move(token), Clock::now() + std::chrono::milliseconds(deadline_ms));
   }
 
-  [[nodiscard]] bool cancelled() const noexcept { return token_ && token_->cancelled(); }
+  // Ends waits once `gone` says that nobody wants their result any more.
+  static Watch until(std::function<bool()> gone) {
+    Watch watch;
+    watch.gone_ = std::move(gone);
+    return watch;
+  }
+
+  [[nodiscard]] bool cancelled() const noexcept { return (token_ && token_->cancelled()) || (gone_ && gone_()); }
   [[nodiscard]] const std::optional<Clock::time_point>& deadline() const noexcept { return deadline_; }
 
   void check() const {
@@ -46,6 +54,7 @@ class Watch {
  private:
   std::shared_ptr<CancelToken> token_;
   std::optional<Clock::time_point> deadline_;
+  std::function<bool()> gone_;
 };
 
 }  // namespace sabot

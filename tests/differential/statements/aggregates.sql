@@ -50,3 +50,6 @@ SELECT region, count(*) FROM sales GROUP BY GROUPING SETS ((region), (region), (
 SELECT region, median(amount) FROM sales GROUP BY ROLLUP (region) HAVING grouping(region) = 0 OR count(*) > 5;
 SELECT k, sum(v) FROM nothing GROUP BY ROLLUP (k);
 SELECT region, list(DISTINCT product ORDER BY product), string_agg(DISTINCT product, '|' ORDER BY product DESC) FROM sales GROUP BY region;
+SELECT product(1 + id / 1000), product(score) FILTER (WHERE id < 20), product(score) FILTER (WHERE id < 0) FROM sales;
+SELECT region, product(1 + id % 3), arg_min_null(score, id), arg_max_null(score, amount * 1000 + id) FROM sales GROUP BY region;
+SELECT arg_min_null(score, id), arg_max_null(region, id), arg_min_null(score, id) FILTER (WHERE id < 0) FROM sales;

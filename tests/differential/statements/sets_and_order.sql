@@ -32,6 +32,8 @@ SELECT id, amount FROM sales ORDER BY ALL;
 SELECT k, v FROM measures ORDER BY k, v;
 SELECT k, v FROM measures ORDER BY k DESC NULLS FIRST, v DESC NULLS FIRST LIMIT 4;
 SELECT region FROM sales ORDER BY region COLLATE NOCASE, id;
+SELECT region, id FROM sales ORDER BY region COLLATE "NOACCENT.NOCASE" DESC NULLS FIRST, id LIMIT 50;
+SELECT id, region FROM sales WHERE id < 90 UNION ALL SELECT id, name FROM staff ORDER BY 2 COLLATE de, 1;
 SELECT shade, tiny FROM typed ORDER BY shade DESC, tiny;
 SELECT extra, id FROM sales ORDER BY extra, id DESC;
 SELECT span, instant, raw FROM typed ORDER BY span, instant, raw;
