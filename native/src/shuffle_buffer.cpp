@@ -110,9 +110,15 @@ void OutputWriter::append(const ArrowArray& batch, const Watch& watch) {
     watch.check();
     append_chunk(batch, first, std::min(step, batch.length - first));
     if (!channels_) continue;
-    if (Clock::now() - sealed_all_ >= kMaxOpenTime) seal_all();
+    seal_aged();
     channels_->await_credit(key_of(name_), watch);
   }
+  // A producer that has no rows for now may still say so with an empty batch.
+  if (channels_ && batch.length == 0) seal_aged();
+}
+
+void OutputWriter::seal_aged() {
+  if (Clock::now() - sealed_all_ >= kMaxOpenTime) seal_all();
 }
 
 void OutputWriter::seal_all() {

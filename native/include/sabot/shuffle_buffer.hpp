@@ -69,6 +69,7 @@ class OutputWriter {
   void lay_out(BatchBuilder& builder, const std::vector<NodeExtent>& capacity);
   void seal(uint32_t partition);
 
+  void seal_aged();
   void seal_all();
 
   [[nodiscard]] std::vector<NodeExtent> capacity_for(uint64_t rows) const;
