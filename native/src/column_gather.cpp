@@ -91,6 +91,53 @@ uint64_t total_bytes(const Offset* offsets, Rows rows, size_t count) noexcept {
   return total;
 }
 
+template <typename Offset>
+struct StringSource {
+  const Offset* offsets;
+  const uint8_t* data;
+  uint64_t bytes;
+};
+
+// Appends strings and where they end. Gives the end of the last one, or something beyond the capacity if they do not fit.
+// The rows from `before_end` on are not copied as short ones.
+template <typename Rows, typename Offset>
+uint64_t stream_strings(StringSource<Offset> source, Rows rows, size_t before_end, size_t count, NodeBuffer& out, Readahead& ahead) {
+  constexpr size_t kBlockRows = 64;
+  static_assert(kBlockRows * kShortBytes <= StreamWriter::kRoom);
+  StreamWriter data(out.second + out.bytes, out.second_open);
+  StreamWriter ends(out.first + (out.rows + 1) * sizeof(Offset), out.first_open);
+  uint8_t* data_cursor = data.cursor();
+  uint8_t* ends_cursor = ends.cursor();
+  uint64_t end = out.bytes;
+  for (size_t at = 0; at < count; at += kBlockRows) {
+    const size_t last = std::min(count, at + kBlockRows);
+    for (size_t j = at; j < last;) {
+      const size_t short_rows = std::max(j, std::min(last, before_end)) - j;
+      const size_t done = append_short(source.offsets, source.data, source.bytes, rows_from(rows, j), short_rows, data_cursor, end, ends_cursor);
+      j += done;
+      ends_cursor += done * sizeof(Offset);
+      if (j == last) break;
+      const int64_t row = rows[j];
+      const uint64_t from = source.offsets[row];
+      const uint64_t size = source.offsets[row + 1] - from;
+      end += size;
+      if (end > out.byte_capacity) return end;
+      if (size != 0) data_cursor = data.put(data_cursor, source.data + from, size);
+      const auto offset = static_cast<Offset>(end);
+      std::memcpy(ends_cursor, &offset, sizeof(Offset));
+      ends_cursor += sizeof(Offset);
+      ++j;
+    }
+    if (end > out.byte_capacity) return end;
+    ahead.advance(last - at);
+    data_cursor = data.advance(data_cursor);
+    ends_cursor = ends.advance(ends_cursor);
+  }
+  data.finish(data_cursor);
+  ends.finish(ends_cursor);
+  return end;
+}
+
 }  // namespace
 
 template <typename Rows, typename Offset>
@@ -98,7 +145,7 @@ bool ColumnGather::append_binary(const ArrowArray& array, Rows rows, size_t coun
   NodeBuffer& out = nodes[node];
   const auto* offsets = static_cast<const Offset*>(array.buffers[1]);
   const auto* data = static_cast<const uint8_t*>(array.buffers[2]);
-  const uint64_t source_end = offsets != nullptr ? offsets[array.offset + array.length] : 0;
+  const uint64_t source_bytes = offsets != nullptr ? offsets[array.offset + array.length] : 0;
   uint64_t bytes = out.bytes;
   auto* out_offsets = reinterpret_cast<Offset*>(out.first) + out.rows + 1;
   if constexpr (Rows::kContiguous) {
@@ -111,44 +158,18 @@ bool ColumnGather::append_binary(const ArrowArray& array, Rows rows, size_t coun
     if (total != 0) std::memcpy(out.second + bytes, data + begin, total);
     bytes += total;
   } else {
-    StreamWriter data_writer(out.second + bytes, out.second_open);
-    StreamWriter offset_writer(reinterpret_cast<uint8_t*>(out_offsets), out.first_open);
-    uint8_t* cursor = data_writer.cursor();
-    uint8_t* offset_cursor = offset_writer.cursor();
-    // Strings are copied in steps of 16 bytes where that does not read past the end of the buffer.
-    constexpr uint64_t kStep = 16;
-    constexpr size_t kBlockRows = 64;
-    static_assert(kBlockRows * kStep <= StreamWriter::kRoom);
-    uint64_t end = bytes;
-    for (size_t at = 0; at < count && end <= out.byte_capacity; at += kBlockRows) {
-      const size_t last = std::min(count, at + kBlockRows);
-      for (size_t j = at; j < last; ++j) {
-        const int64_t row = rows[j];
-        if (!Rows::kNullable || row >= 0) {
-          const uint64_t from = offsets[row];
-          const uint64_t size = offsets[row + 1] - from;
-          end += size;
-          if (size <= kStep && from + kStep <= source_end) {
-            std::memcpy(cursor, data + from, kStep);
-            cursor += size;
-          } else if (end <= out.byte_capacity) {
-            cursor = data_writer.put(data_writer.flush(cursor), data + from, size);
-          }
-        }
-        const auto offset = static_cast<Offset>(end);
-        std::memcpy(offset_cursor + (j - at) * sizeof(Offset), &offset, sizeof(Offset));
-      }
-      ahead_.advance(last - at);
-      if (end > out.byte_capacity) break;
-      cursor = data_writer.flush(cursor);
-      offset_cursor = offset_writer.flush(offset_cursor + (last - at) * sizeof(Offset));
+    const StringSource<Offset> source{offsets, data, source_bytes};
+    uint64_t end = 0;
+    if constexpr (Rows::kNullable) {
+      end = stream_strings(source, rows, count, count, out, ahead_);
+    } else {
+      const StringSource<Offset> local{offsets + rows.base, data, source_bytes};
+      end = stream_strings(local, rows.local(), rows_before_end(local.offsets, source_bytes, rows.local(), count), count, out, ahead_);
     }
     if (end > out.byte_capacity) {
       shortage_ = {node, {out.rows + count, bytes + total_bytes(offsets, rows, count)}};
       return false;
     }
-    data_writer.finish(cursor);
-    offset_writer.finish(offset_cursor);
     bytes = end;
   }
   append_validity(array, rows, count, out);

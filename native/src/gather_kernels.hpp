@@ -73,6 +73,7 @@ void append_validity(const ArrowArray& array, Rows rows, size_t count, NodeBuffe
     if (out.has_validity) write_ones(out.validity, out.rows, count);
     return;
   }
+  __builtin_prefetch(out.validity + (out.rows + count) / 8 + kLineBytes, 1);
   for (size_t at = 0; at < count; at += 64) {
     const auto step = static_cast<unsigned>(std::min<size_t>(64, count - at));
     const uint64_t word = bits != nullptr ? gather_bits(bits, rows, at, step) : gather_presence(rows, at, step);
@@ -94,41 +95,44 @@ void append_bools(const uint8_t* bits, Rows rows, size_t count, NodeBuffer& out)
   }
 }
 
-template <size_t Width, typename Rows>
-void stream_fixed(const uint8_t* values, Rows rows, size_t count, uint8_t* end, OpenLine& open, Readahead& ahead) noexcept {
+template <size_t Width>
+void stream_fixed(const uint8_t* values, LocalRows rows, size_t count, uint8_t* end, OpenLine& open, Readahead& ahead) noexcept {
   constexpr size_t kPerLine = kLineBytes / Width;
   const auto copy = [&](uint8_t* line, size_t slot, size_t j) {
     std::memcpy(line + slot * Width, values + rows[j] * static_cast<int64_t>(Width), Width);
   };
-  alignas(kLineBytes) uint8_t line[kLineBytes];
+  alignas(kLineBytes) uint8_t edge[kLineBytes];
   open.resume(end);
   size_t slot = OpenLine::filled(end) / Width;
   uint8_t* to = OpenLine::line_of(end);
   size_t j = 0;
   if (slot != 0) {
-    open.read(line);
-    for (; slot < kPerLine && j < count; ++slot, ++j) copy(line, slot, j);
+    open.read(edge);
+    for (; slot < kPerLine && j < count; ++slot, ++j) copy(edge, slot, j);
     if (slot < kPerLine) {
       ahead.advance(count);
-      return open.write(line);
+      return open.write(edge);
     }
-    stream_line(to, line);
+    stream_line(to, edge);
     to += kLineBytes;
     ahead.advance(j);
   }
   for (; j + kPerLine <= count; j += kPerLine, to += kLineBytes) {
+    alignas(kLineBytes) uint8_t line[kLineBytes];
     for (size_t i = 0; i < kPerLine; ++i) copy(line, i, j + i);
     stream_line(to, line);
     ahead.advance(kPerLine);
   }
   ahead.advance(count - j);
-  for (slot = 0; j < count; ++slot, ++j) copy(line, slot, j);
-  open.write(line);
+  for (slot = 0; j < count; ++slot, ++j) copy(edge, slot, j);
+  open.write(edge);
 }
 
 template <size_t Width, typename Rows>
 void copy_fixed(const uint8_t* values, Rows rows, size_t count, uint8_t* to, OpenLine& open, Readahead& ahead) noexcept {
-  if constexpr (!Rows::kNullable) return stream_fixed<Width>(values, rows, count, to, open, ahead);
+  if constexpr (!Rows::kNullable) {
+    return stream_fixed<Width>(values + rows.base * static_cast<int64_t>(Width), rows.local(), count, to, open, ahead);
+  }
   open.settle(to, 0);
   for (size_t j = 0; j < count; ++j) {
     const int64_t row = rows[j];
@@ -146,24 +150,60 @@ void append_fixed(const uint8_t* values, uint32_t width, Rows rows, size_t count
   if constexpr (Rows::kContiguous) {
     out.first_open.settle(to, 0);
     if (width != 0) std::memcpy(to, values + rows[0] * static_cast<int64_t>(width), count * width);
-    return;
-  }
-  switch (width) {
-    case 1: return copy_fixed<1>(values, rows, count, to, out.first_open, ahead);
-    case 2: return copy_fixed<2>(values, rows, count, to, out.first_open, ahead);
-    case 4: return copy_fixed<4>(values, rows, count, to, out.first_open, ahead);
-    case 8: return copy_fixed<8>(values, rows, count, to, out.first_open, ahead);
-    case 16: return copy_fixed<16>(values, rows, count, to, out.first_open, ahead);
-    default: break;
-  }
-  for (size_t j = 0; j < count; ++j, to += width) {
-    const int64_t row = rows[j];
-    if (row < 0) {
-      std::memset(to, 0, width);
-    } else if (width != 0) {
-      std::memcpy(to, values + row * static_cast<int64_t>(width), width);
+  } else {
+    switch (width) {
+      case 1: return copy_fixed<1>(values, rows, count, to, out.first_open, ahead);
+      case 2: return copy_fixed<2>(values, rows, count, to, out.first_open, ahead);
+      case 4: return copy_fixed<4>(values, rows, count, to, out.first_open, ahead);
+      case 8: return copy_fixed<8>(values, rows, count, to, out.first_open, ahead);
+      case 16: return copy_fixed<16>(values, rows, count, to, out.first_open, ahead);
+      default: break;
+    }
+    for (size_t j = 0; j < count; ++j, to += width) {
+      const int64_t row = rows[j];
+      if (row < 0) {
+        std::memset(to, 0, width);
+      } else if (width != 0) {
+        std::memcpy(to, values + row * static_cast<int64_t>(width), width);
+      }
     }
   }
+}
+
+// Strings up to this long are copied in one step of it, where that does not read past the end of the buffer.
+constexpr uint64_t kShortBytes = 16;
+
+// The number of rows before the first whose short string lies at the end of the buffer.
+template <typename Offset>
+size_t rows_before_end(const Offset* offsets, uint64_t source_bytes, LocalRows rows, size_t count) noexcept {
+  while (count > 0 && offsets[rows[count - 1]] + kShortBytes > source_bytes) --count;
+  return count;
+}
+
+// Appends rows up to the first whose string is not short; gives their number. `ends[j]` is where row j's string ends.
+template <typename Rows, typename Offset>
+size_t append_short(const Offset* offsets, const uint8_t* data, uint64_t source_bytes, Rows rows, size_t count, uint8_t*& cursor,
+                    uint64_t& end, uint8_t* ends) noexcept {
+  uint8_t* to = cursor;
+  uint64_t at = end;
+  size_t j = 0;
+#pragma GCC unroll 4
+  for (; j < count; ++j) {
+    const int64_t row = rows[j];
+    if (!Rows::kNullable || row >= 0) {
+      const uint64_t from = offsets[row];
+      const uint64_t size = offsets[row + 1] - from;
+      if (size > kShortBytes || (Rows::kNullable && from + kShortBytes > source_bytes)) break;
+      std::memcpy(to, data + from, kShortBytes);
+      to += size;
+      at += size;
+    }
+    const auto offset = static_cast<Offset>(at);
+    std::memcpy(ends + j * sizeof(Offset), &offset, sizeof(Offset));
+  }
+  cursor = to;
+  end = at;
+  return j;
 }
 
 template <typename Rows>

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "sabot/partitioner.hpp"
+
 namespace sabot {
 
 // A permutation's buffer is this much longer than its rows: whole vectors are stored at its end.
@@ -18,9 +20,9 @@ struct Kernels {
   // ids[j] = partition_of(hashes[j], partitions)
   void (*partition_ids)(const uint64_t* hashes, size_t count, uint32_t partitions, uint16_t* ids) noexcept;
   // Lists the rows of partition 0 in ascending order, then those of 1 and so on; starts[p] is where those of p begin,
-  // starts[partitions] is `count`. `scratch` is the caller's, so that it need not be allocated for each chunk.
+  // starts[partitions] is `count`.
   void (*permute)(const uint16_t* ids, size_t count, uint32_t partitions, uint16_t* permutation, uint32_t* starts,
-                  std::vector<uint32_t>& scratch);
+                  PermuteScratch& scratch);
   // Bit j of the result is bit `first + rows[j]` of `bits`, for 1 to 64 rows, which ascend.
   uint64_t (*gather_bits)(const uint8_t* bits, uint64_t first, const uint16_t* rows, unsigned count) noexcept;
 };

@@ -10,6 +10,7 @@
 // GCC 12 takes the undefined upper halves in its own header for mistakes.
 #if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 
 #define SABOT_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2,popcnt")))
@@ -35,27 +36,31 @@ SABOT_AVX512 __m512i mix_words(__m512i value) noexcept {
 }
 
 SABOT_AVX512 void hash_words(const uint64_t* values, size_t count, uint64_t* hashes) noexcept {
-  for (size_t j = 0; j < count; j += kWords) {
-    const __mmask8 lanes = first_words(count - j);
-    _mm512_mask_storeu_epi64(hashes + j, lanes, mix_words(_mm512_maskz_loadu_epi64(lanes, values + j)));
-  }
+  size_t j = 0;
+  for (; j + kWords <= count; j += kWords) _mm512_storeu_si512(hashes + j, mix_words(_mm512_loadu_si512(values + j)));
+  const __mmask8 rest = first_words(count - j);
+  _mm512_mask_storeu_epi64(hashes + j, rest, mix_words(_mm512_maskz_loadu_epi64(rest, values + j)));
+}
+
+SABOT_AVX512 __m128i ids_of(__m512i hashes, __m512i partitions) noexcept {
+  return _mm512_cvtepi64_epi16(_mm512_srli_epi64(_mm512_mul_epu32(_mm512_srli_epi64(hashes, 32), partitions), 32));
 }
 
 SABOT_AVX512 void partition_ids(const uint64_t* hashes, size_t count, uint32_t partitions, uint16_t* ids) noexcept {
   const __m512i factor = _mm512_set1_epi64(partitions);
-  for (size_t j = 0; j < count; j += kWords) {
-    const __mmask8 lanes = first_words(count - j);
-    const __m512i high = _mm512_srli_epi64(_mm512_maskz_loadu_epi64(lanes, hashes + j), 32);
-    const __m512i id = _mm512_srli_epi64(_mm512_mul_epu32(high, factor), 32);
-    _mm512_mask_cvtepi64_storeu_epi16(ids + j, lanes, id);
+  size_t j = 0;
+  for (; j + kWords <= count; j += kWords) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(ids + j), ids_of(_mm512_loadu_si512(hashes + j), factor));
   }
+  const __mmask8 rest = first_words(count - j);
+  _mm_mask_storeu_epi16(ids + j, rest, ids_of(_mm512_maskz_loadu_epi64(rest, hashes + j), factor));
 }
 
-// One pass over the ids for each partition: beyond this many, counting is faster.
-constexpr uint32_t kMaxPasses = 8;
+// One pass over the ids for each partition: beyond this many, dealing the rows out is faster.
+constexpr uint32_t kMaxPasses = 6;
 
 SABOT_AVX512 void permute(const uint16_t* ids, size_t count, uint32_t partitions, uint16_t* permutation, uint32_t* starts,
-                          std::vector<uint32_t>& scratch) {
+                          PermuteScratch& scratch) {
   if (partitions > kMaxPasses) return kPortableKernels.permute(ids, count, partitions, permutation, starts, scratch);
   alignas(64) uint16_t lane_numbers[kHalves];
   for (size_t i = 0; i < kHalves; ++i) lane_numbers[i] = static_cast<uint16_t>(i);

@@ -12,9 +12,11 @@ namespace {
 
 // Rows per chunk: few enough that a column's rows, and what is read ahead, stay in the cache; enough that each partition
 // gets a run of rows.
-constexpr int64_t kMinChunkRows = 1 << 13;
+constexpr int64_t kMinChunkRows = 1 << 12;
 constexpr int64_t kMaxChunkRows = 1 << 16;
-constexpr int64_t kRunRows = 64;
+constexpr int64_t kRunRows = 128;
+// Rows hashed at a time: their hashes are used up while they are in the first-level cache.
+constexpr int64_t kHashedRows = 1024;
 
 void check_partitions(uint64_t partitions) {
   if (partitions == 0 || partitions > kMaxPartitions) {
@@ -137,11 +139,14 @@ ChunkSplit Partitioner::split(const ArrowArray& batch, int64_t first, int64_t co
       deal_out(count);
       return {nullptr, starts_.data()};
     case Scheme::Kind::kHashColumn: case Scheme::Kind::kHashColumns: {
-      const uint64_t* values = hashes(batch, first, count);
-      heavy_.add(values, static_cast<size_t>(count));
-      if (scheme_.partitions == 1) break;
       ids_.resize(static_cast<size_t>(count));
-      kernels().partition_ids(values, static_cast<size_t>(count), scheme_.partitions, ids_.data());
+      for (int64_t at = 0; at < count; at += kHashedRows) {
+        const int64_t rows = std::min(kHashedRows, count - at);
+        const uint64_t* values = hashes(batch, first + at, rows);
+        heavy_.add(values, static_cast<size_t>(rows));
+        kernels().partition_ids(values, static_cast<size_t>(rows), scheme_.partitions, ids_.data() + at);
+      }
+      if (scheme_.partitions == 1) break;
       permute(count);
       return {permutation_.data(), starts_.data()};
     }
@@ -211,7 +216,7 @@ void Partitioner::plan_keys(const ArrowArray& batch, int64_t first, int64_t coun
 void Partitioner::permute(int64_t count) {
   const auto rows = static_cast<size_t>(count);
   permutation_.resize(rows + kPermutationSlack);
-  kernels().permute(ids_.data(), rows, scheme_.partitions, permutation_.data(), starts_.data(), cursors_);
+  kernels().permute(ids_.data(), rows, scheme_.partitions, permutation_.data(), starts_.data(), scratch_);
 }
 
 std::vector<HeavyHitter> Partitioner::heavy() const { return is_hash() ? heavy_.heaviest() : std::vector<HeavyHitter>{}; }

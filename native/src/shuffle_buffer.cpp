@@ -143,8 +143,6 @@ void OutputWriter::append_chunk(const ArrowArray& batch, int64_t first, int64_t 
 
 namespace {
 
-ChunkRows rows_from(ChunkRows rows, size_t at) { return {rows.rows + at, rows.base}; }
-RowRange rows_from(RowRange rows, size_t at) { return {rows.base + static_cast<int64_t>(at)}; }
 
 }  // namespace
 

@@ -143,7 +143,7 @@ TEST(every_version_hashes_alike) {
 
 TEST(every_version_permutes_alike) {
   Random random(32);
-  std::vector<uint32_t> scratch;
+  PermuteScratch scratch;
   for (const Kernels* version : available_kernels()) {
     for (int round = 0; round < 200; ++round) {
       const auto partitions = static_cast<uint32_t>(1 + below(random, round % 4 == 0 ? 1024 : 20));

@@ -40,6 +40,12 @@ struct ChunkSplit {
   const uint32_t* starts = nullptr;   // partitions + 1
 };
 
+// Memory of a permutation under way, kept for the next chunk.
+struct PermuteScratch {
+  std::vector<uint32_t> cursors;
+  std::vector<uint16_t> lists;
+};
+
 // Not thread-safe: one per output being written.
 class Partitioner {
  public:
@@ -77,7 +83,7 @@ class Partitioner {
   std::vector<uint16_t> ids_;
   std::vector<uint16_t> permutation_;
   std::vector<uint32_t> starts_;
-  std::vector<uint32_t> cursors_;
+  PermuteScratch scratch_;
 };
 
 }  // namespace sabot

@@ -64,49 +64,66 @@ class alignas(kLineBytes) OpenLine {
 static_assert(sizeof(OpenLine) == kLineBytes);
 
 // Appends bytes to a buffer through a small stage, whole lines of it past the cache. The caller keeps the cursor into
-// the stage, so that it stays in a register: write up to kRoom bytes at it, move it on, and flush().
+// the stage, so that it stays in a register: write up to kRoom bytes at it, move it on, and call advance().
 class StreamWriter {
  public:
-  static constexpr size_t kRoom = 8192;
+  static constexpr size_t kRoom = 4096;
 
-  StreamWriter(uint8_t* end, OpenLine& open) noexcept : to_(OpenLine::line_of(end)), cursor_(stage_ + OpenLine::filled(end)), open_(open) {
+  StreamWriter(uint8_t* end, OpenLine& open) noexcept : to_(OpenLine::line_of(end)), open_(open) {
     open.resume(end);
     open.read(stage_);
+    written_ = stage_ + OpenLine::filled(end);
   }
 
-  uint8_t* cursor() noexcept { return cursor_; }
+  [[nodiscard]] uint8_t* cursor() const noexcept { return written_; }
 
-  // Stores the whole lines before the cursor; gives the cursor from which to go on.
-  uint8_t* flush(const uint8_t* cursor) noexcept {
-    const uint8_t* from = stage_;
-    for (; from + kLineBytes <= cursor; from += kLineBytes, to_ += kLineBytes) stream_line(to_, from);
-    if (from != stage_) std::memcpy(stage_, from, kLineBytes);
-    return stage_ + (cursor - from);
+  // Stores the whole lines that were written before the last call: by now their bytes have left the CPU's store buffer,
+  // from which a line made of many stores cannot be read. Gives the cursor from which to go on.
+  uint8_t* advance(uint8_t* cursor) noexcept {
+    store_lines(written_);
+    written_ = cursor;
+    return cursor < stage_ + kRoom ? cursor : flush(cursor);
   }
 
-  // Appends any number of bytes to a stage that was just flushed.
+  // Appends any number of bytes.
   uint8_t* put(uint8_t* cursor, const uint8_t* from, uint64_t bytes) noexcept {
-    while (bytes > 0) {
+    for (;;) {
       const uint64_t step = std::min<uint64_t>(bytes, kRoom);
+      cursor = flush(cursor);
       std::memcpy(cursor, from, step);
-      cursor = flush(cursor + step);
+      cursor += step;
+      if (step == bytes) return flush(cursor);
       from += step;
       bytes -= step;
     }
-    return cursor;
   }
 
-  // Keeps what is left for the next writer. Nothing may be written after it.
+  // Stores all whole lines and keeps what is left for the next writer. Nothing may be written after it.
   void finish(const uint8_t* cursor) noexcept {
     flush(cursor);
     open_.write(stage_);
   }
 
  private:
-  uint8_t* to_;                 // where stage_[0] goes
-  uint8_t* cursor_;
+  void store_lines(const uint8_t* end) noexcept {
+    for (; stored_ + kLineBytes <= end; stored_ += kLineBytes, to_ += kLineBytes) stream_line(to_, stored_);
+  }
+
+  // Stores all whole lines and goes on at the start of the stage.
+  uint8_t* flush(const uint8_t* cursor) noexcept {
+    store_lines(cursor);
+    const ptrdiff_t rest = cursor - stored_;
+    if (stored_ != stage_) std::memcpy(stage_, stored_, kLineBytes);
+    stored_ = stage_;
+    written_ = stage_ + rest;
+    return stage_ + rest;
+  }
+
+  uint8_t* to_;                       // where the line at `stored_` goes
+  const uint8_t* stored_ = stage_;
+  uint8_t* written_;                  // up to here, at the last call
   OpenLine& open_;
-  alignas(kLineBytes) uint8_t stage_[kLineBytes + kRoom + kLineBytes];
+  alignas(kLineBytes) uint8_t stage_[2 * kRoom + 2 * kLineBytes];
 };
 
 }  // namespace sabot
