@@ -79,7 +79,8 @@ class Partition:
 
     def write(self) -> Manifest:
         """The manifest of the table's rows."""
-        return self.manager.write(self.table, [Output("q", "e", 0, 0, self.scheme)])[0]
+        self.manager.register_shuffle("q")
+        return self.manager.write_partition(self.table, [Output("q", "e", 0, 0, self.scheme)])[0]
 
     def __call__(self) -> None:
         """Write and release."""
@@ -148,11 +149,15 @@ def duckdb_share(manager: ShuffleManager, rows: int, rounds: int) -> float:
             pass
 
     def export_and_partition() -> None:
-        manager.write(cursor.sql("from t"), [Output("q", "e", 0, 0, Scheme.hash_column("h", 16))])
+        manager.register_shuffle("q")
+        manager.write_partition(cursor.sql("from t"), [Output("q", "e", 0, 0, Scheme.hash_column("h", 16))])
         manager.release("q")
 
     def whole() -> None:
-        (manifest,) = manager.write(cursor.sql("from t"), [Output("q", "e", 0, 0, Scheme.hash_column("h", 16))])
+        manager.register_shuffle("q")
+        (manifest,) = manager.write_partition(
+            cursor.sql("from t"), [Output("q", "e", 0, 0, Scheme.hash_column("h", 16))]
+        )
         for partition in range(16):
             stream = manager.read([manifest], partition, partition + 1)
             cursor.sql("select max(id), max(value), max(key), max(measure), max(tag) from stream").fetchall()

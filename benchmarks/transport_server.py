@@ -37,7 +37,8 @@ def main(rows: int, repeats: int) -> None:
         tempfile.TemporaryDirectory() as spill,
         ShuffleManager("server", budget_bytes=rows * 128, spill_directory=spill) as manager,
     ):
-        (manifest,) = manager.write(table, [Output("q", "e", 0, 0, Scheme.single())])
+        manager.register_shuffle("q")
+        (manifest,) = manager.write_partition(table, [Output("q", "e", 0, 0, Scheme.single())])
         stored = pa.table(manager.read([manifest], 0, 1))
         with FlightServer(manager, KEY) as server, TableServer(stored) as python_server:
             hello = {

@@ -123,7 +123,12 @@ class ShuffleManager:
         spill_quota_bytes: int = ...,
         segment_bytes: int = ...,
     ) -> Self: ...
-    def write(
+    def register_shuffle(self, query_id: str) -> None:
+        """From here until the query is released its edges may be written here; again is nothing new.
+
+        What was written after its query's release would be freed by nobody.
+        """
+    def write_partition(
         self,
         stream: ArrowStreamable,
         outputs: Sequence[Output],
@@ -132,7 +137,9 @@ class ShuffleManager:
         deadline_ms: int | None = None,
         live: bool = False,
     ) -> list[Manifest]:
-        """Drain the stream into every output without the GIL; commit all of them at its end, or none.
+        """Write what one task, a partition of its operator, gives: drain the stream, then commit all outputs or none.
+
+        The GIL is not held. Raises NativeError for a query that is not registered.
 
         With ``live``, follow() delivers their batches meanwhile, and read() finds only what nobody took.
         """
@@ -161,7 +168,10 @@ class ShuffleManager:
     def split(self, manifest: Manifest, bounds: Sequence[bytes], attempt: int) -> Manifest:
         """Partition a ``sampled`` output by bounds; the new output takes its place, without the key column."""
     def release(self, query_id: str, edge_id: str | None = None) -> None:
-        """Free a query's outputs, or one edge's, and end writes to them. Arrays already read stay valid."""
+        """Free the outputs of one edge, which may be written again, or of a query, which is then forgotten.
+
+        Writes to them end. Arrays already read stay valid.
+        """
     def metrics(self) -> dict[str, int]:
         """Counters and gauges: pool_bytes, peak_pool_bytes, spilled_bytes, rows, bytes, batches, wait_ms, ..."""
     def arena_fd(self) -> int:

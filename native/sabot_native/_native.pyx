@@ -308,7 +308,10 @@ cdef class ShuffleManager:
         config.spill_directory = os.fsencode(spill_directory)
         self.manager.reset(new CppShuffleManager(text(agent_id), config))
 
-    def write(self, stream, outputs, *, CancelToken cancel=None, deadline_ms=None, bool live=False):
+    def register_shuffle(self, query_id):
+        self.manager.get().register_shuffle(text(query_id))
+
+    def write_partition(self, stream, outputs, *, CancelToken cancel=None, deadline_ms=None, bool live=False):
         cdef vector[OutputSpec] specs
         for output in outputs:
             add_output(specs, text(output.query_id), text(output.edge_id), output.task, output.attempt,
@@ -318,7 +321,7 @@ cdef class ShuffleManager:
         cdef OwnedStream owned = OwnedStream(<ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream"))
         cdef vector[ManifestPtr] manifests
         with nogil:
-            manifests = self.manager.get().write(move(owned), specs, watch, live)
+            manifests = self.manager.get().write_partition(move(owned), specs, watch, live)
         return [Manifest.wrap(manifests[i]) for i in range(manifests.size())]
 
     def read(self, manifests, first, last, *, CancelToken cancel=None, deadline_ms=None):

@@ -178,7 +178,8 @@ cdef extern from "sabot/shuffle_manager.hpp" namespace "sabot" nogil:
 
     cdef cppclass CppShuffleManager "sabot::ShuffleManager":
         CppShuffleManager(string, const StoreConfig&) except +raise_python_error
-        vector[ManifestPtr] write(OwnedStream, const vector[OutputSpec]&, const Watch&, bool) except +raise_python_error
+        void register_shuffle(const string&) except +raise_python_error
+        vector[ManifestPtr] write_partition(OwnedStream, const vector[OutputSpec]&, const Watch&, bool) except +raise_python_error
         shared_ptr[ReadPlan] read(const vector[ManifestPtr]&, uint32_t, uint32_t, Watch) except +raise_python_error
         shared_ptr[LiveRead] follow(vector[OutputKey], uint32_t, uint32_t, Watch) except +raise_python_error
         ManifestPtr split(const ManifestPtr&, vector[string], uint32_t) except +raise_python_error

@@ -42,8 +42,22 @@ BatchLimits ShuffleManager::limits_for(uint32_t partitions) const {
   return limits;
 }
 
-std::vector<ManifestPtr> ShuffleManager::write(OwnedStream stream, const std::vector<OutputSpec>& outputs, const Watch& watch,
-                                               bool live) {
+void ShuffleManager::check_registered(const ActiveWrite& active) const {
+  for (const OutputName& name : active.names) {
+    if (registered_.contains(name.query_id)) continue;
+    throw Error(ErrorCode::kInvalidArgument, "agent " + agent_id_ + " has no shuffle of query '" + name.query_id +
+                                                 "': it was never registered, or is released");
+  }
+}
+
+void ShuffleManager::register_shuffle(const std::string& query_id) {
+  const std::lock_guard lock(mutex_);
+  check_open();
+  registered_.insert(query_id);
+}
+
+std::vector<ManifestPtr> ShuffleManager::write_partition(OwnedStream stream, const std::vector<OutputSpec>& outputs,
+                                                         const Watch& watch, bool live) {
   return write_outputs(std::move(stream), outputs, watch, nullptr, live);
 }
 
@@ -55,6 +69,7 @@ std::vector<ManifestPtr> ShuffleManager::write_outputs(OwnedStream stream, const
   {
     const std::lock_guard lock(mutex_);
     check_open();
+    check_registered(active);
     active_.push_back(&active);
   }
   struct Leave {
@@ -225,6 +240,7 @@ ManifestPtr ShuffleManager::split(const ManifestPtr& manifest, std::vector<std::
 void ShuffleManager::release(const std::string& query_id, const std::string& edge_id) {
   channels_->release(query_id, edge_id);
   const std::lock_guard lock(mutex_);
+  if (edge_id.empty()) registered_.erase(query_id);
   const auto matches = [&](const OutputName& name) {
     return name.query_id == query_id && (edge_id.empty() || name.edge_id == edge_id);
   };

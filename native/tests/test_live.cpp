@@ -40,10 +40,11 @@ void check_nothing_left(ShuffleManager& manager, const support::TempDirectory& d
 TEST(a_diamond_read_branch_by_branch_ends) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 2 * kMiB));
+  manager.register_shuffle("q");
   Random random(31);
   const support::Table table = support::make_table(random, 60'000, 7, 60);
   std::thread writer([&] {
-    manager.write(support::stream_of(table, 2000), {output("left", 0, Scheme::single()), output("right", 0, Scheme::hash_columns({"key"}, 3))},
+    manager.write_partition(support::stream_of(table, 2000), {output("left", 0, Scheme::single()), output("right", 0, Scheme::hash_columns({"key"}, 3))},
                   Watch::after(nullptr, 60'000), true);
   });
   CHECK(follow(manager, {key("left")}, 0, 1).size() == 60'000);
@@ -60,6 +61,7 @@ TEST(a_diamond_read_branch_by_branch_ends) {
 TEST(several_writers_meet_several_readers) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, kMiB));
+  manager.register_shuffle("q");
   Random random(32);
   const support::Table table = support::make_table(random, 5000, 11, 30);
   std::vector<Row> expected;
@@ -67,7 +69,7 @@ TEST(several_writers_meet_several_readers) {
   for (uint32_t task = 0; task < 3; ++task) {
     for (const Row& row : support::rows_of(table)) expected.push_back(row);
     threads.emplace_back([&, task] {
-      manager.write(support::stream_of(table, 500), {output("e", task, Scheme::hash_columns({"key"}, 2))}, Watch::after(nullptr, 30'000), true);
+      manager.write_partition(support::stream_of(table, 500), {output("e", task, Scheme::hash_columns({"key"}, 2))}, Watch::after(nullptr, 30'000), true);
     });
   }
   std::vector<Row> parts[2];
@@ -84,10 +86,11 @@ TEST(several_writers_meet_several_readers) {
 TEST(a_reader_learns_why_its_writer_failed) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, kMiB));
+  manager.register_shuffle("q");
   Random random(33);
   const support::Table table = support::make_table(random, 5000, 11, 30);
   std::thread writer([&] {
-    CHECK_THROWS(kStream, manager.write(support::stream_of(table, 500, 0, 5), {output("e", 0, Scheme::single())}, {}, true));
+    CHECK_THROWS(kStream, manager.write_partition(support::stream_of(table, 500, 0, 5), {output("e", 0, Scheme::single())}, {}, true));
   });
   std::string reason;
   try {
@@ -104,6 +107,7 @@ TEST(a_reader_learns_why_its_writer_failed) {
 TEST(a_reader_does_not_wait_for_ever) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, kMiB));
+  manager.register_shuffle("q");
   const auto ends_with = [&](const Watch& watch) {
     const auto read = manager.follow({key("nobody")}, 0, 1, watch);
     ArrowArrayStream stream{};
@@ -133,13 +137,14 @@ TEST(a_reader_does_not_wait_for_ever) {
 TEST(release_ends_a_live_write_and_its_reader) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, kMiB));
+  manager.register_shuffle("q");
   Random random(34);
   const support::Table table = support::make_table(random, 20'000, 11, 30);
   std::thread writer([&] {
     CHECK_THROWS(kCancelled, for (uint32_t task = 0; task < 1000; ++task) {
-      manager.write(support::stream_of(table, 100), {output("e", task, Scheme::single())}, {}, true);
+      manager.write_partition(support::stream_of(table, 100), {output("e", task, Scheme::single())}, {}, true);
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      manager.write(support::stream_of(table, 100), {output("wait", task, Scheme::single())}, {}, true);
+      manager.write_partition(support::stream_of(table, 100), {output("wait", task, Scheme::single())}, {}, true);
     });
   });
   std::thread releaser([&] {

@@ -45,9 +45,10 @@ TEST(rows_are_conserved_under_any_scheme_size_and_budget) {
     const support::TempDirectory directory;
     const uint64_t budget = uint64_t{64 << 10} << below(random, 8);
     ShuffleManager manager("agent", support::store_config(directory, budget));
+    manager.register_shuffle("q");
     const Table table = support::make_table(random, below(random, 6000), 1 + below(random, 100), below(random, 40));
     const Scheme scheme = any_scheme(random);
-    const auto manifests = manager.write(support::stream_of(table, 1 + below(random, 5000), below(random, 70)), {output("e", 0, scheme)}, {});
+    const auto manifests = manager.write_partition(support::stream_of(table, 1 + below(random, 5000), below(random, 70)), {output("e", 0, scheme)}, {});
     const auto plan = manager.read(manifests, 0, scheme.partitions, {});
     CHECK(sorted(support::read_all(plan)) == sorted(support::rows_of(table)));
     CHECK(manager.metrics().store.peak_pool_bytes <= budget);
@@ -59,11 +60,12 @@ TEST(rows_are_conserved_under_any_scheme_size_and_budget) {
 TEST(a_row_larger_than_the_pool_arrives) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 64 << 10));
+  manager.register_shuffle("q");
   Random random(22);
   Table table = support::make_table(random, 100, 3, 10);
   table[2].strings[50] = std::string(1 << 20, 'x');
   table[2].strings[51] = std::string(40'000, 'y');
-  const auto manifests = manager.write(support::stream_of(table, 100), {output("e", 0, Scheme::hash_columns({"key"}, 2))}, {});
+  const auto manifests = manager.write_partition(support::stream_of(table, 100), {output("e", 0, Scheme::hash_columns({"key"}, 2))}, {});
   CHECK(sorted(support::read_all(manager.read(manifests, 0, 2, {}))) == sorted(support::rows_of(table)));
   CHECK(manager.metrics().store.peak_pool_bytes <= 64 << 10);
 }
@@ -71,9 +73,10 @@ TEST(a_row_larger_than_the_pool_arrives) {
 TEST(partitions_keep_the_order_of_rows) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 256 << 10));
+  manager.register_shuffle("q");
   Random random(23);
   const Table table = support::make_table(random, 20'000, 5, 60);
-  const auto manifests = manager.write(support::stream_of(table, 7000, 3), {output("e", 0, Scheme::hash_columns({"key"}, 4))}, {});
+  const auto manifests = manager.write_partition(support::stream_of(table, 7000, 3), {output("e", 0, Scheme::hash_columns({"key"}, 4))}, {});
   for (uint32_t p = 0; p < 4; ++p) {
     int64_t last = -1;
     for (const Row& row : support::read_all(manager.read(manifests, p, p + 1, {}))) {
@@ -86,10 +89,11 @@ TEST(partitions_keep_the_order_of_rows) {
 TEST(a_failing_stream_leaves_nothing) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 128 << 10));
+  manager.register_shuffle("q");
   Random random(24);
   const Table table = support::make_table(random, 9000, 5, 60);
   for (int batches = 0; batches < 9; ++batches) {
-    CHECK_THROWS(kStream, manager.write(support::stream_of(table, 1000, 0, batches), {output("e", 0, Scheme::round_robin(3))}, {}));
+    CHECK_THROWS(kStream, manager.write_partition(support::stream_of(table, 1000, 0, batches), {output("e", 0, Scheme::round_robin(3))}, {}));
     check_nothing_left(manager, directory);
   }
 }
@@ -97,6 +101,7 @@ TEST(a_failing_stream_leaves_nothing) {
 TEST(writers_and_readers_share_a_small_pool) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 256 << 10));
+  manager.register_shuffle("q");
   std::atomic<int> wrong{0};
   const auto task = [&](uint32_t number) {
     Random random(100 + number);
@@ -104,7 +109,7 @@ TEST(writers_and_readers_share_a_small_pool) {
       const Table table = support::make_table(random, 3000, 7, 40);
       const Scheme scheme = Scheme::hash_columns({"key"}, 5);
       const auto edge = "e" + std::to_string(number);
-      const auto manifests = manager.write(support::stream_of(table, 900), {output(edge, round, scheme)}, {});
+      const auto manifests = manager.write_partition(support::stream_of(table, 900), {output(edge, round, scheme)}, {});
       if (sorted(support::read_all(manager.read(manifests, 0, 5, {}))) != sorted(support::rows_of(table))) ++wrong;
       if (manager.metrics().store.pool_bytes > 256 << 10) ++wrong;
       manager.release("query", edge);
@@ -121,10 +126,11 @@ TEST(writers_and_readers_share_a_small_pool) {
 TEST(readers_of_one_output_meet_its_eviction) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 256 << 10));
+  manager.register_shuffle("q");
   Random random(25);
   const Table table = support::make_table(random, 4000, 7, 20);
   const auto expected = sorted(support::rows_of(table));
-  const auto manifests = manager.write(support::stream_of(table, 900), {output("kept", 0, Scheme::hash_columns({"key"}, 5))}, {});
+  const auto manifests = manager.write_partition(support::stream_of(table, 900), {output("kept", 0, Scheme::hash_columns({"key"}, 5))}, {});
   std::atomic<int> wrong{0};
   std::vector<std::thread> threads;
   for (int reader = 0; reader < 2; ++reader) {
@@ -136,7 +142,7 @@ TEST(readers_of_one_output_meet_its_eviction) {
   }
   threads.emplace_back([&] {
     for (uint32_t round = 0; round < 4; ++round) {
-      manager.write(support::stream_of(table, 900), {output("other", round, Scheme::round_robin(3))}, {});
+      manager.write_partition(support::stream_of(table, 900), {output("other", round, Scheme::round_robin(3))}, {});
     }
   });
   for (auto& thread : threads) thread.join();
@@ -149,6 +155,7 @@ TEST(readers_of_one_output_meet_its_eviction) {
 TEST(cancel_at_any_moment_leaves_nothing) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 128 << 10));
+  manager.register_shuffle("q");
   Random random(26);
   const Table table = support::make_table(random, 6000, 7, 40);
   int cancelled = 0;
@@ -161,7 +168,7 @@ TEST(cancel_at_any_moment_leaves_nothing) {
       else manager.release("query", "");
     });
     try {
-      const auto manifests = manager.write(support::stream_of(table, 100), {output("e", round, Scheme::hash_columns({"key"}, 9))},
+      const auto manifests = manager.write_partition(support::stream_of(table, 100), {output("e", round, Scheme::hash_columns({"key"}, 9))},
                                            Watch(token, std::nullopt));
       CHECK(support::read_all(manager.read(manifests, 0, 9, {})).size() == 6000);
     } catch (const Error& error) {
@@ -180,9 +187,10 @@ TEST(cancel_at_any_moment_leaves_nothing) {
 TEST(a_deadline_ends_a_write) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 128 << 10));
+  manager.register_shuffle("q");
   Random random(27);
   const Table table = support::make_table(random, 3000, 7, 40);
-  CHECK_THROWS(kDeadline, manager.write(support::stream_of(table, 100), {output("e", 0, Scheme::single())}, Watch::after(nullptr, 0)));
+  CHECK_THROWS(kDeadline, manager.write_partition(support::stream_of(table, 100), {output("e", 0, Scheme::single())}, Watch::after(nullptr, 0)));
   check_nothing_left(manager, directory);
 }
 
@@ -194,7 +202,8 @@ TEST(arrays_outlive_their_manager) {
   std::vector<OwnedArray> held;
   {
     ShuffleManager manager("agent", support::store_config(directory, 64 << 10));
-    const auto manifests = manager.write(support::stream_of(table, 1000), {output("e", 0, Scheme::round_robin(3))}, {});
+    manager.register_shuffle("q");
+    const auto manifests = manager.write_partition(support::stream_of(table, 1000), {output("e", 0, Scheme::round_robin(3))}, {});
     open_stream(manager.read(manifests, 0, 3, {}), &stream);
     for (;;) {
       OwnedArray batch;
@@ -220,11 +229,13 @@ TEST(managers_of_one_process_read_each_other) {
   const support::TempDirectory first_directory;
   const support::TempDirectory second_directory;
   ShuffleManager first("first", support::store_config(first_directory, 64 << 10));
+  first.register_shuffle("q");
   ShuffleManager second("second", support::store_config(second_directory, 64 << 10));
+  second.register_shuffle("q");
   Random random(29);
   const Table table = support::make_table(random, 3000, 7, 40);
-  auto manifests = first.write(support::stream_of(table, 1000), {output("e", 0, Scheme::round_robin(3))}, {});
-  manifests.push_back(second.write(support::stream_of(table, 1000), {output("e", 1, Scheme::round_robin(3))}, {}).front());
+  auto manifests = first.write_partition(support::stream_of(table, 1000), {output("e", 0, Scheme::round_robin(3))}, {});
+  manifests.push_back(second.write_partition(support::stream_of(table, 1000), {output("e", 1, Scheme::round_robin(3))}, {}).front());
   CHECK(support::read_all(second.read(manifests, 0, 3, {})).size() == 6000);
   CHECK_THROWS(kInvalidArgument, first.read(manifests, 0, 4, {}));
   CHECK_THROWS(kInvalidArgument, first.read({}, 0, 1, {}));

@@ -85,8 +85,9 @@ class KeyFinder:
         query_id = f"key-{question.query_id}"[:64]
         scheme = sabot_native.Scheme.hash_columns(list(question.names), 1)
         output = sabot_native.Output(query_id=query_id, edge_id="key", task=0, attempt=0, scheme=scheme)
+        self._manager.register_shuffle(query_id)
         try:
-            (manifest,) = self._manager.write(row, [output], deadline_ms=1000)
+            (manifest,) = self._manager.write_partition(row, [output], deadline_ms=1000)
             return manifest.heavy[0][0]
         finally:
             self._manager.release(query_id, None)

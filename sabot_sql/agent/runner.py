@@ -117,7 +117,9 @@ class Runner:
             if len(set(names)) != len(names):
                 raise InternalError(f"the columns of a fragment repeat names: {', '.join(names)}")
             outputs = [_native_output(spec, output, columns) for output in spec.outputs]
-            manifests = self.manager.write(started, outputs, cancel=attempt.token, deadline_ms=spec.deadline_ms)
+            manifests = self.manager.write_partition(
+                started, outputs, cancel=attempt.token, deadline_ms=spec.deadline_ms
+            )
             del started
             for name in registrations:
                 cursor.unregister(name)

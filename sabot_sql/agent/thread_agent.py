@@ -64,6 +64,7 @@ class ThreadAgent:
 
     def begin(self, context: QueryContext) -> None:
         """Announce a query."""
+        self._manager.register_shuffle(context.query_id)
         with self._lock:
             self._queries[context.query_id] = _Query(context)
 
@@ -151,10 +152,6 @@ class ThreadAgent:
             outcome = TaskFailure(work.id, self.agent_id, kind, reason, lost)
         with self._lock:
             query.running = None
-            forgotten = work.id.query_id not in self._queries
-        if forgotten:
-            # The query ended while this attempt committed: nobody else would free its output.
-            self._manager.release(work.id.query_id, None)
         return outcome
 
     @staticmethod

@@ -12,6 +12,7 @@ from sabot_native import Manifest, ShuffleManager
 
 def main(arena_fd: int, spill_directory: str, own_directory: str) -> None:
     with ShuffleManager("reader", budget_bytes=1 << 20, spill_directory=own_directory) as manager:
+        manager.register_shuffle("q")
         manager.attach_peer("writer", arena_fd, spill_directory)
         for line in sys.stdin:
             request = json.loads(line)

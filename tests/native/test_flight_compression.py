@@ -23,11 +23,13 @@ ROWS = 1_500_000
 def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShuffleManager]:
     folder = tmp_path_factory.mktemp("spill")
     with ShuffleManager("writer", budget_bytes=64 << 20, spill_directory=folder) as manager:
+        manager.register_shuffle("q")
         yield manager
 
 
 def ticket_for(manager: ShuffleManager, query_id: str, table: pa.Table) -> bytes:
-    return manager.ticket(manager.write(table, [Output(query_id, "e", 0, 0, Scheme.single())]), 0, 1, KEY)
+    manager.register_shuffle(query_id)
+    return manager.ticket(manager.write_partition(table, [Output(query_id, "e", 0, 0, Scheme.single())]), 0, 1, KEY)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,8 @@ def test_a_short_stream_is_not_sampled(manager: ShuffleManager) -> None:
 @given(data=st.data())
 def test_every_type_survives_compression(data: st.DataObject, manager: ShuffleManager) -> None:
     table = data.draw(tables())
-    (manifest,) = manager.write(table, [Output("types", "e", 0, 0, Scheme.round_robin(3))])
+    manager.register_shuffle("types")
+    (manifest,) = manager.write_partition(table, [Output("types", "e", 0, 0, Scheme.round_robin(3))])
     try:
         expected = pa.table(manager.read([manifest], 0, 3))
         found, _ = serve(manager, manager.ticket([manifest], 0, 3, KEY), data.draw(st.sampled_from(["lz4", "zstd"])))

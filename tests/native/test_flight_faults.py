@@ -50,6 +50,7 @@ TABLE = pa.table(
 def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShuffleManager]:
     folder = tmp_path_factory.mktemp("spill")
     with ShuffleManager("writer", budget_bytes=4 << 20, spill_directory=folder) as manager:
+        manager.register_shuffle("q")
         yield manager
 
 
@@ -66,7 +67,9 @@ def liar() -> Iterator[LyingServer]:
 
 
 def write(manager: ShuffleManager, query_id: str, table: pa.Table = TABLE, tasks: int = 1) -> list[Manifest]:
-    return [manager.write(table, [Output(query_id, "e", task, 0, Scheme.single())])[0] for task in range(tasks)]
+    manager.register_shuffle(query_id)
+    outputs = [Output(query_id, "e", task, 0, Scheme.single()) for task in range(tasks)]
+    return [manager.write_partition(table, [output])[0] for output in outputs]
 
 
 def fetch(port: int, ticket: bytes) -> pa.Table:
@@ -196,7 +199,8 @@ def test_every_type_arrives_as_it_is_stored(
 ) -> None:
     table = data.draw(tables())
     partitions = data.draw(st.sampled_from([1, 3, 40]))
-    (manifest,) = manager.write(table, [Output("types", "e", 0, 0, Scheme.round_robin(partitions))])
+    manager.register_shuffle("types")
+    (manifest,) = manager.write_partition(table, [Output("types", "e", 0, 0, Scheme.round_robin(partitions))])
     try:
         expected = pa.table(manager.read([manifest], 0, partitions))
         found = fetch(true_server.port, manager.ticket([manifest], 0, partitions, KEY))
@@ -263,6 +267,7 @@ def test_a_ticket_used_again_after_the_release_reads_nothing(
 def test_a_spilled_segment_is_not_read_through_a_symbolic_link(tmp_path: Path) -> None:
     spill = tmp_path / "spill"
     with ShuffleManager("writer", budget_bytes=1 << 16, spill_directory=spill) as manager:
+        manager.register_shuffle("q")
         manifests = write(manager, "q", pa.table({"i": range(20_000)}), 4)
         ticket = manager.ticket(manifests, 0, 1, KEY)
         files = [path for path in spill.rglob("*") if path.is_file()]

@@ -21,6 +21,7 @@ SCHEMA = pa.schema([("i", pa.int64())])
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[ShuffleManager]:
     with ShuffleManager("writer", budget_bytes=4 << 20, spill_directory=tmp_path / "spill") as manager:
+        manager.register_shuffle("q")
         yield manager
 
 
@@ -43,7 +44,7 @@ def numbers(first: int, last: int) -> pa.RecordBatch:
 def produce(manager: ShuffleManager, batches: Iterator[pa.RecordBatch], task: int = 0, partitions: int = 1) -> None:
     reader = pa.RecordBatchReader.from_batches(SCHEMA, batches)
     scheme = Scheme.hash_columns(["i"], partitions) if partitions > 1 else Scheme.single()
-    manager.write(reader, [Output("q", "e", task, 0, scheme)], live=True)
+    manager.write_partition(reader, [Output("q", "e", task, 0, scheme)], live=True)
 
 
 def follow(

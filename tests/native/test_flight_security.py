@@ -63,12 +63,13 @@ def identity(authority: Authority) -> tuple[bytes, bytes]:
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[ShuffleManager]:
     with ShuffleManager("writer", budget_bytes=1 << 20, spill_directory=tmp_path / "spill") as manager:
+        manager.register_shuffle("q")
         yield manager
 
 
 @pytest.fixture
 def ticket(manager: ShuffleManager) -> bytes:
-    manifests = manager.write(TABLE, [Output("q", "e", 0, 0, Scheme.single())])
+    manifests = manager.write_partition(TABLE, [Output("q", "e", 0, 0, Scheme.single())])
     return manager.ticket(manifests, 0, 1, KEY)
 
 

@@ -29,8 +29,9 @@ from sabot_native import Output, Scheme, ShuffleManager
 from sabot_native.flight import FlightServer
 
 with ShuffleManager("writer", budget_bytes=128 << 20, spill_directory=sys.argv[1]) as manager:
+    manager.register_shuffle("q")
     table = pa.table({"i": pa.array(range(4_000_000), pa.int64())})
-    manifests = manager.write(table, [Output("q", "e", 0, 0, Scheme.single())])
+    manifests = manager.write_partition(table, [Output("q", "e", 0, 0, Scheme.single())])
     with FlightServer(manager, b"key") as server:
         print(server.port, manager.ticket(manifests, 0, 1, b"key").hex(), flush=True)
         sys.stdin.readline()
@@ -40,12 +41,14 @@ with ShuffleManager("writer", budget_bytes=128 << 20, spill_directory=sys.argv[1
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[ShuffleManager]:
     with ShuffleManager("writer", budget_bytes=96 * MIB, spill_directory=tmp_path / "spill") as manager:
+        manager.register_shuffle("q")
         yield manager
 
 
 def ticket_for(manager: ShuffleManager, rows: int, query_id: str = "q") -> bytes:
     table = pa.table({"i": pa.array(range(rows), pa.int64())})
-    return manager.ticket(manager.write(table, [Output(query_id, "e", 0, 0, Scheme.single())]), 0, 1, KEY)
+    manager.register_shuffle(query_id)
+    return manager.ticket(manager.write_partition(table, [Output(query_id, "e", 0, 0, Scheme.single())]), 0, 1, KEY)
 
 
 def settled(server: FlightServer) -> dict[str, int]:
@@ -107,7 +110,7 @@ def test_what_a_server_sends_is_counted(manager: ShuffleManager) -> None:
 
 def test_small_segments_share_messages(manager: ShuffleManager) -> None:
     table = pa.table({"i": pa.array(range(200_000), pa.int64())})
-    (manifest,) = manager.write(table, [Output("q", "e", 0, 0, Scheme.round_robin(256))])
+    (manifest,) = manager.write_partition(table, [Output("q", "e", 0, 0, Scheme.round_robin(256))])
     assert manifest.batches >= 256
     with FlightServer(manager, KEY) as server:
         ticket = manager.ticket([manifest], 0, 256, KEY)
@@ -123,7 +126,7 @@ def test_small_segments_share_messages(manager: ShuffleManager) -> None:
 def test_all_channels_to_a_peer_share_its_connections(manager: ShuffleManager, wanted: int) -> None:
     producers, consumers, rows = 6, 5, 60_000
     outputs = [
-        manager.write(
+        manager.write_partition(
             pa.table({"i": pa.array(range(task * rows, (task + 1) * rows), pa.int64())}),
             [Output("q", "e", task, 0, Scheme.hash_columns(["i"], consumers))],
         )[0]

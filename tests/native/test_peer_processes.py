@@ -17,6 +17,7 @@ from sabot_native import Manifest, ShuffleManager
 
 fd, spill, own_spill = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 with ShuffleManager("reader", budget_bytes=1 << 20, spill_directory=own_spill) as manager:
+    manager.register_shuffle("q")
     manager.attach_peer("writer", fd, spill)
     manifests = [Manifest.from_bytes(bytes.fromhex(line)) for line in sys.stdin.readline().split()]
     table = pa.table(manager.read(manifests, 0, 4))
@@ -49,12 +50,13 @@ def reader(manager: ShuffleManager, tmp_path, *manifests: Manifest):
 
 def write(manager: ShuffleManager, task: int, rows: int) -> Manifest:
     table = pa.table({"i": range(rows), "s": [f"row {i}" for i in range(rows)]})
-    (manifest,) = manager.write(table, [Output("q", "e", task, 0, Scheme.hash_columns(["i"], 4))])
+    (manifest,) = manager.write_partition(table, [Output("q", "e", task, 0, Scheme.hash_columns(["i"], 4))])
     return manifest
 
 
 def test_a_peer_reads_memory_and_spilled_segments(tmp_path):
     with ShuffleManager("writer", budget_bytes=1 << 20, spill_directory=str(tmp_path / "spill")) as manager:
+        manager.register_shuffle("q")
         manifests = [write(manager, task, 20000) for task in range(4)]
         assert 0 < manager.metrics()["spilled_bytes"] < sum(m.bytes for m in manifests)
         with reader(manager, tmp_path, *manifests) as (answer, _):
@@ -63,13 +65,16 @@ def test_a_peer_reads_memory_and_spilled_segments(tmp_path):
 
 def test_what_a_dead_peer_pinned_is_recycled(tmp_path):
     with ShuffleManager("writer", budget_bytes=1 << 20, spill_directory=str(tmp_path / "spill")) as manager:
+        manager.register_shuffle("q")
         manifest = write(manager, 0, 20000)
         with reader(manager, tmp_path, manifest) as (answer, _):
             assert answer[0] == "20000"
             manager.release("q")
             assert manager.metrics()["pool_bytes"] > 0
+            manager.register_shuffle("q")
             write(manager, 1, 20000)
         for task in range(2, 6):
+            manager.register_shuffle("q")
             write(manager, task, 20000)
             manager.release("q")
         assert manager.metrics()["pool_bytes"] == 0
@@ -81,6 +86,7 @@ import pyarrow as pa
 from sabot_native import Manifest, SegmentLost, ShuffleManager
 
 with ShuffleManager("reader", budget_bytes=1 << 20, spill_directory=sys.argv[3]) as manager:
+    manager.register_shuffle("q")
     manifest = Manifest.from_bytes(bytes.fromhex(sys.argv[4]))
     manager.attach_peer("writer", int(sys.argv[1]), sys.argv[2])
     held = pa.table(manager.read([manifest], 0, 4))
@@ -98,6 +104,7 @@ with ShuffleManager("reader", budget_bytes=1 << 20, spill_directory=sys.argv[3])
 
 def test_a_detached_peer_is_unmapped_once_nothing_is_held(tmp_path):
     with ShuffleManager("writer", budget_bytes=1 << 20, spill_directory=str(tmp_path / "spill")) as manager:
+        manager.register_shuffle("q")
         manifest = write(manager, 0, 100)
         arguments = [str(manager.arena_fd()), str(tmp_path / "spill"), str(tmp_path / "own"), manifest.to_bytes().hex()]
         done = subprocess.run(
@@ -114,6 +121,7 @@ def test_a_detached_peer_is_unmapped_once_nothing_is_held(tmp_path):
 
 def test_an_unreachable_agent_is_a_lost_segment(tmp_path):
     with ShuffleManager("writer", budget_bytes=1 << 20, spill_directory=str(tmp_path / "spill")) as manager:
+        manager.register_shuffle("q")
         data = write(manager, 0, 10).to_bytes()
     script = (
         "import sys; from sabot_native import *\n"

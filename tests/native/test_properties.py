@@ -42,8 +42,9 @@ def schemes() -> st.SearchStrategy[Scheme]:
 def test_rows_are_conserved(table: pa.Table, scheme: Scheme, budget_bytes: int) -> None:
     with tempfile.TemporaryDirectory() as spill:
         with ShuffleManager("agent", budget_bytes=budget_bytes, spill_directory=spill) as manager:
+            manager.register_shuffle("q")
             columns = tuple(name for name in table.column_names if name != "h")
-            (manifest,) = manager.write(table, [Output("q", "e", 0, 0, scheme, columns)])
+            (manifest,) = manager.write_partition(table, [Output("q", "e", 0, 0, scheme, columns)])
             manifest = Manifest.from_bytes(manifest.to_bytes())
             got = pa.table(manager.read([manifest], 0, scheme.partitions))
             got.validate(full=True)
@@ -66,9 +67,10 @@ def test_every_type_can_be_a_key(table: pa.Table, partitions: int) -> None:
         tempfile.TemporaryDirectory() as spill,
         ShuffleManager("agent", budget_bytes=1 << 20, spill_directory=spill) as manager,
     ):
+        manager.register_shuffle("q")
         keys = [name for name in table.column_names if name != "h"]
         doubled = pa.concat_tables([table, table])
-        (manifest,) = manager.write(doubled, [Output("q", "e", 0, 0, Scheme.hash_columns(keys, partitions))])
+        (manifest,) = manager.write_partition(doubled, [Output("q", "e", 0, 0, Scheme.hash_columns(keys, partitions))])
         for partition in range(partitions):
             part = pa.table(manager.read([manifest], partition, partition + 1))
             assert all(count % 2 == 0 for count in multiset(part).values())
@@ -96,9 +98,10 @@ def test_what_sql_calls_equal_shares_a_partition(tmp_path: Path, keys: str) -> N
         duckdb.connect() as connection,
         ShuffleManager("agent", budget_bytes=1 << 20, spill_directory=str(tmp_path)) as manager,
     ):
+        manager.register_shuffle("q")
         connection.execute("set arrow_lossless_conversion = true")
         rows = f"select k from ({keys}), range(5)"
-        (manifest,) = manager.write(
+        (manifest,) = manager.write_partition(
             connection.cursor().sql(rows), [Output("q", "e", 0, 0, Scheme.hash_columns(["k"], 64))]
         )
         streams = [manager.read([manifest], partition, partition + 1) for partition in range(64)]
@@ -117,8 +120,9 @@ def test_what_sql_calls_equal_shares_a_partition(tmp_path: Path, keys: str) -> N
 def manifest_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     spill = tmp_path_factory.mktemp("spill")
     with ShuffleManager("agent", budget_bytes=1 << 20, spill_directory=str(spill)) as manager:
+        manager.register_shuffle("q")
         table = pa.table({"i": range(100), "l": [[str(i)] for i in range(100)]})
-        (manifest,) = manager.write(table, [Output("q", "e", 0, 0, Scheme.hash_columns(["i"], 7))])
+        (manifest,) = manager.write_partition(table, [Output("q", "e", 0, 0, Scheme.hash_columns(["i"], 7))])
         return manifest.to_bytes()
 
 
@@ -137,25 +141,28 @@ def test_damaged_manifests_are_refused(manifest_bytes: bytes, data: st.DataObjec
 
 def test_an_unsupported_type_is_named(tmp_path: Path) -> None:
     with ShuffleManager("agent", budget_bytes=1 << 20, spill_directory=str(tmp_path)) as manager:
+        manager.register_shuffle("q")
         table = pa.table({"r": pa.array([1, 1, 2], pa.run_end_encoded(pa.int32(), pa.int64()))})
         with pytest.raises(UnsupportedType, match=r"\+r"):
-            manager.write(table, [Output("q", "e", 0, 0, Scheme.single())])
+            manager.write_partition(table, [Output("q", "e", 0, 0, Scheme.single())])
 
 
 def test_extension_types_keep_their_name(tmp_path: Path) -> None:
     with ShuffleManager("agent", budget_bytes=1 << 20, spill_directory=str(tmp_path)) as manager:
+        manager.register_shuffle("q")
         table = pa.table({"u": pa.array([b"0" * 16, None], pa.uuid()), "i": pa.array([1, 2])})
-        (manifest,) = manager.write(table, [Output("q", "e", 0, 0, Scheme.single())])
+        (manifest,) = manager.write_partition(table, [Output("q", "e", 0, 0, Scheme.single())])
         assert pa.table(manager.read([manifest], 0, 1)).equals(table)
 
 
 def test_wrong_arguments_are_native_errors(tmp_path: Path) -> None:
     with ShuffleManager("agent", budget_bytes=1 << 20, spill_directory=str(tmp_path)) as manager:
+        manager.register_shuffle("q")
         table = pa.table({"i": [1]})
         with pytest.raises(NativeError, match="no column 'x'"):
-            manager.write(table, [Output("q", "e", 0, 0, Scheme.hash_columns(["x"], 2))])
+            manager.write_partition(table, [Output("q", "e", 0, 0, Scheme.hash_columns(["x"], 2))])
         with pytest.raises(NativeError, match="64-bit integer"):
-            manager.write(pa.table({"h": ["a"]}), [Output("q", "e", 0, 0, Scheme.hash_column("h", 2))])
+            manager.write_partition(pa.table({"h": ["a"]}), [Output("q", "e", 0, 0, Scheme.hash_column("h", 2))])
         with pytest.raises(NativeError, match="number of partitions"):
             Scheme.round_robin(0)
         with pytest.raises(NativeError, match="no manifest"):

@@ -34,6 +34,7 @@ Read = Callable[[list[Manifest], int, int], pa.Table]
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[ShuffleManager]:
     with ShuffleManager("writer", budget_bytes=1 << 20, spill_directory=str(tmp_path / "spill")) as manager:
+        manager.register_shuffle("q")
         yield manager
 
 
@@ -94,7 +95,7 @@ def rows(count: int, first: int = 0) -> pa.Table:
 
 
 def write(manager: ShuffleManager, task: int, table: pa.Table, partitions: int = 4) -> Manifest:
-    return manager.write(table, [Output("q", "e", task, 0, Scheme.hash_columns(["i"], partitions))])[0]
+    return manager.write_partition(table, [Output("q", "e", task, 0, Scheme.hash_columns(["i"], partitions))])[0]
 
 
 def multiset(table: pa.Table) -> Counter[str]:
@@ -140,7 +141,8 @@ def test_released_output_is_an_error(manager: ShuffleManager, read: Read) -> Non
 @pytest.mark.parametrize("bad", ["../etc", "/abs", "a\0b", "%2e", "", "x" * 65, "x" * 10240, "a b", "ä"])
 def test_an_id_that_is_no_id_gets_no_ticket(manager: ShuffleManager, bad: str) -> None:
     table = pa.table({"i": [1]})
-    (manifest,) = manager.write(table, [Output(bad, "e", 0, 0, Scheme.single())])
+    manager.register_shuffle(bad)
+    (manifest,) = manager.write_partition(table, [Output(bad, "e", 0, 0, Scheme.single())])
     with pytest.raises(InvalidTicket):
         manager.ticket([manifest], 0, 1, KEY)
 
@@ -156,6 +158,7 @@ def test_a_ticket_of_another_session_is_refused(manager: ShuffleManager) -> None
 @given(data=st.data())
 def test_a_damaged_ticket_is_refused(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     with ShuffleManager("w", budget_bytes=1, spill_directory=str(tmp_path_factory.getbasetemp() / "s")) as manager:
+        manager.register_shuffle("q")
         ticket = manager.ticket([write(manager, 0, rows(3))], 0, 4, KEY)
         at = data.draw(st.integers(0, len(ticket) - 1))
         patch = data.draw(st.binary(min_size=1, max_size=6))

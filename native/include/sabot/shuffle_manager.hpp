@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <tuple>
 #include <unordered_map>
@@ -33,9 +34,12 @@ class ShuffleManager {
   ShuffleManager(const ShuffleManager&) = delete;
   ShuffleManager& operator=(const ShuffleManager&) = delete;
 
-  // Drains the stream into every output, then commits them all; on any error none of them.
-  // With `live`, readers may follow the outputs while they are written.
-  std::vector<ManifestPtr> write(OwnedStream stream, const std::vector<OutputSpec>& outputs, const Watch& watch, bool live = false);
+  // The edges of this query may be written here until the query is released.
+  void register_shuffle(const std::string& query_id);
+  // Writes what one task, a partition of its operator, gives: drains the stream into every output, then commits them all; on
+  // any error none of them. With `live`, readers may follow the outputs while they are written. Raises
+  // Error(kInvalidArgument) for a query that is not registered: what comes after its release would be freed by nobody.
+  std::vector<ManifestPtr> write_partition(OwnedStream stream, const std::vector<OutputSpec>& outputs, const Watch& watch, bool live = false);
   // Batches of outputs written with `live`, as they are sealed; each is delivered once, to one reader.
   std::shared_ptr<LiveRead> follow(std::vector<OutputKey> keys, uint32_t first, uint32_t last, Watch watch);
   // Partitions [first, last) of the manifests, manifest by manifest, in the order written.
@@ -45,7 +49,8 @@ class ShuffleManager {
   std::shared_ptr<LiveRead> follow(const Ticket& ticket, Watch watch);
   // Partitions a committed output that kept its sort key by `bounds`; the new output takes the old one's place.
   ManifestPtr split(const ManifestPtr& manifest, std::vector<std::string> bounds, uint32_t attempt);
-  // Frees the outputs of an edge, or with an empty edge of a query, and ends writes to them that are under way.
+  // Frees the outputs of an edge, or with an empty edge of a query, and ends writes to them that are under way. An edge may be
+  // written again; a query is forgotten.
   void release(const std::string& query_id, const std::string& edge_id);
   [[nodiscard]] ManagerMetrics metrics() const;
 
@@ -74,6 +79,7 @@ class ShuffleManager {
   std::shared_ptr<SegmentSource> source_of(const Manifest& manifest) const;
   [[nodiscard]] BatchLimits limits_for(uint32_t partitions) const;
   void check_open() const;
+  void check_registered(const ActiveWrite& active) const;
   void drop(const Manifest& manifest) noexcept { store_->drop(manifest.segments()); }
 
   const std::string agent_id_;
@@ -81,6 +87,7 @@ class ShuffleManager {
   mutable std::mutex mutex_;
   const std::shared_ptr<LiveChannels> channels_;
   bool closed_ = false;
+  std::set<std::string> registered_;
   std::map<Key, ManifestPtr> outputs_;
   std::vector<ActiveWrite*> active_;
   std::map<std::string, std::shared_ptr<SegmentSource>> peers_;
