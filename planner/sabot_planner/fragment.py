@@ -290,18 +290,20 @@ class FragmentWriter:
         return replace(block, columns=node.columns, limit=_limit(node.limit, node.offset))
 
     def _limit_by(self, node: LimitBy) -> Block:
-        block = self.block(node.input)
-        if block.limit:
-            block = Block(block.relation(), node.columns)
+        """The rows are numbered as they come and ordered by that.
+
+        DuckDB joins the value to the rows, and a join whose sides it exchanges gives them in any order.
+        """
+        rows, values, number = self.block(node.input), self._alias(), self._alias()
         # What is read may be a stream, which can be read only once.
-        values = self._alias()
         self._ctes[f"{values}({', '.join(node.values.columns)})"] = self._listed(node.values)
         parts = []
         if node.limit is not None:
             parts.append(f"LIMIT ((SELECT {to_sql(node.limit)} FROM {values})){' %' if node.percent else ''}")
         if node.offset is not None:
             parts.append(f"OFFSET (SELECT {to_sql(node.offset)} FROM {values})")
-        return replace(block, columns=node.columns, limit=" ".join(parts))
+        numbered = f"(SELECT *, row_number() OVER () AS {number} FROM {rows.relation()}) AS {self._alias()}"
+        return Block(numbered, node.columns, order=number, limit=" ".join(parts))
 
     def _distinct(self, node: Distinct) -> Block:
         block = self._open(node.input)

@@ -1,0 +1,23 @@
+"""A LIMIT or OFFSET that the query computes cuts rows in their order, at every run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from tests.support.engine import session
+from tests.support.statements import as_parquet, own_tables
+
+RUNS = 150
+"""DuckDB exchanged the sides of the join with the value, and so the order of the rows, in one run of twenty."""
+
+
+def test_an_offset_by_a_subquery_skips_the_first_rows(tmp_path: Path) -> None:
+    sql = "SELECT id FROM sales ORDER BY id LIMIT 200 OFFSET ((SELECT max(pay) FROM staff) // 100)"
+    with session(as_parquet(own_tables(), tmp_path), agents=2, partitions=3, broadcast_limit=0) as agents:
+        all_rows = agents.query("SELECT id FROM sales ORDER BY id").fetchall()
+        ((pay,),) = agents.query("SELECT max(pay) FROM staff").fetchall()
+        expected = tuple(all_rows[int(pay) // 100 :][:200])
+        assert len(expected) == 200
+        found = Counter(tuple(agents.query(sql).fetchall()) for _ in range(RUNS))
+    assert found == Counter({expected: RUNS})
