@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
     from sabot_native._native import ShuffleManager
 
-__all__ = ["Compression", "FlightPeer", "FlightServer", "RemoteStream"]
-
-Compression = Literal["auto", "sample", "lz4", "zstd", "none"]
+__all__ = ["FlightPeer", "FlightServer", "RemoteStream"]
 
 
 def _is_loopback(host: str) -> bool:
@@ -48,7 +46,7 @@ class FlightServer:
         tls_certificate: bytes = b"",
         tls_key: bytes = b"",
         tls_client_root: bytes = b"",
-        compression: Compression = "auto",
+        compression: Literal["auto", "sample", "lz4", "zstd", "none"] = "auto",
         wire_bytes_per_second: int = 1_250_000_000,
     ) -> None:
         if not _is_loopback(host) and not (token and tls_certificate and tls_key):

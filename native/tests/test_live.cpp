@@ -40,7 +40,7 @@ void check_nothing_left(ShuffleManager& manager, const support::TempDirectory& d
 TEST(a_diamond_read_branch_by_branch_ends) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 2 * kMiB));
-  manager.register_shuffle("q");
+  manager.register_shuffle("query");
   Random random(31);
   const support::Table table = support::make_table(random, 60'000, 7, 60);
   std::thread writer([&] {
@@ -61,7 +61,7 @@ TEST(a_diamond_read_branch_by_branch_ends) {
 TEST(several_writers_meet_several_readers) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, kMiB));
-  manager.register_shuffle("q");
+  manager.register_shuffle("query");
   Random random(32);
   const support::Table table = support::make_table(random, 5000, 11, 30);
   std::vector<Row> expected;
@@ -86,7 +86,7 @@ TEST(several_writers_meet_several_readers) {
 TEST(a_reader_learns_why_its_writer_failed) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, kMiB));
-  manager.register_shuffle("q");
+  manager.register_shuffle("query");
   Random random(33);
   const support::Table table = support::make_table(random, 5000, 11, 30);
   std::thread writer([&] {
@@ -107,7 +107,7 @@ TEST(a_reader_learns_why_its_writer_failed) {
 TEST(a_reader_does_not_wait_for_ever) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, kMiB));
-  manager.register_shuffle("q");
+  manager.register_shuffle("query");
   const auto ends_with = [&](const Watch& watch) {
     const auto read = manager.follow({key("nobody")}, 0, 1, watch);
     ArrowArrayStream stream{};
@@ -137,7 +137,7 @@ TEST(a_reader_does_not_wait_for_ever) {
 TEST(release_ends_a_live_write_and_its_reader) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, kMiB));
-  manager.register_shuffle("q");
+  manager.register_shuffle("query");
   Random random(34);
   const support::Table table = support::make_table(random, 20'000, 11, 30);
   std::thread writer([&] {
@@ -150,7 +150,7 @@ TEST(release_ends_a_live_write_and_its_reader) {
   std::thread releaser([&] {
     for (int i = 0; i < 200; ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
-      manager.release("query", "");
+      manager.release("query", i % 2 == 0 ? "e" : "wait");  // the query itself would be forgotten
     }
   });
   writer.join();

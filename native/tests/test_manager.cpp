@@ -45,7 +45,7 @@ TEST(rows_are_conserved_under_any_scheme_size_and_budget) {
     const support::TempDirectory directory;
     const uint64_t budget = uint64_t{64 << 10} << below(random, 8);
     ShuffleManager manager("agent", support::store_config(directory, budget));
-    manager.register_shuffle("q");
+    manager.register_shuffle("query");
     const Table table = support::make_table(random, below(random, 6000), 1 + below(random, 100), below(random, 40));
     const Scheme scheme = any_scheme(random);
     const auto manifests = manager.write_partition(support::stream_of(table, 1 + below(random, 5000), below(random, 70)), {output("e", 0, scheme)}, {});
@@ -60,7 +60,7 @@ TEST(rows_are_conserved_under_any_scheme_size_and_budget) {
 TEST(a_row_larger_than_the_pool_arrives) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 64 << 10));
-  manager.register_shuffle("q");
+  manager.register_shuffle("query");
   Random random(22);
   Table table = support::make_table(random, 100, 3, 10);
   table[2].strings[50] = std::string(1 << 20, 'x');
@@ -73,7 +73,7 @@ TEST(a_row_larger_than_the_pool_arrives) {
 TEST(partitions_keep_the_order_of_rows) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 256 << 10));
-  manager.register_shuffle("q");
+  manager.register_shuffle("query");
   Random random(23);
   const Table table = support::make_table(random, 20'000, 5, 60);
   const auto manifests = manager.write_partition(support::stream_of(table, 7000, 3), {output("e", 0, Scheme::hash_columns({"key"}, 4))}, {});
@@ -89,7 +89,7 @@ TEST(partitions_keep_the_order_of_rows) {
 TEST(a_failing_stream_leaves_nothing) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 128 << 10));
-  manager.register_shuffle("q");
+  manager.register_shuffle("query");
   Random random(24);
   const Table table = support::make_table(random, 9000, 5, 60);
   for (int batches = 0; batches < 9; ++batches) {
@@ -101,7 +101,7 @@ TEST(a_failing_stream_leaves_nothing) {
 TEST(writers_and_readers_share_a_small_pool) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 256 << 10));
-  manager.register_shuffle("q");
+  manager.register_shuffle("query");
   std::atomic<int> wrong{0};
   const auto task = [&](uint32_t number) {
     Random random(100 + number);
@@ -126,7 +126,7 @@ TEST(writers_and_readers_share_a_small_pool) {
 TEST(readers_of_one_output_meet_its_eviction) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 256 << 10));
-  manager.register_shuffle("q");
+  manager.register_shuffle("query");
   Random random(25);
   const Table table = support::make_table(random, 4000, 7, 20);
   const auto expected = sorted(support::rows_of(table));
@@ -155,11 +155,11 @@ TEST(readers_of_one_output_meet_its_eviction) {
 TEST(cancel_at_any_moment_leaves_nothing) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 128 << 10));
-  manager.register_shuffle("q");
   Random random(26);
   const Table table = support::make_table(random, 6000, 7, 40);
   int cancelled = 0;
   for (uint32_t round = 0; round < 20; ++round) {
+    manager.register_shuffle("query");
     const auto token = std::make_shared<CancelToken>();
     const auto delay = std::chrono::microseconds(below(random, 8000));
     std::thread canceller([&] {
@@ -172,7 +172,8 @@ TEST(cancel_at_any_moment_leaves_nothing) {
                                            Watch(token, std::nullopt));
       CHECK(support::read_all(manager.read(manifests, 0, 9, {})).size() == 6000);
     } catch (const Error& error) {
-      CHECK(error.code() == ErrorCode::kCancelled || error.code() == ErrorCode::kLost);
+      // A release before the write began leaves nothing to cancel.
+      CHECK(error.code() == ErrorCode::kCancelled || error.code() == ErrorCode::kLost || error.code() == ErrorCode::kInvalidArgument);
       ++cancelled;
     } catch (const harness::Failure& failure) {
       CHECK(failure.text.find("released") != std::string::npos);
@@ -187,7 +188,7 @@ TEST(cancel_at_any_moment_leaves_nothing) {
 TEST(a_deadline_ends_a_write) {
   const support::TempDirectory directory;
   ShuffleManager manager("agent", support::store_config(directory, 128 << 10));
-  manager.register_shuffle("q");
+  manager.register_shuffle("query");
   Random random(27);
   const Table table = support::make_table(random, 3000, 7, 40);
   CHECK_THROWS(kDeadline, manager.write_partition(support::stream_of(table, 100), {output("e", 0, Scheme::single())}, Watch::after(nullptr, 0)));
@@ -202,7 +203,7 @@ TEST(arrays_outlive_their_manager) {
   std::vector<OwnedArray> held;
   {
     ShuffleManager manager("agent", support::store_config(directory, 64 << 10));
-    manager.register_shuffle("q");
+    manager.register_shuffle("query");
     const auto manifests = manager.write_partition(support::stream_of(table, 1000), {output("e", 0, Scheme::round_robin(3))}, {});
     open_stream(manager.read(manifests, 0, 3, {}), &stream);
     for (;;) {
@@ -229,9 +230,9 @@ TEST(managers_of_one_process_read_each_other) {
   const support::TempDirectory first_directory;
   const support::TempDirectory second_directory;
   ShuffleManager first("first", support::store_config(first_directory, 64 << 10));
-  first.register_shuffle("q");
+  first.register_shuffle("query");
   ShuffleManager second("second", support::store_config(second_directory, 64 << 10));
-  second.register_shuffle("q");
+  second.register_shuffle("query");
   Random random(29);
   const Table table = support::make_table(random, 3000, 7, 40);
   auto manifests = first.write_partition(support::stream_of(table, 1000), {output("e", 0, Scheme::round_robin(3))}, {});
