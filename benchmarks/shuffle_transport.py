@@ -80,12 +80,15 @@ def measure(rows: int, rounds: int, readers: dict[str, Reader]) -> dict[str, dic
 
 
 def measure_beside(rows: int, rounds: int, spin: str) -> dict[str, dict[str, float]]:
-    """The Flight readers on long streams: alone, beside a spinning Python ``thread``, or beside another ``process``."""
+    """The Flight readers on long streams: alone, beside a spinning Python ``thread``, or beside another ``process``.
+
+    They write into a shuffle, in which no part needs the GIL but the call itself.
+    """
     beside = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if spin == "process" else None
     flags = ["--spin"] if spin == "thread" else []
     figures = {}
     for transport in ("flight", "pyarrow_flight"):  # one at a time: each has a spinner of its own
-        reader = ([transport, str(rows), "--repeats", str(REPEATS), *flags], {})
+        reader = ([transport, str(rows), "--repeats", str(REPEATS), "--into-shuffle", *flags], {})
         figures |= measure(rows, rounds, {transport: reader})
     if beside is not None:
         beside.kill()

@@ -115,7 +115,7 @@ def test_a_task_that_runs_again_counts_once(session: Session, tmp_path: Path) ->
             killed.append(first.process_id)
             os.kill(first.process_id, signal.SIGKILL)
 
-    query = "SELECT k, v, (SELECT count(*) FROM range(100_000_000) r WHERE r.range = v % 3) AS n FROM t"
+    query = "SELECT k, v, (SELECT count(*) FROM range(1_000_000_000) r WHERE r.range = v % 3) AS n FROM t"
     result = session.query(
         f"COPY ({query}) TO '{tmp_path}/out' (FORMAT parquet, PER_THREAD_OUTPUT)",
         observer=kill,  # type: ignore[arg-type]

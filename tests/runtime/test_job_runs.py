@@ -436,7 +436,7 @@ def test_a_damaged_segment_is_computed_again(isolation: str, tmp_path: Path) -> 
         (
             op("first", "SELECT 1 AS n"),
             op("source", f"SELECT i % 10 AS k, i AS v, {pad} FROM t", 2, scans=SCAN),
-            op("slow", "SELECT count(*) AS n FROM e0, range(120_000_000) r WHERE r.range = n"),
+            op("slow", "SELECT count(*) AS n FROM e0, range(1_500_000_000) r WHERE r.range = n"),
             op("sums", "SELECT k, count(*) AS n, max(length(pad)) AS m FROM e1 GROUP BY k", 2, start_after=("slow",)),
             op("sink", "SELECT k, n, m FROM e2 WHERE (SELECT count(*) FROM e3) = 1"),
         ),
