@@ -13,7 +13,7 @@ what it is to be joined with (:mod:`sabot_planner.join_filters`): that moves row
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from sabot_planner.check import Whereabouts, check
@@ -71,7 +71,6 @@ class AdaptivePlan:
             changed = self._one_change(root, facts, started, where)
             if changed is None:
                 break
-            check(changed)
             root, where = changed, Whereabouts()
         if root is self.root:
             return plan
@@ -94,29 +93,36 @@ class AdaptivePlan:
     def _one_change(
         self, root: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: Whereabouts
     ) -> Node | None:
+        """The plan with the first change that holds, checked; None where there is none."""
         for top in _stage_roots(root):
             if self.how.names.of("s", top) in started:
                 continue
-            for join in (n for n in own_nodes(top) if isinstance(n, Join)):
-                nothing = self._nothing(join, facts)
-                changed = self._replaced(root, join, nothing) if nothing is not None else None
-                if changed is not None and _holds(changed):
+            for old, new in self._changes(top, facts, started, where):
+                changed = self._replaced(root, old, new)
+                if _holds(changed):
                     return changed
-            for join in _open_joins(top, where):
-                new = self._decided(join, facts, started, where)
-                changed = self._replaced(root, join, new) if new is not None else None
-                if changed is not None and _holds(changed):
-                    return changed
-            for join in (n for n in own_nodes(top) if isinstance(n, Join)):
-                filtered = with_filter(join, self.how, facts, started)
-                changed = self._replaced(root, join, filtered) if filtered is not None else None
-                if changed is not None and _holds(changed):
-                    return changed
-            twice = grouped_twice(top, self.how, facts)
-            changed = self._replaced(root, *twice) if twice is not None else None
-            if changed is not None and _holds(changed):
-                return changed
         return None
+
+    def _changes(
+        self, top: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: Whereabouts
+    ) -> Iterator[tuple[Node, Node]]:
+        """What may be put in the place of what in one stage, the best first."""
+        joins = [n for n in own_nodes(top) if isinstance(n, Join)]
+        for join in joins:
+            nothing = self._nothing(join, facts)
+            if nothing is not None:
+                yield join, nothing
+        for join in _open_joins(top, where):
+            decided = self._decided(join, facts, started, where)
+            if decided is not None:
+                yield join, decided
+        for join in joins:
+            filtered = with_filter(join, self.how, facts, started)
+            if filtered is not None:
+                yield join, filtered
+        twice = grouped_twice(top, self.how, facts)
+        if twice is not None:
+            yield twice
 
     def _witness(self, side: Exchange) -> Exchange:
         reason = f"measured 0 rows (estimated {side.rows}): the join is empty, and its other side is not computed"

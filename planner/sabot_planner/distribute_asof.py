@@ -31,7 +31,7 @@ from sabot_planner.logical import (
 )
 from sabot_planner.partitioning import Replicated, Single
 from sabot_planner.placed import Placed
-from sabot_planner.scalars import column, columns_of, conjuncts, literal, strip_parens
+from sabot_planner.scalars import column, columns_of, conjuncts, integer, literal, not_null, null_of, strip_parens
 from sabot_planner.window_draft import RUNNING
 
 if TYPE_CHECKING:
@@ -115,11 +115,11 @@ def _as_window(walk: Distributor, node: Join, nearest: _Nearest) -> Node:
     # A row comes after those that it may be joined with.
     left_side, right_side = (1, 0) if nearest.equal else (0, 1)
     left = [Computed(f"{n}{prefix}l", column(n)) for n in node.left.columns]
-    left += _placed(prefix, "l", nearest.left, key_type, left_side, _null(row_type))
-    right = [Computed(f"{n}{prefix}r", _null(left_types[n])) for n in node.left.columns]
+    left += _placed(prefix, "l", nearest.left, key_type, left_side, null_of(row_type))
+    right = [Computed(f"{n}{prefix}r", null_of(left_types[n])) for n in node.left.columns]
     right += _placed(prefix, "r", nearest.right, key_type, right_side, packed)
     # NULL compares with nothing.
-    known = Filter(node.right, _known(nearest.right))
+    known = Filter(node.right, not_null(nearest.right))
     names = (*(f"{n}{prefix}" for n in node.left.columns), key, side, f"{prefix}p")
     both = SetOp(SetKind.UNION_ALL, (Project(node.left, tuple(left)), Project(known, tuple(right))), names)
     order = exp.Order(
@@ -130,14 +130,14 @@ def _as_window(walk: Distributor, node: Join, nearest: _Nearest) -> Node:
     )
     last = exp.Anonymous(**{**call("last_value", column(f"{prefix}p")).args, "nulls": "IGNORE"})
     window = Window(both, (), (Computed(found, exp.Window(this=last, order=order, spec=RUNNING)),))
-    rows: Node = Filter(window, exp.EQ(this=column(side), expression=_integer(left_side)))
+    rows: Node = Filter(window, exp.EQ(this=column(side), expression=integer(left_side, "TINYINT")))
     if node.kind is JoinKind.ASOF:
-        rows = Filter(rows, exp.And(this=_known(column(key)), expression=_known(column(found))))
+        rows = Filter(rows, exp.And(this=not_null(column(key)), expression=not_null(column(found))))
     items = [Computed(n, column(f"{n}{prefix}")) for n in node.left.columns]
     for name, text in right_types.items():
         value = call("struct_extract", column(found), literal(name))
         # What no row of the right side precedes, and what compares with none, has NULL beside it.
-        case = exp.Case(ifs=[exp.If(this=_known(column(key)), true=value)], default=exp.Null())
+        case = exp.Case(ifs=[exp.If(this=not_null(column(key)), true=value)], default=exp.Null())
         items.append(Computed(name, exp.Cast(this=case, to=data_type(text))))
     return Project(rows, tuple(items))
 
@@ -147,21 +147,6 @@ def _placed(
 ) -> list[Computed]:
     return [
         Computed(f"{prefix}k{suffix}", exp.Cast(this=key, to=data_type(key_type))),
-        Computed(f"{prefix}s{suffix}", _integer(side)),
+        Computed(f"{prefix}s{suffix}", integer(side, "TINYINT")),
         Computed(f"{prefix}p{suffix}", row),
     ]
-
-
-def _integer(value: int) -> exp.Expression:
-    number: exp.Expression = exp.Cast(this=exp.Literal(this=str(value), is_string=False), to=data_type("TINYINT"))
-    return number
-
-
-def _null(type_text: str) -> exp.Expression:
-    null: exp.Expression = exp.Cast(this=exp.Null(), to=data_type(type_text))
-    return null
-
-
-def _known(expression: exp.Expression) -> exp.Expression:
-    known: exp.Expression = exp.Not(this=exp.Is(this=expression, expression=exp.Null()))
-    return known

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlglot import exp
 
-from sabot_planner.dialect import to_sql
+from sabot_planner.dialect import data_type, to_sql
 
 
 def column(name: str) -> exp.Column:
@@ -149,3 +149,21 @@ def equi_keys(
 def literal(text: str) -> exp.Literal:
     """A string literal."""
     return exp.Literal(this=text, is_string=True)
+
+
+def integer(value: int, type_text: str = "BIGINT") -> exp.Expression:
+    """An integer constant of a type."""
+    number: exp.Expression = exp.Cast(this=exp.Literal(this=str(value), is_string=False), to=data_type(type_text))
+    return number
+
+
+def null_of(type_text: str) -> exp.Expression:
+    """NULL of a type."""
+    null: exp.Expression = exp.Cast(this=exp.Null(), to=data_type(type_text))
+    return null
+
+
+def not_null(expression: exp.Expression) -> exp.Expression:
+    """Whether the expression is not NULL."""
+    negated: exp.Expression = exp.Not(this=exp.Is(this=expression, expression=exp.Null()))
+    return negated

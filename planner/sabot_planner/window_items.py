@@ -18,7 +18,7 @@ from sqlglot import exp
 
 from sabot_planner.dialect import call, data_type, function_call
 from sabot_planner.logical import Computed
-from sabot_planner.scalars import column
+from sabot_planner.scalars import column, integer, not_null
 from sabot_planner.window_draft import RUNNING, TO_THE_END, WHOLE_RANGE, CountReach, ValueReach, WindowDraft
 from sabot_planner.window_frames import WINDOW_ONLY, Bound, Frame, constant_integer, frame_of
 
@@ -136,9 +136,9 @@ def _dense_rank(draft: WindowDraft) -> exp.Expression:
 
 
 def _percent_rank(draft: WindowDraft) -> exp.Expression:
-    others = call("-", column(draft.all_ranges("sum", draft.rows())), _number(1))
-    share = call("/", _double(call("-", _rank(draft), _number(1))), others)
-    return _case(exp.GT(this=others, expression=_number(0)), share, _double(_number(0)))
+    others = call("-", column(draft.all_ranges("sum", draft.rows())), integer(1))
+    share = call("/", _double(call("-", _rank(draft), integer(1))), others)
+    return _case(exp.GT(this=others, expression=integer(0)), share, _double(integer(0)))
 
 
 def _cume_dist(draft: WindowDraft) -> exp.Expression:
@@ -162,13 +162,13 @@ def _ntile(draft: WindowDraft, buckets: exp.Expression) -> exp.Expression | None
     if wanted is None or wanted < 1:
         return None
     rows = column(draft.all_ranges("sum", draft.rows()))
-    count: exp.Expression = exp.Anonymous(this="least", expressions=[_number(wanted), rows])
-    index = call("-", _row_number(draft), _number(1))
+    count: exp.Expression = exp.Anonymous(this="least", expressions=[integer(wanted), rows])
+    index = call("-", _row_number(draft), integer(1))
     size, large = call("//", rows, count), call("%", rows, count)
-    in_large = call("*", large, call("+", size, _number(1)))
-    of_large = call("//", index, call("+", size, _number(1)))
+    in_large = call("*", large, call("+", size, integer(1)))
+    of_large = call("//", index, call("+", size, integer(1)))
     of_small = call("+", large, call("//", call("-", index, in_large), size))
-    return call("+", _number(1), _case(exp.LT(this=index, expression=in_large), of_large, of_small))
+    return call("+", integer(1), _case(exp.LT(this=index, expression=in_large), of_large, of_small))
 
 
 # --- rows of other ranges
@@ -181,7 +181,7 @@ def _lag(draft: WindowDraft, window: exp.Expression, name: str) -> exp.Expressio
         return None
     back = offset if name == "lag" else -offset
     ignoring = window.args["this"].args.get("nulls") == "IGNORE"
-    reach = _counted(draft, max(back, 0), max(-back, 0), _not_null(arguments[0]) if ignoring else None)
+    reach = _counted(draft, max(back, 0), max(-back, 0), not_null(arguments[0]) if ignoring else None)
     return column(draft.with_halo(window, reach, by_position=True))
 
 
@@ -196,7 +196,7 @@ def _fill(draft: WindowDraft, window: exp.Expression, types: ItemTypes) -> exp.E
     if types.key in ("DATE", "TIMESTAMP") or types.argument in ("DATE", "TIMESTAMP"):
         usable = exp.And(this=_finite(arguments[0], types.argument), expression=_finite(key.expression, types.key))
     else:
-        usable = exp.And(this=_not_null(arguments[0]), expression=_not_null(key.expression))
+        usable = exp.And(this=not_null(arguments[0]), expression=not_null(key.expression))
     return column(draft.with_halo(window, _counted(draft, 2, 2, usable), by_position=False))
 
 
@@ -270,7 +270,7 @@ def _running(draft: WindowDraft, window: exp.Expression, frame: Frame, types: It
         )
         rows = _combined(draft, of_count, frame)
         share = call("/", _double(_combined(draft, of_sum, frame)), rows)
-        return _case(exp.GT(this=rows, expression=_number(0)), share, exp.Null())
+        return _case(exp.GT(this=rows, expression=integer(0)), share, exp.Null())
     if name not in _COMBINED or len(arguments) > 1:
         return None
     return _combined(draft, window, frame)
@@ -292,11 +292,11 @@ def _shifted(draft: WindowDraft, window: exp.Expression, frame: Frame) -> exp.Ex
     carried = draft.carry(_combined(draft, up_to_row, replace(frame, start=_up_to(frame.start), end=_up_to(frame.end))))
     # Beyond one end there is nothing, beyond the other everything.
     outwards = rows < 0 if frame.start.unbounded else rows > 0
-    nothing = _number(0) if name in _COUNTS else exp.Null()
+    nothing = integer(0) if name in _COUNTS else exp.Null()
     beyond = (
         nothing if outwards else column(draft.all_ranges(_COMBINED[name][0], draft.total(inner, _COMBINED[name][0])))
     )
-    move = call("lag" if rows < 0 else "lead", column(carried), _number(abs(rows)), beyond)
+    move = call("lag" if rows < 0 else "lead", column(carried), integer(abs(rows)), beyond)
     reach = _counted(draft, max(-rows, 0), max(rows, 0), None)
     return column(draft.with_halo(exp.Window(this=move), reach, by_position=True))
 
@@ -338,7 +338,7 @@ def _end_of_frame(draft: WindowDraft, window: exp.Expression, frame: Frame, *, f
         return local
     rows = draft.rows()
     beyond = draft.earlier("sum", rows) if first else draft.later("sum", rows)
-    return _case(exp.GT(this=column(beyond), expression=_number(0)), outer, local)
+    return _case(exp.GT(this=column(beyond), expression=integer(0)), outer, local)
 
 
 def _nth_value(draft: WindowDraft, window: exp.Expression, frame: Frame) -> exp.Expression | None:
@@ -351,12 +351,12 @@ def _nth_value(draft: WindowDraft, window: exp.Expression, frame: Frame) -> exp.
         return None
     ordinal = column(draft.ordinal())
     by_ordinal = exp.Order(expressions=[exp.Ordered(this=ordinal, desc=False, nulls_first=False)])
-    among = exp.LTE(this=ordinal, expression=_number(wanted))
+    among = exp.LTE(this=ordinal, expression=integer(wanted))
     heads = exp.Anonymous(**{**call("list", value).args, "order": by_ordinal, "filter": among})
     lists = draft.in_order_of_ranges("list", draft.total(heads, "first"))
     rows = _combined(draft, exp.Window(**{**window.args, "this": call("count_star")}), frame)
-    found = call("list_extract", call("flatten", column(lists)), _number(wanted))
-    return _case(exp.GTE(this=rows, expression=_number(wanted)), found, exp.Null())
+    found = call("list_extract", call("flatten", column(lists)), integer(wanted))
+    return _case(exp.GTE(this=rows, expression=integer(wanted)), found, exp.Null())
 
 
 # --- expressions
@@ -365,11 +365,6 @@ def _nth_value(draft: WindowDraft, window: exp.Expression, frame: Frame) -> exp.
 def _joined(parts: Sequence[exp.Expression], join: _Join) -> exp.Expression:
     """Parts put together; one that is NULL, of no rows or no values, leaves the other."""
     return reduce(lambda a, b: exp.Coalesce(this=join(a, b), expressions=[a, b]), parts)
-
-
-def _number(value: int) -> exp.Expression:
-    number: exp.Expression = exp.Cast(this=exp.Literal(this=str(value), is_string=False), to=data_type("BIGINT"))
-    return number
 
 
 def _double(value: exp.Expression) -> exp.Expression:
@@ -382,10 +377,5 @@ def _case(condition: exp.Expression, then: exp.Expression, otherwise: exp.Expres
     return case
 
 
-def _not_null(expression: exp.Expression) -> exp.Expression:
-    negated: exp.Expression = exp.Not(this=exp.Is(this=expression, expression=exp.Null()))
-    return negated
-
-
 def _finite(expression: exp.Expression, type_name: str) -> exp.Expression:
-    return call("isfinite", expression) if type_name in ("DATE", "TIMESTAMP") else _not_null(expression)
+    return call("isfinite", expression) if type_name in ("DATE", "TIMESTAMP") else not_null(expression)

@@ -44,7 +44,7 @@ from sabot_planner.ordering import sort_key_call
 from sabot_planner.partitioning import Arbitrary, Single
 from sabot_planner.physical import Exchange, HaloWindow, TaskOrdinal, TaskScan
 from sabot_planner.placed import Placed
-from sabot_planner.scalars import column, columns_of, substitute
+from sabot_planner.scalars import column, columns_of, integer, null_of, substitute
 from sabot_planner.window_draft import CountReach, Reach, ValueReach, WindowDraft
 
 if TYPE_CHECKING:
@@ -186,10 +186,7 @@ class _Ranges:
         of_row = {old: column(new) for old, new in (*source.names.items(), *near.names.items())}
         given |= {c.name: substitute(c.expression, of_row) for c in draft.carried.values()}
         types = walk.types.of(own)
-        items = []
-        for name in own.columns:
-            null = exp.Cast(this=exp.Null(), to=data_type(types[name]))
-            items.append(Computed(f"{name}x", given[name] if name in read else null))
+        items = (Computed(f"{n}x", given[n] if n in read else null_of(types[n])) for n in own.columns)
         return Project(pairs, tuple(items))
 
 
@@ -206,8 +203,8 @@ def _at_ends(reach: Reach, rows: _Reading) -> exp.Expression:
     """Whether a row may be read by another range, as far as its own range can tell."""
     if isinstance(reach, CountReach):
         ordinal = rows.of(reach.ordinal)
-        behind = exp.LT(this=call("-", rows.of(reach.count), ordinal), expression=_number(reach.before))
-        ahead = exp.LTE(this=ordinal, expression=_number(reach.after))
+        behind = exp.LT(this=call("-", rows.of(reach.count), ordinal), expression=integer(reach.before))
+        ahead = exp.LTE(this=ordinal, expression=integer(reach.after))
         return _valid(reach, rows, exp.Or(this=behind, expression=ahead))
     return _any(
         _in_distance(reach, rows, distance, ahead=ahead, least=rows.of(reach.least), greatest=rows.of(reach.greatest))
@@ -235,11 +232,11 @@ def _within(reach: Reach, rows: _Reading, source: _Reading, target: _Reading, he
     last = call("+", first, target.of(reach.total))
     behind = exp.And(
         this=exp.LTE(this=ordinal, expression=first),
-        expression=exp.GT(this=ordinal, expression=call("-", first, _number(reach.before))),
+        expression=exp.GT(this=ordinal, expression=call("-", first, integer(reach.before))),
     )
     ahead_of = exp.And(
         this=exp.GT(this=ordinal, expression=last),
-        expression=exp.LTE(this=ordinal, expression=call("+", last, _number(reach.after))),
+        expression=exp.LTE(this=ordinal, expression=call("+", last, integer(reach.after))),
     )
     return _valid(reach, rows, exp.Or(this=behind, expression=ahead_of))
 
@@ -289,9 +286,4 @@ def _or_zero(value: exp.Expression) -> exp.Expression:
 
 
 def _zero() -> exp.Expression:
-    return _number(0)
-
-
-def _number(value: int) -> exp.Expression:
-    number: exp.Expression = exp.Cast(this=exp.Literal(this=str(value), is_string=False), to=data_type("BIGINT"))
-    return number
+    return integer(0)

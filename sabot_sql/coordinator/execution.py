@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
 
-from sabot_planner.operators import Placement, ShuffleEdge, ShuffleEdgeType
+from sabot_planner.operators import Placement, ShuffleEdgeType
 from sabot_planner.plan import EdgeFacts, QueryPlan
 from sabot_sql.agent.task_spec import (
     EdgeOutput,
@@ -276,13 +276,9 @@ class Execution:
         waiting = stages_of(self.graph, started)
         for stage in waiting:
             # A revision may have removed what a stage was to wait for.
-            if stage.start_after & existing <= done and self._inputs_committed(stage.inputs):
+            if stage.start_after & existing <= done and self.shuffles.committed(stage.inputs):
                 commands += self._open_stage(stage, waiting, done)
         return commands
-
-    def _inputs_committed(self, edges: Iterable[ShuffleEdge]) -> bool:
-        shuffles = [self.shuffles.find(edge.edge_id) for edge in edges]
-        return all(shuffle is not None and shuffle.complete for shuffle in shuffles)
 
     def _open_stage(self, stage: Stage, waiting: Sequence[Stage], done: Set[str]) -> list[Command]:
         shuffles = {edge.edge_id: self.shuffles.edge(edge.edge_id) for edge in stage.inputs}

@@ -7,7 +7,7 @@ is neither written nor measured.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence, Set
 
 from sabot_planner.job_graph import JobGraph
 from sabot_planner.operators import Placement, ShuffleEdge, ShuffleEdgeType
@@ -53,7 +53,7 @@ def fuse(
     if consumer is None or not _joinable(graph, edge, stage, consumer):
         return None
     others = tuple(other for other in consumer.inputs if other is not edge)
-    if consumer.start_after - set(stage.operators) - done or not _committed(others, shuffles):
+    if consumer.start_after - set(stage.operators) - done or not shuffles.committed(others):
         return None
     inputs = (*stage.inputs, *others)
     if sum(sum(shuffles.edge(e.edge_id).partition_bytes()) for e in inputs) >= few_bytes:
@@ -81,8 +81,3 @@ def _joinable(graph: JobGraph, edge: ShuffleEdge, stage: Stage, consumer: Stage)
     if any(other.rereads == edge.edge_id for other in graph.edges) or _STATE in graph.operator(edge.source).sql:
         return False
     return len(re.findall(rf"\b{re.escape(edge.input_name)}\b", graph.operator(edge.target).sql, re.IGNORECASE)) == 1
-
-
-def _committed(edges: Iterable[ShuffleEdge], shuffles: ShuffleCoordinator) -> bool:
-    found = [shuffles.find(edge.edge_id) for edge in edges]
-    return all(shuffle is not None and shuffle.complete for shuffle in found)

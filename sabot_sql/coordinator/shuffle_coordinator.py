@@ -115,6 +115,11 @@ class ShuffleCoordinator:
         """As :meth:`edge`, if its producers have started."""
         return self._edges.get(self.written(edge_id))
 
+    def committed(self, edges: Iterable[ShuffleEdge]) -> bool:
+        """Whether all producers of all these edges have committed."""
+        found = [self.find(edge.edge_id) for edge in edges]
+        return all(shuffle is not None and shuffle.complete for shuffle in found)
+
     def written(self, edge_id: str) -> str:
         """The edge whose committed output a reader of ``edge_id`` reads."""
         declared = self._declared.get(edge_id)
