@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def repository() -> Path:
     """The root of the repository."""
     return ROOT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell starts background jobs deaf to Ctrl-C; a terminal and Jupyter, whose interrupts are tested, do not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

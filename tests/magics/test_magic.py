@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import re
 import signal
 import threading
@@ -253,9 +252,7 @@ def test_explain_shows_the_edges(notebook: Notebook, sales: str) -> None:
 
 
 def test_interrupting_the_cell_cancels_the_query(notebook: Notebook) -> None:
-    # Later than any cell takes to begin: IPython itself swallows an interrupt that comes before.
-    # To the process, as Jupyter does it: raised in a thread, it would not wake what the main thread waits for.
-    timer = threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT])
+    timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
     timer.start()
     start = time.monotonic()
     ran = notebook.run("%%sabot\nSELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range + b.range = 7")
