@@ -6,7 +6,6 @@ Of rows of the right side that are equal in the compared value any may be taken,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -14,9 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.differential import generated
-from tests.support.compare import difference
-from tests.support.engine import answer, session
-from tests.support.oracle import Oracle
+from tests.support.engine import assert_same_as_duckdb, sessions
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "three ranges": {"agents": 2, "partitions": 3, "adaptive": False, "broadcast_limit": 0},
@@ -28,8 +25,8 @@ KEYS = [("k", "k"), ("h", "k"), ("d", "d"), ("f", "f"), ("d", "f"), ("s", "s"), 
 
 @pytest.fixture(scope="module")
 def opened() -> Iterator[dict[str, Any]]:
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(session(**options)) for name, options in CONFIGURATIONS.items()}
+    with sessions(CONFIGURATIONS) as opened:
+        yield opened
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
@@ -55,11 +52,4 @@ def test_random_asof_joins(
     left, right = f"a.{keys[0]}", f"b.{keys[1]}"
     condition = f"{right} {operator} {left}" if turned else f"{left} {operator} {right}"
     sql = f"SELECT a.id, {left}, {right} FROM a {kind} b ON {condition}"
-    for statement in setup:
-        opened[name].execute(statement)
-    with Oracle(setup) as oracle:
-        expected = oracle.expect(sql).answer
-    found = answer(opened[name], sql)
-    assert not found.fell_back, f"{sql}\n{found.reason}"
-    wrong = difference(expected, found.rows)
-    assert wrong is None, f"{setup}\n{sql}\n{found.mode}: {found.reason}\n{wrong}"
+    assert_same_as_duckdb(opened[name], setup, sql)

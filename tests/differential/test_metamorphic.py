@@ -12,7 +12,6 @@ a distance from DuckDB. Two relations need no second engine:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.differential import generated
 from tests.support.compare import Rows, assert_same
-from tests.support.engine import answer, session
+from tests.support.engine import agents_answer, session, sessions
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "hashed": {"agents": 2, "partitions": 3, "adaptive": False, "broadcast_limit": 0},
@@ -31,14 +30,12 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def opened() -> Iterator[dict[str, Any]]:
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(session(**options)) for name, options in CONFIGURATIONS.items()}
+    with sessions(CONFIGURATIONS) as opened:
+        yield opened
 
 
 def rows_of(agents: Any, sql: str) -> Rows:
-    given = answer(agents, sql)
-    assert not given.fell_back, f"{sql}\n{given.reason}"
-    return given.rows
+    return agents_answer(agents, sql).rows
 
 
 def union_of(agents: Any, queries: list[str]) -> Rows:

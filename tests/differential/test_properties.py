@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import duckdb
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 import sabot_sql
 from tests.differential import generated
-from tests.support.engine import answer, session
+from tests.support.engine import agents_answer, sessions
 from tests.support.oracle import Oracle, Verdict
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -33,8 +32,8 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def opened() -> Iterator[dict[str, Any]]:
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(session(**options)) for name, options in CONFIGURATIONS.items()}
+    with sessions(CONFIGURATIONS) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,7 +57,6 @@ def compare(sql: str, oracle: Oracle, agents: Any) -> None:
         with pytest.raises(sabot_sql.errors.QueryError):
             agents.query(sql).fetchall()
         return
-    found = answer(agents, sql)
-    assert not found.fell_back, f"{sql}\n{found.reason}"
+    found = agents_answer(agents, sql)
     verdict, detail = oracle.judge(sql, found.rows)
     assert verdict is not Verdict.WRONG, f"{sql}\n{found.mode}: {found.reason}\n{detail}"

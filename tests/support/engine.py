@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,8 @@ import sabot_sql.catalog.file_sources
 import sabot_sql.catalog.frames
 import sabot_sql.catalog.sources
 from sabot_sql.config import SessionConfig
-from tests.support.compare import Rows
+from tests.support.compare import Rows, difference
+from tests.support.oracle import Oracle
 
 TIMEOUT_SECONDS = 60.0
 """A query that takes longer hangs."""
@@ -78,6 +79,31 @@ def run(sql: str, *, setup: Sequence[str] = (), **options: Any) -> Answer:
     """One query on a session of its own; ``options`` are those of ``connect``."""
     with session(setup, **options) as opened:
         return answer(opened, sql)
+
+
+@contextmanager
+def sessions(configurations: Mapping[str, Mapping[str, Any]], setup: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """A session for each configuration, by its name."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(session(setup, **options)) for name, options in configurations.items()}
+
+
+def agents_answer(opened: sabot_sql.Session, sql: str) -> Answer:
+    """One query on an open session, whose agents must not have failed where one succeeded."""
+    found = answer(opened, sql)
+    assert not found.fell_back, f"{sql}\n{found.reason}"
+    return found
+
+
+def assert_same_as_duckdb(opened: sabot_sql.Session, setup: Sequence[str], sql: str) -> None:
+    """Run ``setup`` on the session and on plain DuckDB, and demand the same rows of a query that is determined."""
+    for statement in setup:
+        opened.execute(statement)
+    with Oracle(setup) as oracle:
+        expected = oracle.expect(sql).answer
+    found = agents_answer(opened, sql)
+    wrong = difference(expected, found.rows)
+    assert wrong is None, f"{setup}\n{sql}\n{found.mode}: {found.reason}\n{wrong}"
 
 
 def answer(opened: sabot_sql.Session, sql: str) -> Answer:
