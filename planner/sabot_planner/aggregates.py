@@ -143,6 +143,19 @@ def two_phase(aggregate: Computed, argument_types: tuple[str, ...], result_type:
     return TwoPhase((Computed(partial_name, state),), Computed(aggregate.name, final))
 
 
+def merged(partial: Computed) -> exp.Expression | None:
+    """What makes one partial result of several, in the type they have; None where their order would matter."""
+    found = function_call(partial.expression)
+    if found is None or found[0] in _IN_ORDER:
+        return None
+    again = column(partial.name)
+    if partial.expression.args.get("export_state"):
+        return exp.Anonymous(this="combine_aggr", expressions=[again])
+    if found[0] in _COUNTS:
+        return exp.Cast(this=call("sum", again), to=data_type("BIGINT"))
+    return call(_REAGGREGATED[found[0]], again)
+
+
 def _untransportable(type_text: str) -> bool:
     # An ENUM or UNION inside a state comes back from Arrow as another type, and the signature no longer fits.
     return type_text.startswith(("ENUM", "UNION", "STRUCT", "MAP", "VARIANT")) or type_text.endswith("]")

@@ -14,6 +14,7 @@ from sqlglot import exp
 
 from sabot_planner.dialect import to_sql
 from sabot_planner.errors import PlannerError
+from sabot_planner.grouping_levels import in_levels
 from sabot_planner.limit_by import LimitBy
 from sabot_planner.logical import (
     Aggregate,
@@ -270,6 +271,7 @@ class FragmentWriter:
         return Block(from_, node.columns, select=[*node.left.columns, f"__mark_join_marker AS {node.marker}"])
 
     def _aggregate(self, node: Aggregate) -> Block:
+        node = in_levels(node)
         block = self._open(node.input)
         items = [_item(i) for i in node.keys + node.aggregates + node.groupings]
         keys = [to_sql(k.expression) for k in node.keys]

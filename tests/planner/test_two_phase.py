@@ -189,6 +189,15 @@ def test_grouping_sets_keep_their_id_between_the_phases(x: FakeContext, sets: st
         assert_same(fetch(x.connection, sql), Simulation(x, x.plan(sql)).run())
 
 
+@pytest.mark.parametrize(("sets", "in_levels"), [("ROLLUP (g, flag)", True), ("GROUPING SETS ((g), (flag))", False)])
+def test_grouping_sets_are_formed_over_the_groups_of_all_keys(x: FakeContext, sets: str, in_levels: bool) -> None:
+    """A row enters one hash table, not one per set, where a set has all keys; states of groups are small."""
+    plan = x.plan(f"SELECT g, flag, avg(int), count(*) FROM x GROUP BY {sets}")
+    assert plan.job_graph is not None
+    first = plan.job_graph.operator(plan.job_graph.edges[0].source).sql
+    assert ("combine_aggr(" in first) == in_levels, first
+
+
 def test_what_needs_the_statistics_of_a_table_stays_there(x: FakeContext) -> None:
     assert "bitstring_agg" in x.plan("SELECT g, bitstring_agg(int) FROM x GROUP BY g").reason
     assert x.plan("SELECT g, bitstring_agg(int, 0, 99) FROM x GROUP BY g").mode == "distributed"
