@@ -5,7 +5,15 @@ from __future__ import annotations
 # Loaded first: the Flight extension links against the libarrow and libarrow_flight that these bring.
 from pyarrow import flight as _arrow_flight  # noqa: F401
 
-from sabot_native._native import CancelToken, LiveStream, Manifest, PartitionStream, Scheme, ShuffleManager
+from sabot_native._native import (
+    CancelToken,
+    LiveStream,
+    Manifest,
+    PartitionStream,
+    Scheme,
+    ShuffleManager,
+    distinct_count,
+)
 from sabot_native.errors import (
     Cancelled,
     CorruptSegment,
@@ -36,4 +44,5 @@ __all__ = [
     "SpillQuotaExceeded",
     "StreamError",
     "UnsupportedType",
+    "distinct_count",
 ]

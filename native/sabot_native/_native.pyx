@@ -34,6 +34,7 @@ from sabot_native.core cimport (
     kTicketSourceCapsule,
     make_ticket_source,
     manifest_from_bytes,
+    native_distinct_count,
     open_live_stream,
     open_stream,
     read_sealed,
@@ -41,6 +42,7 @@ from sabot_native.core cimport (
     seal_live_ticket,
     seal_ticket,
     set_exception_types,
+    sketch_bytes,
 )
 
 import os
@@ -224,6 +226,10 @@ cdef class Manifest:
         return [(manifest.heavy[i].hash, manifest.heavy[i].count, manifest.heavy[i].error) for i in range(manifest.heavy.size())]
 
     @property
+    def key_sketch(self):
+        return blob(sketch_bytes(self.manifest.get().least_hashes))
+
+    @property
     def sample(self):
         cdef const CppManifest* manifest = self.manifest.get()
         return [blob(manifest.sample[i]) for i in range(manifest.sample.size())]
@@ -238,6 +244,10 @@ cdef class Manifest:
     def __repr__(self):
         return (f"<Manifest {self.query_id}/{self.edge_id} task {self.task} attempt {self.attempt}: {self.rows} rows, "
                 f"{self.bytes} bytes in {len(self.partition_rows)} partitions>")
+
+
+def distinct_count(sketches):
+    return native_distinct_count(blobs(sketches))
 
 
 cdef class PartitionStream:

@@ -54,6 +54,11 @@ cdef extern from "sabot/sketch.hpp" namespace "sabot" nogil:
         uint64_t error
 
 
+cdef extern from "sabot/distinct_sketch.hpp" namespace "sabot" nogil:
+    string sketch_bytes(const vector[uint64_t]&)
+    uint64_t native_distinct_count "sabot::distinct_count"(const vector[string]&) except +raise_python_error
+
+
 cdef extern from "sabot/partitioner.hpp" namespace "sabot" nogil:
     cdef cppclass CppScheme "sabot::Scheme":
         CppScheme()
@@ -89,6 +94,7 @@ cdef extern from "sabot/manifest.hpp" namespace "sabot" nogil:
         string agent_id
         vector[PartitionSegments] partitions
         vector[HeavyHitter] heavy
+        vector[uint64_t] least_hashes
         vector[string] sample
         uint64_t spilled_bytes
         uint64_t rows()

@@ -90,9 +90,18 @@ uint64_t gather_bits(const uint8_t* bits, uint64_t first, const uint16_t* rows, 
   return word;
 }
 
+size_t list_below(const uint64_t* hashes, size_t count, uint64_t bound, uint64_t* listed) noexcept {
+  size_t found = 0;
+  for (size_t j = 0; j < count; ++j) {
+    listed[found] = hashes[j];
+    found += hashes[j] < bound ? 1 : 0;
+  }
+  return found;
+}
+
 }  // namespace
 
-const Kernels kPortableKernels{"portable", hash_words, partition_ids, permute, gather_bits};
+const Kernels kPortableKernels{"portable", hash_words, partition_ids, permute, gather_bits, list_below};
 
 const Kernels& kernels() noexcept {
   static const Kernels& best = avx512_kernels() != nullptr ? *avx512_kernels() : kPortableKernels;

@@ -12,6 +12,8 @@ namespace sabot {
 
 // A permutation's buffer is this much longer than its rows: whole vectors are stored at its end.
 constexpr size_t kPermutationSlack = 32;
+// As much for the hashes listed by `list_below`.
+constexpr size_t kListSlack = 8;
 
 struct Kernels {
   const char* name;
@@ -25,6 +27,8 @@ struct Kernels {
                   PermuteScratch& scratch);
   // Bit j of the result is bit `first + rows[j]` of `bits`, for 1 to 64 rows, which ascend.
   uint64_t (*gather_bits)(const uint8_t* bits, uint64_t first, const uint16_t* rows, unsigned count) noexcept;
+  // Lists, in order, the hashes below `bound`, and says how many there are.
+  size_t (*list_below)(const uint64_t* hashes, size_t count, uint64_t bound, uint64_t* listed) noexcept;
 };
 
 // The fastest that this CPU can run.

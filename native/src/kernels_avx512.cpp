@@ -125,7 +125,36 @@ SABOT_AVX512 uint64_t gather_bits(const uint8_t* bits, uint64_t first, const uin
   return word | uint64_t{_mm512_mask_test_epi16_mask(more, found_b, bit_b)} << kHalves;
 }
 
-const Kernels kAvx512Kernels{"avx512", hash_words, partition_ids, permute, gather_bits};
+// The hashes of `words` below the limit to the end of a list; how many there are.
+SABOT_AVX512 size_t append_below(__m512i words, __m512i limit, __mmask8 some, uint64_t* end) noexcept {
+  const __mmask8 below = _mm512_mask_cmplt_epu64_mask(some, words, limit);
+  _mm512_storeu_si512(end, _mm512_maskz_compress_epi64(below, words));
+  return static_cast<size_t>(std::popcount(static_cast<uint32_t>(below)));
+}
+
+// Mostly none of many hashes is below the bound: one comparison tells for four registers.
+SABOT_AVX512 size_t list_below(const uint64_t* hashes, size_t count, uint64_t bound, uint64_t* listed) noexcept {
+  constexpr size_t kStep = 4 * kWords;
+  const __m512i limit = _mm512_set1_epi64(static_cast<int64_t>(bound));
+  size_t found = 0;
+  size_t j = 0;
+  for (; j + kStep <= count; j += kStep) {
+    const __m512i a = _mm512_loadu_si512(hashes + j);
+    const __m512i b = _mm512_loadu_si512(hashes + j + kWords);
+    const __m512i c = _mm512_loadu_si512(hashes + j + 2 * kWords);
+    const __m512i d = _mm512_loadu_si512(hashes + j + 3 * kWords);
+    const __m512i least = _mm512_min_epu64(_mm512_min_epu64(a, b), _mm512_min_epu64(c, d));
+    if (_mm512_cmplt_epu64_mask(least, limit) == 0) continue;
+    for (const __m512i words : {a, b, c, d}) found += append_below(words, limit, 0xff, listed + found);
+  }
+  for (; j < count; j += kWords) {
+    const __mmask8 rest = first_words(count - j);
+    found += append_below(_mm512_maskz_loadu_epi64(rest, hashes + j), limit, rest, listed + found);
+  }
+  return found;
+}
+
+const Kernels kAvx512Kernels{"avx512", hash_words, partition_ids, permute, gather_bits, list_below};
 
 }  // namespace
 

@@ -7,7 +7,7 @@ namespace sabot {
 namespace {
 
 constexpr uint64_t kMagic = 0x31464e4d54424153;
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 uint64_t sum_of(std::string_view data) { return checksum(reinterpret_cast<const uint8_t*>(data.data()), data.size()); }
 
@@ -71,6 +71,8 @@ std::string Manifest::to_bytes() const {
     out.number(hitter.count);
     out.number(hitter.error);
   }
+  out.number(static_cast<uint32_t>(least_hashes.size()));
+  for (const uint64_t hash : least_hashes) out.number(hash);
   out.number(static_cast<uint32_t>(sample.size()));
   for (const std::string& value : sample) out.text(value);
   out.number(sum_of(out.bytes()));
@@ -119,6 +121,9 @@ Manifest Manifest::from_bytes(std::string_view data) {
     hitter.count = in.number<uint64_t>();
     hitter.error = in.number<uint64_t>();
   }
+  manifest.least_hashes.resize(in.count(sizeof(uint64_t)));
+  for (uint64_t& hash : manifest.least_hashes) hash = in.number<uint64_t>();
+  check_least_hashes(manifest.least_hashes);
   manifest.sample.resize(in.count(4));
   for (std::string& value : manifest.sample) value = in.text();
   if (in.left() != 0) ByteReader::fail();

@@ -144,6 +144,7 @@ ChunkSplit Partitioner::split(const ArrowArray& batch, int64_t first, int64_t co
         const int64_t rows = std::min(kHashedRows, count - at);
         const uint64_t* values = hashes(batch, first + at, rows);
         heavy_.add(values, static_cast<size_t>(rows));
+        distinct_.add(values, static_cast<size_t>(rows));
         kernels().partition_ids(values, static_cast<size_t>(rows), scheme_.partitions, ids_.data() + at);
       }
       if (scheme_.partitions == 1) break;

@@ -320,6 +320,7 @@ Manifest OutputWriter::release_manifest(const std::string& agent_id) {
   manifest.sort_key = sort_key_;
   manifest.partitions = std::move(partitions_);
   manifest.heavy = partitioner_.heavy();
+  manifest.least_hashes = partitioner_.least_hashes();
   manifest.sample = partitioner_.sample();
   manifest.spilled_bytes = store_->spilled_bytes(manifest.segments());
   owns_segments_ = false;

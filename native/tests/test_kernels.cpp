@@ -123,6 +123,24 @@ std::vector<std::optional<std::string>> values_of(const BatchShape& shape, const
 
 }  // namespace
 
+TEST(every_version_lists_the_same_hashes) {
+  Random random(30);
+  for (const Kernels* version : available_kernels()) {
+    for (size_t rows = 0; rows < 200; ++rows) {
+      std::vector<uint64_t> hashes(rows);
+      for (auto& hash : hashes) hash = random();
+      const std::vector<uint64_t> bounds{0, uint64_t{1} << 57, uint64_t{1} << 63, rows == 0 ? 1 : hashes[rows / 2], ~uint64_t{0}};
+      for (const uint64_t bound : bounds) {
+        std::vector<uint64_t> expected;
+        std::copy_if(hashes.begin(), hashes.end(), std::back_inserter(expected), [&](uint64_t h) { return h < bound; });
+        std::vector<uint64_t> listed(rows + kListSlack);
+        listed.resize(version->list_below(hashes.data(), rows, bound, listed.data()));
+        CHECK(listed == expected);
+      }
+    }
+  }
+}
+
 TEST(every_version_hashes_alike) {
   Random random(31);
   for (const Kernels* version : available_kernels()) {

@@ -44,6 +44,7 @@ std::string sample_manifest() {
   manifest.partitions.resize(3);
   manifest.partitions[1] = {10, 400, {{{1, 2}, 4, 100}, {{3, 4}, 6, 300}}};
   manifest.heavy = {{7, 8, 9}};
+  manifest.least_hashes = {1, 5, 1'000};
   manifest.sample = {"x", std::string("\0y", 2)};
   return manifest.to_bytes();
 }
@@ -179,6 +180,14 @@ TEST(damaged_manifests_are_refused) {
     damaged[below(random, damaged.size())] ^= static_cast<char>(1 + below(random, 255));
     CHECK_THROWS(kCorrupt, Manifest::from_bytes(damaged));
   }
+}
+
+TEST(a_manifest_keeps_its_sketch) {
+  const Manifest manifest = Manifest::from_bytes(sample_manifest());
+  CHECK(manifest.least_hashes == LeastHashes({1, 5, 1'000}));
+  Manifest disordered = manifest;
+  disordered.least_hashes = {5, 1};
+  CHECK_THROWS(kCorrupt, Manifest::from_bytes(disordered.to_bytes()));
 }
 
 TEST(forged_manifests_do_no_harm) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "sabot/arena.hpp"
+#include "sabot/distinct_sketch.hpp"
 #include "sabot/schema.hpp"
 #include "sabot/sketch.hpp"
 
@@ -39,6 +40,7 @@ struct Manifest {
   std::string sort_key;               // the column kept for a later split, if any
   std::vector<PartitionSegments> partitions;
   std::vector<HeavyHitter> heavy;
+  LeastHashes least_hashes;           // of the keys of a hash scheme
   std::vector<std::string> sample;
   uint64_t spilled_bytes = 0;
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "sabot/distinct_sketch.hpp"
 #include "sabot/readahead.hpp"
 #include "sabot/schema.hpp"
 #include "sabot/sketch.hpp"
@@ -60,6 +61,8 @@ class Partitioner {
   void plan_keys(const ArrowArray& batch, int64_t first, int64_t count, Readahead& ahead) const;
 
   [[nodiscard]] std::vector<HeavyHitter> heavy() const;
+  // Of the keys of a hash scheme; no hash otherwise.
+  [[nodiscard]] LeastHashes least_hashes() const { return distinct_.least(); }
   [[nodiscard]] const std::vector<std::string>& sample() const noexcept { return sample_.values(); }
 
  private:
@@ -77,6 +80,7 @@ class Partitioner {
   std::vector<size_t> key_columns_;
   std::vector<uint64_t> bound_prefixes_;
   HeavyHitterSketch heavy_;
+  DistinctSketch distinct_;
   ReservoirSample sample_;
   uint32_t turn_ = 0;                 // of kRoundRobin: the partition that gets the first row left over
   std::vector<uint64_t> hashes_;
