@@ -19,7 +19,7 @@ from sabot_planner.plan import Mode, PlanContext, QueryPlan
 from sabot_planner.prune import prune
 from sabot_planner.refusals import refuse_collated, refuse_states, refuse_volatile, refuse_what_only_tables_have
 from sabot_planner.rules import apply_rules
-from sabot_planner.stages import Cut, StageNames, mark_shared
+from sabot_planner.stages import Cut, StageNames, bucket_count, mark_shared
 
 
 def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
@@ -49,7 +49,8 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
         return QueryPlan(Mode.SINGLE, str(error), 1, None, output)
     check(placed.node)
     root = mark_shared(placed.node)
-    how = Cut(_ordered(logical), width, context.settings, display, StageNames(), types)
+    buckets = bucket_count(root, width, context.settings)
+    how = Cut(_ordered(logical), width, buckets, context.settings, display, StageNames(), types)
     graph = initial_graph(root, how)
     if not any(o.parallelism > 1 for o in graph.operators) and width > 1:
         return QueryPlan(Mode.SINGLE, _why_single(placed.node), 1, None, output)

@@ -26,6 +26,9 @@ from sabot_planner.physical import CutRef, Exchange, Reread, TaskScan
 from sabot_planner.plan import PlanSettings
 from sabot_planner.scalars import column, substitute
 
+_MOST_BUCKETS = 256
+"""Estimates may be wrong by orders of magnitude, and every bucket is an open batch in every task that writes."""
+
 _SPREADING = (ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE, ShuffleEdgeType.REBALANCE)
 
 
@@ -59,10 +62,11 @@ class StageNames:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What ``cut`` needs besides the plan itself."""
+    """What ``cut`` needs besides the plan itself. ``buckets`` is the number of partitions of every HASH edge."""
 
     ordered: bool
     width: int
+    buckets: int
     settings: PlanSettings
     display: DisplayNames
     names: StageNames
@@ -79,6 +83,20 @@ class OpenEdges:
 
     waits: Mapping[int, tuple[Exchange, ...]] = field(default_factory=dict)
     splittable: frozenset[int] = frozenset()
+
+
+def bucket_count(root: Node, width: int, settings: PlanSettings) -> int:
+    """The hash buckets of a plan's edges: one number, since what is joined bucket by bucket must have as many.
+
+    So many that a bucket of the largest edge, by its estimate, is about half a memory grant: a bucket is the least that
+    a task can be given when memory is short.
+    """
+    if settings.partitions is not None:
+        return width
+    hashed = (n.bytes for n in walk(root) if isinstance(n, Exchange) and _written_as(n) is ShuffleEdgeType.HASH)
+    needed = -(-2 * max(hashed, default=0) // settings.grant_bytes) if settings.grant_bytes else 0
+    fewest = width * settings.buckets_per_agent
+    return max(fewest, min(needed, _MOST_BUCKETS))
 
 
 def cut(root: Node, how: Cut, still_open: OpenEdges) -> JobGraph:
@@ -217,6 +235,7 @@ class _Cutter:
         self.display = how.display
         self._types = how.types
         self.width = how.width
+        self.buckets = how.buckets
         self.settings = how.settings
         self._names = how.names
         self._waits = still_open.waits
@@ -337,10 +356,9 @@ class _Cutter:
 
     def partitions(self, node: Exchange) -> int:
         """How many partitions each producer task writes."""
-        if _written_as(node) is ShuffleEdgeType.HASH and self.settings.partitions is None:
-            return self.width * self.settings.buckets_per_agent
-        spread = _written_as(node) in (ShuffleEdgeType.HASH, ShuffleEdgeType.REBALANCE) and not node.gather
-        return self.width if spread else 1
+        if _written_as(node) is ShuffleEdgeType.HASH:
+            return self.buckets
+        return self.width if _written_as(node) is ShuffleEdgeType.REBALANCE and not node.gather else 1
 
     def operator(self, stage: _Stage) -> StreamOperatorNode:
         """The finished operator of a stage."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+_MOST_RANGES = 128
+"""Bounds come from samples of a thousand keys a task: more ranges would differ too much in size."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerCount:
@@ -60,7 +63,7 @@ class DBOSParallelController:
         """Ranges for an edge of ``rows`` rows that ``planned`` ranges were meant for, where there is enough to sort."""
         if planned > 1 and rows < self.few_rows:
             return WorkerCount(1, f"{rows} rows are few: one range")
-        return self.calculate_optimal_worker_count(input_bytes, planned=planned, most=planned)
+        return self.calculate_optimal_worker_count(input_bytes, planned=planned, most=max(planned, _MOST_RANGES))
 
     def assign_tasks_to_agents(self, tasks: Sequence[TaskDemand], agents: Sequence[str]) -> Assignment:
         """Spread ``tasks`` over ``agents``: each goes where load and bytes to move are least together.

@@ -1,4 +1,8 @@
-"""A task that ran out of memory runs once more, alone and on fewer buckets; then the query has to end."""
+"""What runs again with less when a task ran out of memory; where there is no less, the query has to end.
+
+A stage that reads slices of a source begins anew with smaller ones, as if more tasks had been planned: what it makes is
+combined over all tasks anyway, however many those are. Any other task runs once more, alone and on fewer buckets.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,23 @@ from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import StageRun, TaskRecord, Waiting
 
 OUT_OF_MEMORY = "OUT_OF_MEMORY"
+_FINER = 8
+"""Times as many slices each time. Few would fail again after as long a time as the first ones took."""
+
+_FINEST = 512
+"""More slices than this cost more time than they save memory."""
 
 
 def relieve(run: StageRun, record: TaskRecord, failure: TaskFailure, shuffles: ShuffleCoordinator) -> bool:
-    """Let the task of ``failure`` run again, if it ran out of memory while others ran; says whether it will.
+    """Let the task of ``failure`` run again with less, if it ran out of memory; says whether it will.
 
     Where it read several hash buckets, tasks of one bucket each take its place: the working set is that much smaller.
     """
     out_of_memory = failure.kind is FailureKind.RESOURCE and failure.error.code == OUT_OF_MEMORY
     if not out_of_memory or record.relieved:
         return False
+    if _in_finer_slices(run, shuffles):
+        return True
     run.relieved = True
     record.failures += 1
     record.relieved = True
@@ -28,6 +39,23 @@ def relieve(run: StageRun, record: TaskRecord, failure: TaskFailure, shuffles: S
     extra = _split(run, record)
     for output in run.outputs:
         shuffles.edge(output.edge_id).producers += extra
+    return True
+
+
+def _in_finer_slices(run: StageRun, shuffles: ShuffleCoordinator) -> bool:
+    """Begin a stage anew with more tasks. Attempts that still run are overtaken, what is committed is not read."""
+    stage, tasks = run.stage, run.reads.parallelism * _FINER
+    others = [edge for edge in stage.inputs if edge.edge_type is not ShuffleEdgeType.BROADCAST]
+    beside = [edge for edge in stage.outputs if edge.edge_type is ShuffleEdgeType.FORWARD]
+    if not stage.slices or stage.whole or others or beside or run.announced or tasks > _FINEST:
+        return False
+    by_edge = {edge_id: reads[:1] * tasks for edge_id, reads in run.reads.by_edge.items()}
+    reason = f"{run.reads.reason}; {run.reads.parallelism} ran out of memory and begin anew as {tasks}"
+    attempts = max(task.next_attempt for task in run.tasks)
+    run.reads = replace(run.reads, parallelism=tasks, by_edge=by_edge, reason=reason)
+    run.tasks = [TaskRecord(index, next_attempt=attempts) for index in range(tasks)]
+    for output in run.outputs:
+        shuffles.open(output.edge_id, output.scheme, tasks)
     return True
 
 

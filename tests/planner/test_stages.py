@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+import duckdb
 import pytest
 
 from sabot_planner import JobGraph, Placement, PlanSettings, ShuffleEdgeType
@@ -97,6 +99,19 @@ def test_buckets_are_more_than_tasks_unless_their_number_is_forced(context: Fake
     graph = graph_of(context, "SELECT k, sum(v) FROM t GROUP BY k")
     assert {e.partitions for e in graph.edges} == {5}
     assert {o.parallelism for o in graph.operators} == {5}
+
+
+def test_a_bucket_of_the_largest_edge_fits_the_memory_grant(connection: duckdb.DuckDBPyConnection) -> None:
+    """And all HASH edges have as many buckets, as what is joined bucket by bucket must."""
+    large = FakeContext(connection, agents=3, factor=1_000_000)
+    large.settings = PlanSettings(broadcast_bytes=0, gather_rows=0, repeat_rows=0, grant_bytes=128 << 20)
+    edges = [e for e in graph_of(large, "SELECT t.k, u.w FROM t JOIN u USING (k)").edges if e.edge_type == "hash"]
+    (buckets,) = {e.partitions for e in edges}
+    assert buckets == -(-2 * max(e.bytes_estimated for e in edges) // (128 << 20))
+    assert 12 < buckets <= 256
+    large.settings = replace(large.settings, grant_bytes=1)
+    edges = [e for e in graph_of(large, "SELECT t.k, u.w FROM t JOIN u USING (k)").edges if e.edge_type == "hash"]
+    assert {e.partitions for e in edges} == {256}, "an estimate may be wrong by orders of magnitude"
 
 
 def test_a_stage_of_the_sessions_memory_is_one_task_there(context: FakeContext) -> None:

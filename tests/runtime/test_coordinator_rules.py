@@ -82,6 +82,12 @@ def test_few_rows_and_few_bytes_are_one_range() -> None:
     assert DBOSParallelController(0, 0, 0).calculate_range_count(1, 1, planned=4).count == 4
 
 
+def test_a_range_fits_the_memory_grant() -> None:
+    controller = DBOSParallelController(coalesce_bytes=1000, grant_bytes=10_000)
+    assert controller.calculate_range_count(10**6, 40_000, planned=2).count == 4
+    assert controller.calculate_range_count(10**6, 10**9, planned=2).count == 128, "bounds come from a sample"
+
+
 def test_no_input_is_one_task() -> None:
     assert DBOSParallelController().calculate_optimal_worker_count(0, planned=8, most=32).count == 1
 

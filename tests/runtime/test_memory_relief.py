@@ -9,7 +9,7 @@ import pytest
 
 import sabot_sql
 from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.operators import OperatorType, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_sql.agent.task_spec import FailureKind
 from sabot_sql.errors import ResourceError
 from tests.runtime.simulated import Simulation
@@ -80,6 +80,64 @@ def test_a_full_disk_is_not_tried_again() -> None:
     run = grouping()
     run.fail("group_0", FailureKind.RESOURCE, error=ResourceError("disk full", code="DISK_FULL"))
     assert isinstance(run.error, ResourceError)
+
+
+def scanning() -> Simulation:
+    """scan ×2, in slices ──HASH──▶ group ×2"""
+    scan = ScanInput("scan_0", "t", ("k",))
+    operators = (
+        StreamOperatorNode("scan", OperatorType.MAP, "SELECT * FROM scan_0", 2, scans=(scan,)),
+        StreamOperatorNode("group", OperatorType.MAP, "SELECT * FROM e1", 2),
+    )
+    edge = ShuffleEdge("e1", "scan", "group", ShuffleEdgeType.HASH, partition_by="h", partitions=4)
+    return Simulation(JobGraph(operators, (edge,)))
+
+
+def test_a_stage_that_reads_slices_begins_anew_with_smaller_ones() -> None:
+    run = scanning()
+    out_of_memory(run, "scan_0")
+    overtaken = run.running.pop("scan_1")
+    assert set(run.running) == {"scan_0"}, "the other agent is busy"
+    assert run.running["scan_0"].parallelism == 16
+    run.tell(run.report(overtaken))
+    assert run.running["scan_1"].id.attempt > overtaken.id.attempt
+    run.finish_all()
+    assert (run.finished, run.error) == (True, None)
+    read = next(c for c in run.started if c.id.stage == "group").inputs["e1"]
+    assert read.producers == tuple(range(16)), "what the overtaken task wrote is not read"
+
+
+def test_slices_become_smaller_as_long_as_that_helps() -> None:
+    run = scanning()
+    for tasks in (16, 128):
+        out_of_memory(run, "scan_0")
+        run.tell(run.report(run.running.pop("scan_1")))
+        assert {c.parallelism for c in run.running.values()} == {tasks}
+    out_of_memory(run, "scan_0")
+    run.finish("scan_1")
+    assert set(run.running) == {"scan_0"}, "at last alone"
+    out_of_memory(run, "scan_0")
+    assert isinstance(run.error, ResourceError)
+
+
+@pytest.mark.parametrize(("isolation", "memory_limit"), [("thread", "100MiB"), ("process", "160MiB")])
+def test_a_first_phase_too_large_for_memory_gives_duckdbs_answer(
+    isolation: str, memory_limit: str, tmp_path: Path
+) -> None:
+    """The states of 200,000 HyperLogLogs do not fit, and DuckDB keeps them in memory; those of a slice do.
+
+    A key far away in every row group hides that the file is clustered.
+    """
+    file = tmp_path / "t.parquet"
+    duckdb.sql(
+        "COPY (SELECT range AS v, CASE WHEN range % 20_000 = 0 THEN 199_999 - range // 10 ELSE range // 10 END AS k"
+        f" FROM range(2_000_000)) TO '{file}' (ROW_GROUP_SIZE 20_000)"
+    )
+    sql = f"SELECT count(*), sum(n) FROM (SELECT k, approx_count_distinct(v) AS n FROM '{file}' GROUP BY k)"
+    with sabot_sql.connect(agents=2, isolation=isolation, memory_limit=memory_limit) as session:
+        result = session.query(sql)
+        assert result.fetchall() == duckdb.sql(sql).fetchall()
+        assert "ran out of memory and begin anew" in str(result.plan.json())
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
