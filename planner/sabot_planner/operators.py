@@ -141,8 +141,8 @@ class ShuffleEdge:
     ``splittable``: the rows of one hash partition may be dealt to several tasks that each read all of the other hashed
     inputs' same partition.
     ``estimated_by`` names whose estimate ``rows_estimated`` is.
-    ``rereads`` names a finished edge of the same source whose committed output this one reads: nothing is written for
-    it.
+    ``rereads`` names the committed output of the source that this edge reads where it has none of its own: that of
+    another edge, or one that several edges share. Such an output is written once, with the columns of each of them.
     ``bounds_partitions`` of a RANGE edge is how many ranges to make when its rows are many; bounds come from a sample.
     """
 
@@ -174,6 +174,11 @@ class ShuffleEdge:
     def input_name(self) -> str:
         """The relation name under which the consumer's SQL reads this edge."""
         return self.edge_id
+
+    @property
+    def written_id(self) -> str:
+        """The id of the committed output that this edge reads."""
+        return self.rereads or self.edge_id
 
     @property
     def write_type(self) -> ShuffleEdgeType:

@@ -194,6 +194,7 @@ class _Draft:
     partition_by: str | None = None
     exchange: Exchange | None = None
     hashed: tuple[exp.Expression, ...] = ()
+    rereads: str | None = None
 
     def edge(self, cutter: _Cutter) -> ShuffleEdge:
         """The finished edge."""
@@ -204,8 +205,9 @@ class _Draft:
                 self.source.operator_id,
                 self.target.operator_id,
                 self.edge_type,
-                columns=self.columns,
+                columns=cutter.shared_columns(self.source),
                 reason="a shared expression, computed once",
+                rereads=self.rereads,
             )
         display = cutter.display
         keys = tuple(map(display.expression, node.keys)) or tuple(map(display.key, node.sort_keys))
@@ -311,14 +313,27 @@ class _Cutter:
         edge_id = self._names.of("e", node)
         own = dict(zip(reference.names, reference.shared.columns, strict=True))
         columns = tuple(own[name] for name in node.columns)
-        draft = _Draft(edge_id, source, stage, ShuffleEdgeType.FORWARD, columns)
+        # All readings read one output, named for what is shared: readers come and go when a plan is revised.
+        output = f"shared_{reference.shared.cte_id}"
+        draft = _Draft(edge_id, source, stage, ShuffleEdgeType.FORWARD, columns, rereads=output)
         self.edges.append(draft)
         stage.parallel |= source.parallel
-        stage.leaves[id(node)] = self._edge_relation(draft.edge_id, node, renamed=True)
+        items = ", ".join(f"{own[name]} AS {name}" for name in node.columns)
+        stage.leaves[id(node)] = self._restored(f"(SELECT {items} FROM {edge_id})", node)
+
+    def shared_columns(self, source: _Stage) -> tuple[str, ...]:
+        """The columns that any reading of a shared expression needs, under its own names."""
+        readings = [d for d in self.edges if isinstance(d, _Draft) and d.source is source and d.exchange is None]
+        read = {name for draft in readings for name in draft.columns}
+        return tuple(name for name in source.root.columns if name in read)
 
     def _edge_relation(self, edge_id: str, node: Node, renamed: bool) -> str:
-        """What a fragment reads an edge as: its columns under the names of ``node``, every value as it was."""
+        """What a fragment reads an exchange as: its columns under the names of ``node``, every value as it was."""
         relation = f"{edge_id} AS r_{edge_id}({', '.join(node.columns)})" if renamed else edge_id
+        return self._restored(relation, node)
+
+    def _restored(self, relation: str, node: Node) -> str:
+        """The relation of an edge with every value as it was before it travelled."""
         types = self._types.of(node)
         if not any(map(is_restored, types.values())):
             return relation

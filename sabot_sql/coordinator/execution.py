@@ -302,10 +302,11 @@ class Execution:
             stage, within = fuse_readers(self.graph, stage, waiting, self.shuffles, done, few_bytes)
             self.decisions.update({edge.edge_id: "little is read: one task computes both ends" for edge in within})
             reads = rules.read_whole(stage, self.shuffles, reads.reason) if within else reads
+        own_last = sorted(stage.outputs, key=lambda edge: edge.rereads is None)
+        written = {edge.written_id: edge for edge in own_last}
         outputs = [
-            EdgeOutput(edge.edge_id, rules.write_scheme(self.graph, edge), edge.columns)
-            for edge in stage.outputs
-            if edge.rereads is None
+            EdgeOutput(written_id, rules.write_scheme(self.graph, edge), edge.columns)
+            for written_id, edge in written.items()
         ]
         if stage.stage_id == self.graph.sink:
             outputs.append(EdgeOutput(rules.RESULT_EDGE, WriteScheme(WriteKind.SINGLE)))
@@ -317,7 +318,7 @@ class Execution:
         return []
 
     def _forward_reads(self, stage: Stage) -> list[rules.Reads]:
-        edges = [edge.edge_id for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.FORWARD]
+        edges = [edge.written_id for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.FORWARD]
         return [producer_of(self.runs, edge_id).reads for edge_id in edges]
 
     def _split_late(self, run: StageRun) -> list[Command]:

@@ -81,12 +81,15 @@ class ShuffleCoordinator:
         self.query_id = query_id
         self._edges: dict[str, EdgeShuffle] = {}
         self._declared: dict[str, ShuffleEdge] = {}
+        self._written: dict[str, str] = {}
         self._locations: dict[str, str] = {}
         self._agents: list[str] = []
 
     def initialize(self, execution_graph: ExecutionGraph) -> None:
         """Take note of the edges of ``execution_graph``; may be called again when the plan was revised."""
         self._declared = {edge.edge_id: edge for edge in execution_graph.job_graph.edges}
+        # An edge that a revision took out is still asked for: by the stage that wrote it.
+        self._written |= {edge.edge_id: edge.written_id for edge in self._declared.values()}
 
     def register_shuffles_with_agents(self, agents: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
         """Agent → the edges that it has to know before its first task; agents that know them already are left out."""
@@ -108,7 +111,7 @@ class ShuffleCoordinator:
         return self._edges[edge_id]
 
     def edge(self, edge_id: str) -> EdgeShuffle:
-        """The edge of that id, which was opened; of one that rereads another, that other one."""
+        """What is read over the edge of that id, which was opened: its own output, or the one that it rereads."""
         return self._edges[self.written(edge_id)]
 
     def find(self, edge_id: str) -> EdgeShuffle | None:
@@ -122,12 +125,11 @@ class ShuffleCoordinator:
 
     def written(self, edge_id: str) -> str:
         """The edge whose committed output a reader of ``edge_id`` reads."""
-        declared = self._declared.get(edge_id)
-        return declared.rereads or edge_id if declared is not None else edge_id
+        return self._written.get(edge_id, edge_id)
 
     def readers(self, edge_id: str) -> frozenset[str]:
         """The operators that read what was written for an edge."""
-        return frozenset(edge.target for edge in self._declared.values() if self.written(edge.edge_id) == edge_id)
+        return frozenset(edge.target for edge in self._declared.values() if edge.written_id == edge_id)
 
     def get_shuffle_metrics(self) -> dict[str, dict[str, int]]:
         """Edge → rows, bytes, spilled bytes, partitions, and (producer, agent) connections so far."""

@@ -55,9 +55,8 @@ class Simulation:
             node = self._next(graph, done)
             outputs = [self._run_task(graph, node, index) for index in range(node.parallelism)]
             done[node.operator_id] = node
-            for edge in graph.outputs_of(node.operator_id):
-                if edge.rereads is None:
-                    self._write(edge, outputs)
+            for edge in {edge.written_id: edge for edge in graph.outputs_of(node.operator_id)}.values():
+                self._write(edge, outputs)
             if node.operator_id == graph.sink:
                 result = pa.concat_tables(outputs)
             if self.adaptive:
@@ -143,15 +142,15 @@ class Simulation:
             kept = table.select(list(edge.columns))
             for partition, indices in enumerate(_placed(edge, table, count, bounds)):
                 part = kept.take(pa.array(indices, pa.int64()))
-                self._parts[edge.edge_id, producer, partition] = part
+                self._parts[edge.written_id, producer, partition] = part
                 rows[partition] += part.num_rows
                 sizes[partition] += part.nbytes
-        self._partitions[edge.edge_id] = count
+        self._partitions[edge.written_id] = count
         sizes = [size * self.bytes_factor for size in sizes]
-        self.facts[edge.edge_id] = EdgeFacts(sum(rows), sum(sizes), tuple(rows), tuple(sizes))
+        self.facts[edge.written_id] = EdgeFacts(sum(rows), sum(sizes), tuple(rows), tuple(sizes))
 
     def _read(self, edge: ShuffleEdge, graph: JobGraph, task: Task) -> pa.Table:
-        written_as = edge.rereads or edge.edge_id
+        written_as = edge.written_id
         written = replace(edge, partitions=self._partitions[written_as])
         read = task_input(written, task, graph.operator(edge.source).parallelism)
         parts = [

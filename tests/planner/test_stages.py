@@ -71,6 +71,21 @@ def test_an_expression_of_several_stages_is_a_stage_of_its_own(context: FakeCont
     assert sum("scan_" in o.sql and "sum" in o.sql for o in graph.operators) == 1, "the aggregate is computed once"
 
 
+def test_readers_of_a_shared_expression_read_one_output(context: FakeContext) -> None:
+    """Each takes the columns that it needs of those that any of them needs."""
+    sql = (
+        "WITH c AS MATERIALIZED (SELECT k, sum(v) AS s, max(n) AS m, min(n) AS unread FROM t GROUP BY k)"
+        " SELECT k FROM (SELECT k FROM c ORDER BY s LIMIT 2)"
+        " UNION ALL SELECT k FROM (SELECT k FROM c ORDER BY m LIMIT 2)"
+    )
+    graph = graph_of(context, sql)
+    one, two = (e for e in graph.edges if e.edge_type is ShuffleEdgeType.FORWARD)
+    assert one.written_id == two.written_id
+    assert one.columns == two.columns
+    assert len(one.columns) == 3
+    assert_same(fetch(context.connection, sql), Simulation(context, context.plan(sql)).run())
+
+
 def test_an_expression_of_one_stage_stays_inside_its_fragment(context: FakeContext) -> None:
     context.whole = frozenset({"t"})
     sql = (

@@ -184,6 +184,54 @@ def test_an_edge_that_is_read_again_is_released_after_its_last_reader() -> None:
     assert run.released == ["e1", "e2"]
 
 
+def test_what_several_edges_share_is_written_once_and_released_after_its_last_reader() -> None:
+    graph = JobGraph(
+        (op("shared", 2), op("left", 2), op("right", 2), op("sink")),
+        (
+            edge("e1", "shared", "left", FORWARD, rereads="shared_c"),
+            edge("e2", "shared", "right", FORWARD, rereads="shared_c"),
+            edge("e3", "left", "sink", REBALANCE),
+            edge("e4", "right", "sink", REBALANCE),
+        ),
+    )
+    run = Simulation(graph)
+    assert [o.edge_id for o in run.running["shared_0"].outputs] == ["shared_c"]
+    run.finish("shared_0")
+    run.finish("shared_1")
+    for stage in ("left", "right"):
+        assert run.released == []
+        for task in (0, 1):
+            read = run.running[f"{stage}_{task}"].inputs["e1" if stage == "left" else "e2"]
+            assert (read.producers, [m.split(b"/")[0] for m in read.manifests]) == ((task,), [b"shared_c"])
+            run.finish(f"{stage}_{task}")
+    assert run.released == ["shared_c"]
+    run.finish_all()
+    assert (run.finished, run.error) == (True, None)
+
+
+def test_a_reader_that_a_revision_takes_out_leaves_the_shared_output_to_the_others() -> None:
+    shared, left, right, sink = op("shared"), op("left"), op("right"), op("sink")
+    e1 = edge("e1", "shared", "left", FORWARD, rereads="shared_c")
+    e2 = edge("e2", "shared", "right", FORWARD, rereads="shared_c")
+    e3, e4 = edge("e3", "left", "sink", REBALANCE), edge("e4", "right", "sink", REBALANCE)
+    less = JobGraph((shared, right, sink), (e2, e4))
+
+    class Revised:
+        def revise(self, plan: QueryPlan, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
+            return replace(plan, job_graph=less)
+
+        def identities(self) -> Mapping[str, str]:
+            return {}
+
+    graph = JobGraph((shared, left, right, sink), (e1, e2, e3, e4))
+    plan = QueryPlan(Mode.DISTRIBUTED, "test", 2, graph, planner_state=Revised())
+    run = Simulation(graph, plan=plan, controller=DBOSParallelController(0, 0))
+    run.finish("shared_0")
+    assert set(run.running) == {"right_0"}
+    run.finish_all()
+    assert (run.finished, run.error, run.released[0]) == (True, None, "shared_c")
+
+
 def test_session_tasks_run_on_the_session_agent_alone() -> None:
     graph = JobGraph(
         (op("frame", placement=Placement.SESSION), op("work", 3)),
