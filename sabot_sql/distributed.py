@@ -66,7 +66,7 @@ def run_on_agents(
             )
         except SabotSQLError as error:
             raise catalog.explain_failure(error, query) from None
-        catalog.measured.learn(finished.measured)
+        catalog.measured.learn(finished.measured, finished.distinct)
         try:
             store, columns = _taken(finished, names, files, write, request, catalog, scratch)
         finally:

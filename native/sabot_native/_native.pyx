@@ -247,6 +247,7 @@ cdef class Manifest:
 
 
 def distinct_count(sketches):
+    """Distinct keys of all rows that sketches of one hash saw, exact where they are few."""
     return native_distinct_count(blobs(sketches))
 
 

@@ -82,11 +82,22 @@ class AdaptivePlan:
         known = Identities()
         of_root = known.of(self.root)
         found = {"result": of_root.text} if of_root is not None and not of_root.filtered_by else {}
-        for exchange in (n for top in _stage_roots(self.root) for n in own_nodes(top) if isinstance(n, Exchange)):
+        for exchange in _exchanges(self.root):
             identity = known.of(exchange.input)
             if identity is not None and not identity.filtered_by:
                 text = identity.text
                 name = partial_name(text, self.how.width) if _is_first_phase(exchange.input) else text
+                found[self.how.names.of("e", exchange)] = name
+        return found
+
+    def key_identities(self) -> dict[str, str]:
+        """See :meth:`sabot_planner.plan.QueryPlan.key_identities`."""
+        known = Identities()
+        found: dict[str, str] = {}
+        for exchange in _exchanges(self.root):
+            hashed = ShuffleEdgeType.HASH in (exchange.written_as, exchange.edge_type)
+            name = known.groups(exchange.keys, exchange.input) if hashed and exchange.keys else None
+            if name is not None:
                 found[self.how.names.of("e", exchange)] = name
         return found
 
@@ -310,6 +321,10 @@ def _stage_roots(root: Node) -> list[Node]:
 
     visit(root)
     return [t for t in roots.values() if not isinstance(t, CutRef)]
+
+
+def _exchanges(root: Node) -> list[Exchange]:
+    return [n for top in _stage_roots(root) for n in own_nodes(top) if isinstance(n, Exchange)]
 
 
 def _open_joins(top: Node, where: Whereabouts) -> list[Join]:

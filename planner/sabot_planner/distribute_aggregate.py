@@ -16,6 +16,7 @@ from sabot_planner.aggregates import (
 from sabot_planner.column_types import STATE, width_bytes
 from sabot_planner.dialect import call, function_call
 from sabot_planner.errors import Undistributable
+from sabot_planner.estimate import EARLIER_RUN
 from sabot_planner.logical import Aggregate, Computed, Join, Node, Project, order_is_unions
 from sabot_planner.partitioning import Clustered, Hashed, Partitioning, renamed, satisfies
 from sabot_planner.physical import Exchange, Numbered
@@ -146,7 +147,8 @@ def _unreduced(walk: Distributor, node: Aggregate, phases: list[TwoPhase]) -> st
     }
     if walk.bytes(node.input) > _MOST_WIDENED * found.rows * width_bytes(widths, node.columns):
         return None
-    return f"about {found.rows:,.0f} partial groups of {rows:,} rows by {found.by}: the rows move as they are"
+    keys = "" if found.distinct_keys is None else f" with {found.distinct_keys:,} distinct keys"
+    return f"about {found.rows:,.0f} partial groups of {rows:,} rows{keys} by {EARLIER_RUN}: the rows move as they are"
 
 
 def _if_skewed(walk: Distributor, node: Aggregate, child: Placed) -> Node | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import expm1, log1p
 
 from sqlglot import exp
 
+from sabot_planner.distinct_counts import DistinctCount, DistinctCounts, drawn
 from sabot_planner.identity import Identities, first_phase, partial_name
 from sabot_planner.logical import (
     Aggregate,
@@ -49,6 +50,14 @@ class Guess:
     by: str = RULE_OF_THUMB
 
 
+@dataclass(frozen=True, slots=True)
+class PartialGroups:
+    """``rows`` of the first phases of an aggregate together: measured, or by the ``distinct_keys`` that there are."""
+
+    rows: float
+    distinct_keys: int | None = None
+
+
 class Estimator:
     """Row guesses per node: what an earlier run measured, else DuckDB's own for the same scans, else rules of thumb."""
 
@@ -60,6 +69,7 @@ class Estimator:
         self._known: dict[int, tuple[Node, Guess]] = {}
         self._wholes: dict[int, tuple[Node, int]] = {}
         self._identities = Identities() if context.recalls() else None
+        self._counts = DistinctCounts(context, self._identities) if self._identities is not None else None
 
     def rows(self, node: Node) -> int:
         """The guess for ``node``, at least 0."""
@@ -113,17 +123,22 @@ class Estimator:
             self._known[id(node)] = known
         return known[1]
 
-    def partial_groups(self, node: Aggregate) -> Guess | None:
+    def partial_groups(self, node: Aggregate) -> PartialGroups | None:
         """The groups that the first phases of an aggregate have together, where an earlier run tells."""
         tasks = self._tasks
-        groups = self._identities.groups(node.keys, node.input) if self._identities is not None else None
+        if self._identities is None or self._counts is None:
+            return None
+        keys = [key.expression for key in node.keys]
+        groups = self._identities.groups(keys, node.input)
         if groups is None:
             return None
         measured = self._context.remembered(partial_name(groups, tasks))
         if measured is not None:
-            return Guess(measured, measured, EARLIER_RUN)
-        whole, rows = self._distinct(node), self.guess(node.input).rows
-        return None if whole is None else Guess(tasks * _drawn(whole, rows / tasks), whole, EARLIER_RUN)
+            return PartialGroups(measured)
+        counted, rows = self._counts.of(keys, node.input), self.guess(node.input).rows
+        if counted is None:
+            return None
+        return PartialGroups(tasks * drawn(self._values(counted, rows), rows / tasks), counted.keys)
 
     def _recalled(self, node: Node) -> Guess | None:
         """What was measured of a node whose rows are not those of its input."""
@@ -138,17 +153,27 @@ class Estimator:
             return None
         return Guess(rows, max(self.guess(i).base for i in _kept_sides(node)), EARLIER_RUN)
 
-    def _distinct(self, node: Aggregate) -> int | None:
-        """Distinct keys among the rows of an aggregate, or among those of the table below its filters."""
-        assert self._identities is not None
-        rows: Node | None = node.input
-        while rows is not None:
-            groups = self._identities.groups(node.keys, rows)
-            found = self._context.remembered(groups) if groups is not None else None
-            if found is not None:
-                return found
-            rows = rows.inputs[0] if isinstance(rows, Filter | Project) else None
-        return None
+    def _groups_of(self, node: Aggregate) -> float | None:
+        partial = self.partial_groups(node) if node.partial else None
+        return partial.rows if partial is not None else self._groups([k.expression for k in node.keys], node.input)
+
+    def _groups(self, keys: Sequence[exp.Expression], rows: Node) -> float | None:
+        """Groups of ``rows`` by ``keys``, where their distinct keys were counted."""
+        counted = self._counts.of(keys, rows, through_joins=True) if self._counts is not None else None
+        if counted is None:
+            return None
+        present = self.guess(rows).rows
+        return drawn(self._values(counted, present), present)
+
+    def _values(self, counted: DistinctCount, rows: float) -> float:
+        """The values that keys counted among more rows may still have: all, but where a filter chose among them."""
+        if not counted.narrowed:
+            return counted.keys
+        most = min(float(counted.keys), rows)
+        if counted.among is None:
+            return max(1.0, most)
+        # It keeps or drops the rows of a key together, so many for each key as there were on average.
+        return max(1.0, min(most, counted.keys * rows / max(1.0, self.guess(counted.among).rows)))
 
     def _guess(self, node: Node) -> Guess:
         match node:
@@ -173,12 +198,15 @@ class Estimator:
                 return self._join(node)
             case Aggregate():
                 inner = self.guess(node.input)
-                distinct = self._distinct(node) if self._identities is not None and node.keys else None
-                if distinct is not None:
-                    return Guess(_drawn(distinct, inner.rows), inner.base, EARLIER_RUN)
+                groups = self._groups_of(node) if node.keys and node.grouping_sets is None else None
+                if groups is not None:
+                    return Guess(groups, inner.base, EARLIER_RUN)
                 return Guess(1 if not node.keys else max(1.0, inner.rows * _GROUPS), inner.base)
             case Distinct():
                 inner = self.guess(node.input)
+                groups = self._groups(node.on, node.input)
+                if groups is not None:
+                    return Guess(groups, inner.base, EARLIER_RUN)
                 return Guess(inner.rows * _DISTINCT, inner.base)
             case Limit() | Sort() if node.limit is not None:
                 inner = self.guess(node.input)
@@ -210,6 +238,12 @@ class Estimator:
         base = max(left.base, right.base)
         left_share = min(1.0, left.rows / left.base) if left.base else 1.0
         right_share = min(1.0, right.rows / right.base) if right.base else 1.0
+        matches = self._matches(node, left.rows, right.rows)
+        if matches is not None:
+            # An outer join keeps at least every row of its preserved side.
+            kept = {JoinKind.LEFT: left.rows, JoinKind.RIGHT: right.rows}.get(node.kind, 0.0)
+            of = {JoinKind.LEFT: left.base, JoinKind.RIGHT: right.base}.get(node.kind, base)
+            return Guess(max(matches, kept), of, EARLIER_RUN)
         match node.kind:
             case JoinKind.SEMI | JoinKind.ANTI:
                 return Guess(left.rows * max(right_share, 0.1), left.base)
@@ -236,19 +270,30 @@ class Estimator:
             return Guess(left.rows * right_share, base)
         return Guess(right.rows * left_share, base)
 
+    def _matches(self, node: Join, left_rows: float, right_rows: float) -> float | None:
+        """Pairs that an equality alone joins, where the distinct keys of either side were counted.
+
+        The side with fewer keys is taken to have none that the other one lacks (Selinger et al. 1979).
+        """
+        if self._counts is None or node.kind not in (JoinKind.INNER, JoinKind.LEFT, JoinKind.RIGHT):
+            return None
+        keys, rest = equi_keys(node.condition, frozenset(node.left.columns), frozenset(node.right.columns))
+        if not keys or rest:
+            return None
+        sides = ((node.left, left_rows, [k.left for k in keys]), (node.right, right_rows, [k.right for k in keys]))
+        values = [
+            self._values(counted, rows)
+            for side, rows, side_keys in sides
+            if (counted := self._counts.of(side_keys, side, through_joins=True)) is not None
+        ]
+        return left_rows * right_rows / max(1.0, *values) if values else None
+
 
 def _kept_sides(node: Node) -> tuple[Node, ...]:
     """The inputs of a node whose rows come out."""
     if isinstance(node, Join) and node.kind.left_only:
         return (node.left,)
     return (node.right,) if isinstance(node, Join) and node.kind.right_only else node.inputs
-
-
-def _drawn(distinct: float, rows: float) -> float:
-    """Distinct values among ``rows`` drawn from many of which ``distinct`` are different."""
-    if distinct <= 1:
-        return min(distinct, rows)
-    return distinct * -expm1(rows * log1p(-1 / distinct))
 
 
 def _selective(term: exp.Expression) -> bool:

@@ -9,7 +9,7 @@ a.k = b.v from a.v = b.k, its estimate may be that of the other.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -34,7 +34,7 @@ from sabot_planner.logical import (
     Window,
 )
 from sabot_planner.physical import CutRef, Exchange, Numbered, Repeated, Reread, TaskScan
-from sabot_planner.scalars import column_name, conjuncts, nodes
+from sabot_planner.scalars import column_name, columns_of, conjuncts, nodes, substitute
 
 _NAME = re.compile(r"\bc+[0-9][0-9a-z]*\b")
 
@@ -61,12 +61,20 @@ class Identities:
             known = self._known[id(node)] = (node, self._of(node))
         return known[1]
 
-    def groups(self, keys: Iterable[Computed], rows: Node) -> str | None:
-        """The name of the groups of ``rows`` by ``keys``: as many as there are distinct keys."""
+    def groups(self, keys: Sequence[exp.Expression], rows: Node) -> str | None:
+        """The name of the groups of ``rows`` by ``keys``: as many as there are distinct keys.
+
+        They are those of the rows that ``rows`` were grouped from, where that was by these keys and perhaps others.
+        """
         inner = self.of(rows)
         if inner is None or inner.filtered_by:
             return None
-        return _name("groups", *sorted(self._text(k.expression) for k in keys), inner.text)
+        texts = sorted(map(self._text, keys))
+        below: tuple[Sequence[exp.Expression], Node] | None = keys, rows
+        while below is not None:
+            keys, rows = below
+            below = same_keys_below(keys, rows)
+        return _name("groups", *texts, (self.of(rows) or inner).text)
 
     def _of(self, node: Node) -> Identity | None:
         match node:
@@ -123,7 +131,7 @@ class Identities:
     def _project(self, node: Project) -> Identity | None:
         inner = self.of(node.input)
         self._compute(node.items)
-        multiplied = [i.expression for i in node.items if any(_is_unnest(n) for n in nodes(i.expression))]
+        multiplied = _multiplied(node)
         return self._above(inner, "unnest", *map(self._text, multiplied)) if multiplied else inner
 
     def _aggregate(self, node: Aggregate) -> Identity | None:
@@ -195,6 +203,32 @@ class Identities:
 
 def _name(kind: str, *parts: str) -> str:
     return f"{kind}:{blake2b(chr(0).join(parts).encode(), digest_size=12).hexdigest()}"
+
+
+def is_unnesting(node: Project) -> bool:
+    """Whether a projection makes several rows of one."""
+    return bool(_multiplied(node))
+
+
+def _multiplied(node: Project) -> list[exp.Expression]:
+    return [i.expression for i in node.items if any(_is_unnest(n) for n in nodes(i.expression))]
+
+
+def same_keys_below(keys: Sequence[exp.Expression], rows: Node) -> tuple[list[exp.Expression], Node] | None:
+    """The keys and the input of ``rows``, in its terms, where it has the same distinct ones; None where it may not."""
+    match rows:
+        case Project() if not is_unnesting(rows):
+            items = {item.name: item.expression for item in rows.items}
+            return [substitute(key, items) for key in keys], rows.input
+        case Aggregate() if rows.grouping_sets is None and columns_of(*keys) <= {k.name for k in rows.keys}:
+            groups = {key.name: key.expression for key in rows.keys}
+            return [substitute(key, groups) for key in keys], rows.input
+        case Distinct() if columns_of(*keys) <= {column_name(e) for e in rows.on}:
+            return list(keys), rows.input
+        case Exchange() | Numbered() | Repeated():
+            return list(keys), rows.inputs[0]
+        case _:
+            return None
 
 
 def _is_unnest(node: exp.Expression) -> bool:

@@ -89,7 +89,7 @@ class PlanContext(Protocol):
         ...
 
     def remembered(self, identity: str) -> int | None:
-        """The rows of a sub-plan in an earlier run, by its name (:mod:`sabot_planner.identity`)."""
+        """The rows of a sub-plan or the groups in an earlier run, by their name (:mod:`sabot_planner.identity`)."""
         ...
 
     def rows_estimated(self, tables: Sequence[str]) -> int | None:
@@ -130,6 +130,7 @@ class EdgeFacts:
     """What was measured of a finished edge, summed over its producer tasks.
 
     ``partition_rows[i]`` and ``partition_bytes[i]`` belong to partition i. ``heavy`` lists (hash, rows, error bound).
+    ``distinct_keys`` is how many the keys of a HASH edge are, exact where few, None where that is not known.
     """
 
     rows: int
@@ -137,6 +138,7 @@ class EdgeFacts:
     partition_rows: tuple[int, ...] = ()
     partition_bytes: tuple[int, ...] = ()
     heavy: tuple[tuple[int, int, int], ...] = ()
+    distinct_keys: int | None = None
 
 
 class Revisable(Protocol):
@@ -148,6 +150,10 @@ class Revisable(Protocol):
 
     def identities(self) -> Mapping[str, str]:
         """See :meth:`QueryPlan.identities`."""
+        ...
+
+    def key_identities(self) -> Mapping[str, str]:
+        """See :meth:`QueryPlan.key_identities`."""
         ...
 
 
@@ -178,3 +184,7 @@ class QueryPlan:
     def identities(self) -> Mapping[str, str]:
         """Edge, or ``result`` → what its rows are called in every plan that computes the same."""
         return {} if self.planner_state is None else self.planner_state.identities()
+
+    def key_identities(self) -> Mapping[str, str]:
+        """HASH edge → what the groups of its rows by their keys are called: there are as many as distinct keys."""
+        return {} if self.planner_state is None else self.planner_state.key_identities()

@@ -212,6 +212,7 @@ def output_report(manifest: sabot_native.Manifest, agent_id: str) -> OutputRepor
         partition_bytes=tuple(manifest.partition_bytes),
         heavy=tuple(manifest.heavy),
         sample=tuple(manifest.sample),
+        key_sketch=manifest.key_sketch,
     )
 
 

@@ -179,7 +179,10 @@ Work = TaskSpec | SplitSpec
 
 @dataclass(frozen=True, slots=True)
 class OutputReport:
-    """One committed output; ``manifest`` is what another agent needs to read it."""
+    """One committed output; ``manifest`` is what another agent needs to read it.
+
+    ``key_sketch`` counts the distinct keys of a hashed output; None where rows that count were never written.
+    """
 
     edge_id: str
     agent_id: str
@@ -191,6 +194,7 @@ class OutputReport:
     partition_bytes: tuple[int, ...] = ()
     heavy: tuple[tuple[int, int, int], ...] = ()
     sample: tuple[bytes, ...] = field(default=(), repr=False)
+    key_sketch: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a session's queries measured: rows of sub-plans, for the estimates of later queries."""
+"""What a session's queries measured: rows and distinct keys of sub-plans, for the estimates of later queries."""
 
 from __future__ import annotations
 
@@ -24,9 +24,15 @@ class MeasuredRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def learn(self, rows: Mapping[str, int]) -> None:
-        """Remember what a query measured, in the place of what was measured before."""
+    def learn(self, rows: Mapping[str, int], estimated: Mapping[str, int] | None = None) -> None:
+        """Remember what a query measured, in the place of what was measured before.
+
+        What a sketch ``estimated`` does not take the place of anything: that may have been measured.
+        """
         with self._lock:
+            for identity, count in (estimated or {}).items():
+                self._rows.setdefault(identity, count)
+                self._rows.move_to_end(identity)
             for identity, count in rows.items():
                 self._rows[identity] = count
                 self._rows.move_to_end(identity)

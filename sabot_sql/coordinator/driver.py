@@ -63,7 +63,8 @@ class FinishedQuery:
     """An answered query. ``stream`` holds its rows, in the promised order, until :meth:`release`.
 
     ``columns`` are the sink's, with the types that DuckDB gave them. ``attempts`` are the committed attempts of the
-    sink's tasks: those whose files count, where it wrote files. ``measured`` are rows of sub-plans by their names.
+    sink's tasks: those whose files count, where it wrote files. ``measured`` are rows of sub-plans by their names,
+    ``distinct`` are numbers of groups by theirs, estimated from sketches of their keys.
     """
 
     stream: PartitionStream
@@ -72,6 +73,7 @@ class FinishedQuery:
     stats: dict[str, Any]
     attempts: tuple[int, ...]
     measured: Mapping[str, int]
+    distinct: Mapping[str, int]
     _release: Callable[[], None] = field(repr=False)
 
     def release(self) -> None:
@@ -308,7 +310,14 @@ class _Driver:
         columns = stored_columns(sink.outputs[-1], report) if report else ()
         attempts = tuple(task.state.attempt for task in sink.tasks if isinstance(task.state, Finished))
         return FinishedQuery(
-            stream, columns, self._snapshot("finished"), self._stats(), attempts, self._measured(), self._release
+            stream,
+            columns,
+            self._snapshot("finished"),
+            self._stats(),
+            attempts,
+            self._measured(),
+            self._distinct(),
+            self._release,
         )
 
     def _measured(self) -> dict[str, int]:
@@ -319,6 +328,12 @@ class _Driver:
             rows[RESULT_EDGE] = sum(output.rows for output in self._execution.result()[1].outputs.values())
         identities = self._execution.plan.identities()
         return {identities[edge_id]: count for edge_id, count in rows.items() if edge_id in identities}
+
+    def _distinct(self) -> dict[str, int]:
+        """As :meth:`_measured`, of the distinct keys of HASH edges."""
+        counts = {edge_id: facts.distinct_keys for edge_id, facts in self._execution.measurements().items()}
+        identities = self._execution.plan.key_identities()
+        return {name: count for edge_id, name in identities.items() if (count := counts.get(edge_id)) is not None}
 
     def _stats(self) -> dict[str, Any]:
         tasks = [task for run in self._execution.runs.values() for task in run.tasks]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import sabot_native
 from sabot_planner.execution_graph import ExecutionGraph
 from sabot_planner.operators import Column, ShuffleEdge
 from sabot_planner.plan import EdgeFacts
-from sabot_sql.agent.task_spec import OutputReport, WriteScheme
+from sabot_sql.agent.task_spec import OutputReport, WriteKind, WriteScheme
 
 
 @dataclass(slots=True)
@@ -71,7 +72,15 @@ class EdgeShuffle:
             partition_rows=self.partition_rows(),
             partition_bytes=self.partition_bytes(),
             heavy=tuple(ranked),
+            distinct_keys=self._distinct_keys(),
         )
+
+    def _distinct_keys(self) -> int | None:
+        """Distinct keys over all producers; None where rows are not hashed, or some were stopped before their end."""
+        sketches = [output.key_sketch for output in self.outputs.values()]
+        if self.scheme.kind not in (WriteKind.HASH_COLUMN, WriteKind.HASH_COLUMNS) or None in sketches:
+            return None
+        return sabot_native.distinct_count(sketch for sketch in sketches if sketch is not None)
 
 
 class ShuffleCoordinator:

@@ -131,6 +131,7 @@ def _edge(edge: ShuffleEdge, shuffle: EdgeShuffle | None, decision: str | None) 
         "reason": "; ".join(part for part in (edge.reason, decision) if part),
         "partition_rows": [],
         "partition_bytes": [],
+        "distinct_keys": None,
         "heavy": [],
     }
     if shuffle is not None and shuffle.measured is not None:
@@ -140,6 +141,7 @@ def _edge(edge: ShuffleEdge, shuffle: EdgeShuffle | None, decision: str | None) 
             "bytes": facts.bytes,
             "partition_rows": list(facts.partition_rows),
             "partition_bytes": list(facts.partition_bytes),
+            "distinct_keys": facts.distinct_keys,
             "heavy": [
                 {"key": shuffle.key_names.get(key, f"hash {key:016x}"), "rows": rows}
                 for key, rows, _ in facts.heavy[:_HEAVY_SHOWN]

@@ -208,6 +208,8 @@ def _partitions(edge: EdgeView) -> str:
     ordered = sorted(edge.partition_bytes)
     middle = ordered[len(ordered) // 2]
     text = f"Partitions: min {bytes_text(ordered[0])}, median {bytes_text(middle)}, max {bytes_text(ordered[-1])}"
+    if edge.distinct_keys is not None:
+        text += f". Distinct keys: {count_text(edge.distinct_keys)}"
     if edge.heavy:
         hot = "; ".join(f"{clip(key, 40)}: {count_text(rows)} rows" for key, rows in edge.heavy[:3])
         text += f". Heaviest keys: {hot}"

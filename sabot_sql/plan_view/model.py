@@ -98,6 +98,7 @@ class EdgeView:
     partition_rows: tuple[int, ...] = ()
     partition_bytes: tuple[int, ...] = ()
     heavy: tuple[tuple[str, int], ...] = ()
+    distinct_keys: int | None = None
 
     @property
     def is_shuffle(self) -> bool:
@@ -248,6 +249,7 @@ def _edge(item: Mapping[str, Any]) -> EdgeView:
         partition_rows=tuple(int(value) for value in _items(item, "partition_rows")),
         partition_bytes=tuple(int(value) for value in _items(item, "partition_bytes")),
         heavy=tuple((str(entry.get("key")), _count(entry, "rows") or 0) for entry in _items(item, "heavy")),
+        distinct_keys=_count(item, "distinct_keys"),
     )
 
 

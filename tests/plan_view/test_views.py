@@ -227,6 +227,13 @@ def test_skew_is_shown_above_twice_the_median(partition_bytes: list[int], shown:
     assert ("hot key zurich" in plan.html()) is shown
 
 
+def test_distinct_keys_are_shown_with_the_partitions() -> None:
+    stages = [plans.stage("s1", "a", "x", 1), plans.stage("s2", "b", "x", 1)]
+    for known, shown in ((1_234, True), (None, False)):
+        edge = plans.edge("e1", "HASH", "s1", "s2", 9, partition_bytes=[1, 2, 3], distinct_keys=known)
+        assert ("Distinct keys: 1,234" in Plan(plans.plan(stages, [edge])).html()) is shown
+
+
 def test_a_broadcast_edge_has_no_skew() -> None:
     edge = plans.edge("e1", "BROADCAST", "s1", "s2", 9, partition_bytes=[10, 10, 10**7])
     plan = Plan(plans.plan([plans.stage("s1", "a", "x", 1), plans.stage("s2", "b", "x", 1)], [edge]))

@@ -147,7 +147,12 @@ class Simulation:
                 sizes[partition] += part.nbytes
         self._partitions[edge.written_id] = count
         sizes = [size * self.bytes_factor for size in sizes]
-        self.facts[edge.written_id] = EdgeFacts(sum(rows), sum(sizes), tuple(rows), tuple(sizes))
+        distinct = None
+        if written is ShuffleEdgeType.HASH and edge.partition_by is not None:
+            distinct = len({h for table in outputs for h in table[edge.partition_by].to_pylist()})
+        self.facts[edge.written_id] = EdgeFacts(
+            sum(rows), sum(sizes), tuple(rows), tuple(sizes), distinct_keys=distinct
+        )
 
     def _read(self, edge: ShuffleEdge, graph: JobGraph, task: Task) -> pa.Table:
         written_as = edge.written_id

@@ -115,6 +115,30 @@ def test_no_agents_cannot_be_assigned_to() -> None:
         DBOSParallelController().assign_tasks_to_agents([TaskDemand(0)], [])
 
 
+def sketch(*hashes: int) -> bytes:
+    return b"".join(h.to_bytes(8, "little") for h in hashes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sketches", "keys"),
+    [
+        (WriteKind.HASH_COLUMN, (sketch(1, 5), sketch(5, 7)), 3),
+        (WriteKind.HASH_COLUMNS, (sketch(1, 5), sketch()), 2),
+        (WriteKind.HASH_COLUMN, (sketch(), sketch()), 0),
+        (WriteKind.HASH_COLUMN, (sketch(1, 5), None), None),
+        (WriteKind.ROUND_ROBIN, (sketch(), sketch()), None),
+    ],
+    ids=["in both tasks", "natively hashed", "no rows", "a task that was stopped", "not hashed"],
+)
+def test_distinct_keys_are_those_of_all_tasks(
+    kind: WriteKind, sketches: tuple[bytes | None, ...], keys: int | None
+) -> None:
+    shuffle = ShuffleCoordinator("q").open("e1", WriteScheme(kind, 2), len(sketches))
+    for task, found in enumerate(sketches):
+        shuffle.outputs[task] = OutputReport("e1", "x", b"", 3, 30, key_sketch=found)
+    assert shuffle.facts().distinct_keys == keys
+
+
 def test_shuffle_coordinator_tells_each_agent_once_and_sums_what_was_written() -> None:
     graph = JobGraph(
         (

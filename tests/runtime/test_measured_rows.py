@@ -29,6 +29,15 @@ def test_the_longest_unused_are_forgotten() -> None:
     assert len(measured) == 3
 
 
+def test_what_a_sketch_estimated_does_not_replace_what_was_measured() -> None:
+    measured = MeasuredRows(most_entries=2)
+    measured.learn({"a": 1_000}, {"a": 990, "b": 7})
+    measured.learn({}, {"a": 980, "b": 7})
+    assert [measured.rows(name) for name in "ab"] == [1_000, 7]
+    measured.learn({"b": 8}, {"c": 9})
+    assert [measured.rows(name) for name in "abc"] == [None, 8, 9]
+
+
 @pytest.mark.parametrize("isolation", ["thread", "process"])
 def test_a_query_that_runs_again_is_estimated_by_its_first_run(tmp_path: Path, isolation: Any) -> None:
     write(tmp_path / "t.parquet", 50_000, 40_000)
@@ -77,3 +86,84 @@ def test_files_that_tasks_write_are_no_rows(tmp_path: Path) -> None:
         session.query(rows)
         ordered = session.query(f"{rows} ORDER BY v")
         assert [e["rows_estimated"] for e in ordered.plan.json()["edges"] if e["type"] == "RANGE"] == [3_000]
+
+
+# --- distinct keys --------------------------------------------------------------------------------------------------
+
+
+def keys_counted(result: Any) -> dict[str, int | None]:
+    """By the keys of each HASH edge."""
+    return {", ".join(e["keys"]): e["distinct_keys"] for e in result.plan.json()["edges"] if e["type"] == "HASH"}
+
+
+def unphased(result: Any) -> list[str]:
+    return [e["reason"] for e in result.plan.json()["edges"] if e["reason"].endswith("the rows move as they are")]
+
+
+def assert_answered(result: Any, sql: str) -> None:
+    assert sorted(result.fetchall(), key=repr) == sorted(duckdb.sql(sql).fetchall(), key=repr)
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("partitions", [2, 3])
+def test_the_keys_of_a_join_decide_how_the_next_query_groups(tmp_path: Path, isolation: Any, partitions: int) -> None:
+    """The first query only joins by k; the second knows how many k there are, until the file is written anew."""
+    write(tmp_path / "t.parquet", 30_000, 29_000)
+    write(tmp_path / "u.parquet", 30_000, 400)
+    t, u = f"'{tmp_path}/t.parquet'", f"'{tmp_path}/u.parquet'"
+    join = f"SELECT t.v, u.v AS w FROM {t} t JOIN {u} u ON t.k = u.v AND t.v <> u.k"
+    groups = f"SELECT k, sum(v) FROM {t} GROUP BY k"
+    with sabot_sql.connect(agents=2, isolation=isolation, partitions=partitions, broadcast_limit=1) as session:
+        joined = session.query(join)
+        known = keys_counted(joined)["k"]
+        assert known is not None
+        assert abs(known - 29_000) < 6 * 0.045 * 29_000
+        assert_answered(joined, join)
+        grouped = session.query(groups)
+        (said,) = unphased(grouped)
+        assert "distinct keys by an earlier run" in said
+        assert_answered(grouped, groups)
+        write(tmp_path / "t.parquet", 30_000, 11)
+        grouped = session.query(groups)
+        assert not unphased(grouped), "another version of the file"
+        assert keys_counted(grouped) == {"k": 11}
+        assert_answered(grouped, groups)
+    with sabot_sql.connect(agents=2, isolation=isolation) as session:
+        assert not unphased(session.query(groups)), "nothing outlives its session"
+
+
+def test_few_keys_are_counted_exactly_over_all_tasks(tmp_path: Path) -> None:
+    duckdb.sql(
+        "COPY (SELECT CASE WHEN i % 5 > 0 THEN i % 37 END AS k, i % 3 AS g, i AS v FROM range(20000) r(i)) "
+        f"TO '{tmp_path}/t.parquet' (ROW_GROUP_SIZE 2048)"
+    )
+    with sabot_sql.connect(agents=3, partitions=3) as session:
+        for sql, expected in (
+            ("SELECT k, median(v) FROM {} GROUP BY k", {"k": 38}),
+            ("SELECT k, sum(v) FROM {} GROUP BY k", {"k": 38}),
+            ("SELECT k, g, median(v) FROM {} GROUP BY k, g", {"k, g": 114}),
+            ("SELECT DISTINCT g FROM {} WHERE k IS NULL", {"g": 3}),
+            ("SELECT k, median(v) FROM {} WHERE md5(v::VARCHAR) = '' GROUP BY k", {"k": 0}),
+        ):
+            text = sql.format(f"'{tmp_path}/t.parquet'")
+            result = session.query(text)
+            assert keys_counted(result) == expected
+            assert_answered(result, text)
+
+
+def test_a_join_is_estimated_by_the_keys_of_an_earlier_query(tmp_path: Path) -> None:
+    write(tmp_path / "t.parquet", 20_000, 100)
+    write(tmp_path / "u.parquet", 4_000, 50)
+    t, u = f"'{tmp_path}/t.parquet'", f"'{tmp_path}/u.parquet'"
+    sql = f"SELECT t.v, u.v AS w FROM {t} t JOIN {u} u ON t.k = u.k ORDER BY 1, 2"
+    with sabot_sql.connect(agents=2, partitions=2) as session:
+        session.query(f"SELECT k, median(v) FROM {t} GROUP BY k")
+        joined = session.query(sql)
+        (ordered,) = (e for e in joined.plan.json()["edges"] if e["type"] == "RANGE")
+        assert ordered["estimated_by"] == "an earlier run"
+        assert joined.fetchall() == duckdb.sql(sql).fetchall()
+        write(tmp_path / "t.parquet", 20_000, 90)
+        joined = session.query(sql)
+        (ordered,) = (e for e in joined.plan.json()["edges"] if e["type"] == "RANGE")
+        assert ordered["estimated_by"] != "an earlier run"
+        assert joined.fetchall() == duckdb.sql(sql).fetchall()
