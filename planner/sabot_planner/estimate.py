@@ -189,7 +189,7 @@ class Estimator:
                 return Guess(len(node.rows), len(node.rows))
             case Filter():
                 inner = self.guess(node.input)
-                asked = self._ask(node)
+                asked = self._ask(node) if _of_scans(node.input) else None
                 factor = _SELECTIVITY if any(_selective(t) for t in conjuncts(node.predicate)) else 1.0
                 if asked is not None:
                     return Guess(asked, inner.base, DUCKDB)
@@ -294,6 +294,13 @@ def _kept_sides(node: Node) -> tuple[Node, ...]:
     if isinstance(node, Join) and node.kind.left_only:
         return (node.left,)
     return (node.right,) if isinstance(node, Join) and node.kind.right_only else node.inputs
+
+
+def _of_scans(node: Node) -> bool:
+    """Whether the rows are those of scans and joins alone: DuckDB is asked by their scans, and knows none but these."""
+    if isinstance(node, Filter | Project | TaskScan):
+        return all(map(_of_scans, node.inputs))
+    return isinstance(node, Scan | Join)
 
 
 def _selective(term: exp.Expression) -> bool:

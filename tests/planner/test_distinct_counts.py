@@ -244,6 +244,13 @@ def moved(plan: QueryPlan) -> list[tuple[str, int | None]]:
     return sorted((str(edge.edge_type), edge.rows_estimated) for edge in edges(plan))
 
 
+def test_a_filter_of_groups_is_not_estimated_by_the_rows_of_their_table(context: FakeContext) -> None:
+    """DuckDB's estimate for a scan is none for what stands above groups of it."""
+    groups = "(SELECT k, max(v) AS m FROM t GROUP BY k HAVING m > 9)"
+    plan = context.plan(f"SELECT x.k, u.w FROM {groups} x JOIN u ON x.m = u.w")
+    assert moved(plan) == [("hash", 10), ("hash", 12), ("hash", 50)]
+
+
 def test_outer_joins_keep_their_rows(context: FakeContext) -> None:
     known(context, "SELECT t.v, x.w FROM t JOIN (SELECT w, k FROM u) x ON t.v = x.w")
     sql = "SELECT t.v, u.k FROM t LEFT JOIN u ON t.v = u.w ORDER BY 1, 2"
