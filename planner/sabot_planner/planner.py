@@ -19,7 +19,8 @@ from sabot_planner.plan import Mode, PlanContext, QueryPlan
 from sabot_planner.prune import prune
 from sabot_planner.refusals import refuse_collated, refuse_states, refuse_volatile, refuse_what_only_tables_have
 from sabot_planner.rules import apply_rules
-from sabot_planner.stages import Cut, StageNames, bucket_count, mark_shared
+from sabot_planner.stage_names import StageNames
+from sabot_planner.stages import Cut, bucket_count, mark_shared
 
 
 def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:

@@ -25,39 +25,12 @@ from sabot_planner.ordering import sort_key_call
 from sabot_planner.physical import CutRef, Exchange, Reread, TaskScan
 from sabot_planner.plan import PlanSettings
 from sabot_planner.scalars import column, substitute
+from sabot_planner.stage_names import StageNames
 
 _MOST_BUCKETS = 256
 """Estimates may be wrong by orders of magnitude, and every bucket is an open batch in every task that writes."""
 
 _SPREADING = (ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE, ShuffleEdgeType.REBALANCE)
-
-
-class StageNames:
-    """Ids of stages and edges, by the plan node that each stands for; kept over all revisions of a plan."""
-
-    def __init__(self) -> None:
-        self._names: dict[tuple[str, int], tuple[Node, str]] = {}
-        self._given: dict[str, int] = {}
-
-    def of(self, kind: str, node: Node) -> str:
-        """The id of the stage (``s``) whose root, or the edge (``e``) whose exchange or reading, is ``node``."""
-        known = self._names.get((kind, id(node)))
-        if known is None:
-            number = self._given.get(kind, 0)
-            self._given[kind] = number + 1
-            known = self._names[kind, id(node)] = (node, f"{kind}{number}")
-        return known[1]
-
-    def carry(self, old: Node, new: Node) -> None:
-        """Let ``new`` stand where ``old`` stood."""
-        for kind in ("s", "e"):
-            self.renew(kind, old, new)
-
-    def renew(self, kind: str, old: Node, new: Node) -> None:
-        """Let ``new`` be the stage or the edge, whichever ``kind`` says, that ``old`` was."""
-        known = self._names.get((kind, id(old)))
-        if known is not None:
-            self._names[kind, id(new)] = (new, known[1])
 
 
 @dataclass(frozen=True, slots=True)
