@@ -74,7 +74,7 @@ def test_an_expression_of_several_stages_is_a_stage_of_its_own(context: FakeCont
 def test_readers_of_a_shared_expression_read_one_output(context: FakeContext) -> None:
     """Each takes the columns that it needs of those that any of them needs."""
     sql = (
-        "WITH c AS MATERIALIZED (SELECT k, sum(v) AS s, max(n) AS m, min(n) AS unread FROM t GROUP BY k)"
+        "WITH c AS MATERIALIZED (SELECT k, sum(v) AS s, max(v) AS m, min(n) AS unread FROM t GROUP BY k)"
         " SELECT k FROM (SELECT k FROM c ORDER BY s LIMIT 2)"
         " UNION ALL SELECT k FROM (SELECT k FROM c ORDER BY m LIMIT 2)"
     )
