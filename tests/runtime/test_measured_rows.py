@@ -152,18 +152,28 @@ def test_few_keys_are_counted_exactly_over_all_tasks(tmp_path: Path) -> None:
 
 
 def test_a_join_is_estimated_by_the_keys_of_an_earlier_query(tmp_path: Path) -> None:
-    write(tmp_path / "t.parquet", 20_000, 100)
-    write(tmp_path / "u.parquet", 4_000, 50)
-    t, u = f"'{tmp_path}/t.parquet'", f"'{tmp_path}/u.parquet'"
+    """Of keys that are text DuckDB has no more than the rows of their tables to go by."""
+
+    def write_text(name: str, rows: int, keys: int) -> str:
+        text = f"SELECT 'key ' || i % {keys} AS k, i AS v FROM range({rows}) r(i)"
+        duckdb.sql(f"COPY ({text}) TO '{tmp_path}/{name}.parquet'")
+        return f"'{tmp_path}/{name}.parquet'"
+
+    t, u = write_text("t", 20_000, 100), write_text("u", 3_000, 150)
     sql = f"SELECT t.v, u.v AS w FROM {t} t JOIN {u} u ON t.k = u.k ORDER BY 1, 2"
     with sabot_sql.connect(agents=2, partitions=2) as session:
-        session.query(f"SELECT k, median(v) FROM {t} GROUP BY k")
-        joined = session.query(sql)
-        (ordered,) = (e for e in joined.plan.json()["edges"] if e["type"] == "RANGE")
-        assert ordered["estimated_by"] == "an earlier run"
-        assert joined.fetchall() == duckdb.sql(sql).fetchall()
-        write(tmp_path / "t.parquet", 20_000, 90)
-        joined = session.query(sql)
-        (ordered,) = (e for e in joined.plan.json()["edges"] if e["type"] == "RANGE")
-        assert ordered["estimated_by"] != "an earlier run"
-        assert joined.fetchall() == duckdb.sql(sql).fetchall()
+
+        def estimate_of_join() -> tuple[int, str]:
+            joined = session.query(sql)
+            assert joined.fetchall() == duckdb.sql(sql).fetchall()
+            (ordered,) = (e for e in joined.plan.json()["edges"] if e["type"] == "RANGE")
+            return ordered["rows_estimated"], ordered["estimated_by"]
+
+        session.query(f"SELECT k, median(v) FROM {u} GROUP BY k")
+        assert estimate_of_join() == (400_000, "an earlier run")
+        write_text("t", 20_000, 10)
+        assert estimate_of_join() == (400_000, "an earlier run"), "the keys of the other file still count"
+        write_text("u", 3_000, 20)
+        estimated, by = estimate_of_join()
+        assert by == "DuckDB"
+        assert estimated < 100_000 < len(duckdb.sql(sql).fetchall())
