@@ -86,10 +86,13 @@ uint64_t BatchBuilder::used_bytes() const noexcept {
   return total;
 }
 
+// The first buffer stays where it is: it would move by little, but with all of its bytes.
 void BatchBuilder::compact() {
-  uint8_t* at = block_.data() + shape_->header_bytes();
+  uint8_t* at = nullptr;
   const auto slide = [&](uint8_t*& buffer, uint64_t used) {
-    if (used != 0 && buffer != at) std::memmove(at, buffer, used);
+    if (used == 0) return;
+    if (at == nullptr) at = buffer;
+    if (buffer != at) move_down(at, buffer, align64(used));
     buffer = at;
     at += align64(used);
   };
@@ -100,7 +103,7 @@ void BatchBuilder::compact() {
     slide(node.first, used.first);
     slide(node.second, used.second);
   }
-  end_ = static_cast<uint64_t>(at - block_.data());
+  end_ = at == nullptr ? shape_->header_bytes() : static_cast<uint64_t>(at - block_.data());
 }
 
 BatchBuilder::Finished BatchBuilder::finish() {

@@ -101,9 +101,10 @@ struct StringSource {
 // Appends strings and where they end. Gives the end of the last one, or something beyond the capacity if they do not fit.
 // The rows from `before_end` on are not copied as short ones.
 template <typename Rows, typename Offset>
-uint64_t stream_strings(StringSource<Offset> source, Rows rows, size_t before_end, size_t count, NodeBuffer& out, Readahead& ahead) {
+uint64_t stream_strings(StringSource<Offset> source, Rows rows, size_t before_end, size_t count, NodeBuffer& out, Readahead& plan) {
   constexpr size_t kBlockRows = 64;
   static_assert(kBlockRows * kShortBytes <= StreamWriter::kRoom);
+  Readahead::Pace ahead(plan);
   StreamWriter data(out.second + out.bytes, out.second_open);
   StreamWriter ends(out.first + (out.rows + 1) * sizeof(Offset), out.first_open);
   uint8_t* data_cursor = data.cursor();

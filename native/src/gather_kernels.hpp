@@ -96,8 +96,9 @@ void append_bools(const uint8_t* bits, Rows rows, size_t count, NodeBuffer& out)
 }
 
 template <size_t Width>
-void stream_fixed(const uint8_t* values, LocalRows rows, size_t count, uint8_t* end, OpenLine& open, Readahead& ahead) noexcept {
+void stream_fixed(const uint8_t* values, LocalRows rows, size_t count, uint8_t* end, OpenLine& open, Readahead& plan) noexcept {
   constexpr size_t kPerLine = kLineBytes / Width;
+  Readahead::Pace ahead(plan);
   const auto copy = [&](uint8_t* line, size_t slot, size_t j) {
     std::memcpy(line + slot * Width, values + rows[j] * static_cast<int64_t>(Width), Width);
   };

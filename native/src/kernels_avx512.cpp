@@ -20,6 +20,7 @@ namespace {
 
 constexpr size_t kWords = 8;    // 64-bit lanes of a register
 constexpr size_t kHalves = 32;  // 16-bit lanes
+constexpr size_t kBytes = 64;   // 8-bit lanes
 
 SABOT_AVX512 __mmask8 first_words(size_t count) noexcept { return static_cast<__mmask8>((1U << std::min(count, kWords)) - 1); }
 
@@ -57,31 +58,55 @@ SABOT_AVX512 void partition_ids(const uint64_t* hashes, size_t count, uint32_t p
 }
 
 // One pass over the ids for each partition: beyond this many, dealing the rows out is faster.
-constexpr uint32_t kMaxPasses = 6;
+constexpr uint32_t kMaxPasses = 32;
+constexpr uint8_t kNoPartition = 0xff;
+
+// The ids as bytes, whole registers of them: behind the last row none that a partition has.
+SABOT_AVX512 const uint8_t* narrow(const uint16_t* ids, size_t count, std::vector<uint8_t>& bytes) {
+  bytes.resize(count + kBytes);
+  uint8_t* to = bytes.data();
+  size_t j = 0;
+  for (; j + kHalves <= count; j += kHalves) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + j), _mm512_cvtepi16_epi8(_mm512_loadu_si512(ids + j)));
+  }
+  for (; j < count; ++j) to[j] = static_cast<uint8_t>(ids[j]);
+  std::fill_n(to + count, kBytes, kNoPartition);
+  return to;
+}
+
+// The instruction waits for what its target held before, even where it clears it: five cycles from one to the next. A
+// target that has just been cleared spares the wait; the compiler must not see that it was, or leaves it out.
+SABOT_AVX512 __m512i compress_bytes(__mmask64 chosen, __m512i bytes) noexcept {
+  __m512i target = _mm512_setzero_si512();
+  asm("" : "+v"(target));
+  return _mm512_mask_compress_epi8(target, chosen, bytes);
+}
 
 SABOT_AVX512 void permute(const uint16_t* ids, size_t count, uint32_t partitions, uint16_t* permutation, uint32_t* starts,
                           PermuteScratch& scratch) {
   if (partitions > kMaxPasses) return kPortableKernels.permute(ids, count, partitions, permutation, starts, scratch);
-  alignas(64) uint16_t lane_numbers[kHalves];
-  for (size_t i = 0; i < kHalves; ++i) lane_numbers[i] = static_cast<uint16_t>(i);
-  const __m512i first_rows = _mm512_load_si512(lane_numbers);
-  const __m512i step = _mm512_set1_epi16(kHalves);
+  const uint8_t* byte_ids = narrow(ids, count, scratch.byte_ids);
+  alignas(64) uint8_t lane_numbers[kBytes];
+  for (size_t i = 0; i < kBytes; ++i) lane_numbers[i] = static_cast<uint8_t>(i);
+  const __m512i lanes = _mm512_load_si512(lane_numbers);
+  const __m512i step = _mm512_set1_epi16(kBytes);
   uint16_t* cursor = permutation;
   for (uint32_t p = 0; p < partitions; ++p) {
     starts[p] = static_cast<uint32_t>(cursor - permutation);
-    const __m512i wanted = _mm512_set1_epi16(static_cast<int16_t>(p));
-    __m512i rows = first_rows;
-    size_t at = 0;
-    for (; at + kHalves <= count; at += kHalves) {
-      const __mmask32 mine = _mm512_cmpeq_epi16_mask(_mm512_loadu_si512(ids + at), wanted);
-      _mm512_storeu_si512(cursor, _mm512_maskz_compress_epi16(mine, rows));
-      cursor += std::popcount(static_cast<uint32_t>(mine));
-      rows = _mm512_add_epi16(rows, step);
+    const __m512i wanted = _mm512_set1_epi8(static_cast<char>(p));
+    __m512i first_row = _mm512_setzero_si512();
+    for (size_t at = 0; at < count; at += kBytes) {
+      const __mmask64 mine = _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(byte_ids + at), wanted);
+      const int found = std::popcount(static_cast<uint64_t>(mine));
+      const __m512i chosen = compress_bytes(mine, lanes);
+      _mm512_storeu_si512(cursor, _mm512_add_epi16(first_row, _mm512_cvtepu8_epi16(_mm512_castsi512_si256(chosen))));
+      if (found > static_cast<int>(kHalves)) {
+        const __m256i others = _mm512_extracti64x4_epi64(chosen, 1);
+        _mm512_storeu_si512(cursor + kHalves, _mm512_add_epi16(first_row, _mm512_cvtepu8_epi16(others)));
+      }
+      cursor += found;
+      first_row = _mm512_add_epi16(first_row, step);
     }
-    const __mmask32 rest = first_halves(count - at);
-    const __mmask32 mine = _mm512_mask_cmpeq_epi16_mask(rest, _mm512_maskz_loadu_epi16(rest, ids + at), wanted);
-    _mm512_storeu_si512(cursor, _mm512_maskz_compress_epi16(mine, rows));
-    cursor += std::popcount(static_cast<uint32_t>(mine));
   }
   starts[partitions] = static_cast<uint32_t>(count);
 }

@@ -45,6 +45,7 @@ struct ChunkSplit {
 struct PermuteScratch {
   std::vector<uint32_t> cursors;
   std::vector<uint16_t> lists;
+  std::vector<uint8_t> byte_ids;
 };
 
 // Not thread-safe: one per output being written.

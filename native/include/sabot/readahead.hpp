@@ -24,18 +24,36 @@ class Readahead {
   // Spreads what is planned over the storing of `rows` rows.
   void spread(uint64_t rows) noexcept {
     lines_per_row_ = rows == 0 ? 0 : (lines_ << kFractionBits) / rows + 1;
-    next_span();
+    next_span(at_, end_);
   }
 
-  // To be called as rows are stored.
-  void advance(uint64_t rows) noexcept {
-    due_ += rows * lines_per_row_;
-    for (; due_ >= kLine && at_ != end_; due_ -= kLine) {
-      __builtin_prefetch(at_);
-      at_ += kLineBytes;
-      if (at_ == end_) next_span();
+  // Reads ahead during one loop. Its state is local, so that it stays in registers: in memory, each row stored would wait
+  // for the one before it to come back from the store buffer.
+  class Pace {
+   public:
+    explicit Pace(Readahead& ahead) noexcept
+        : ahead_(ahead), at_(ahead.at_), end_(ahead.end_), due_(ahead.due_), lines_per_row_(ahead.lines_per_row_) {}
+    ~Pace() { ahead_.at_ = at_, ahead_.end_ = end_, ahead_.due_ = due_; }
+    Pace(const Pace&) = delete;
+    Pace& operator=(const Pace&) = delete;
+
+    // To be called as rows are stored.
+    void advance(uint64_t rows) noexcept {
+      due_ += rows * lines_per_row_;
+      for (; due_ >= kLine && at_ != end_; due_ -= kLine) {
+        __builtin_prefetch(at_);
+        at_ += kLineBytes;
+        if (at_ == end_) ahead_.next_span(at_, end_);
+      }
     }
-  }
+
+   private:
+    Readahead& ahead_;
+    const uint8_t* at_;
+    const uint8_t* end_;
+    uint64_t due_;
+    const uint64_t lines_per_row_;
+  };
 
  private:
   static constexpr unsigned kFractionBits = 16;
@@ -45,10 +63,10 @@ class Readahead {
     const uint8_t* end;
   };
 
-  void next_span() noexcept {
+  void next_span(const uint8_t*& at, const uint8_t*& end) noexcept {
     if (span_ == planned_) return;
-    at_ = spans_[span_].begin;
-    end_ = spans_[span_++].end;
+    at = spans_[span_].begin;
+    end = spans_[span_++].end;
   }
   void add(const void* buffer, uint64_t begin, uint64_t end) noexcept;
 

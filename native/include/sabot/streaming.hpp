@@ -33,6 +33,15 @@ inline void finish_streaming() noexcept {}
 
 #endif
 
+// Moves whole lines to an address below, past the cache unless the two overlap.
+inline void move_down(uint8_t* to, const uint8_t* from, size_t bytes) noexcept {
+  if (to + bytes > from) {
+    std::memmove(to, from, bytes);
+    return;
+  }
+  for (size_t i = 0; i < bytes; i += kLineBytes) stream_line(to + i, from + i);
+}
+
 // The last line of a buffer that grows past the cache, while it is not full: its bytes wait here, and memory lacks them.
 // Storing them each time would fetch the line from memory first.
 class alignas(kLineBytes) OpenLine {
