@@ -95,7 +95,7 @@ class Manifest:
         """Raises CorruptSegment for anything that to_bytes() did not write."""
 
 def distinct_count(sketches: Iterable[_Blob]) -> int:
-    """Distinct keys of all rows that sketches of one hash saw: exact below 512, then with a standard error of 4.4 %.
+    """Distinct keys of all rows that sketches of one hash saw: exact below 256, then with a standard error of 6.3 %.
 
     Of more than 16,384 rows in one output, a key that comes late and seldom where there are few may go unseen.
     Raises CorruptSegment for anything that is no sketch.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sabot_native import CorruptSegment, Manifest, Output, Scheme, ShuffleManager, distinct_count
 
-STANDARD_ERROR = 1 / (512 - 2) ** 0.5
+STANDARD_ERROR = 1 / (256 - 2) ** 0.5
 
 KEYS = [
     "i",
@@ -64,7 +64,7 @@ def native(manager: ShuffleManager, keys: str, relation: str, task: int = 0) -> 
 @pytest.mark.parametrize("write", [projected, native])
 @pytest.mark.parametrize("keys", KEYS)
 def test_few_keys_are_exact_and_many_are_close(manager: ShuffleManager, write, keys: str) -> None:
-    for rows in (0, 1, 300, 511):
+    for rows in (0, 1, 150, 255):
         truth = duckdb.sql(f"SELECT count(*) FROM (SELECT DISTINCT {keys} FROM range({rows}) r(i))").fetchall()[0][0]
         assert counted([write(manager, keys, f"range({rows}) r(i), range(3)")]) == truth
     errors = []
@@ -86,13 +86,13 @@ def test_several_columns_are_one_key(manager: ShuffleManager) -> None:
 
 
 def test_tasks_are_counted_together(manager: ShuffleManager) -> None:
-    for first, second in ((0, 50), (0, 0), (200, 500)):
+    for first, second in ((0, 50), (0, 0), (100, 250)):
         parts = [
-            projected(manager, "i", f"range({first}, 300) r(i)", 0),
-            projected(manager, "i", f"range({second}, 450) r(i)", 1),
+            projected(manager, "i", f"range({first}, 150) r(i)", 0),
+            projected(manager, "i", f"range({second}, 225) r(i)", 1),
             projected(manager, "i", "range(0) r(i)", 2),
         ]
-        truth = len({*range(first, 300), *range(second, 450)})
+        truth = len({*range(first, 150), *range(second, 225)})
         assert counted(parts) == counted(parts[::-1]) == truth
     overlapping = [projected(manager, "i", f"range({n * 10_000}, {n * 10_000 + 20_000}) r(i)", n) for n in range(4)]
     assert counted(overlapping) == counted([projected(manager, "i", "range(50000) r(i)")])
@@ -120,4 +120,4 @@ def test_any_few_keys_in_any_tasks(tmp_path_factory: pytest.TempPathFactory, par
             for task, part in enumerate(parts)
         ]
         truth = len({key for part in parts for key in part})
-        assert counted(manifests) == truth if truth < 512 else abs(counted(manifests) / truth - 1) < 6 * STANDARD_ERROR
+        assert counted(manifests) == truth if truth < 256 else abs(counted(manifests) / truth - 1) < 6 * STANDARD_ERROR
