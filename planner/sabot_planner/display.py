@@ -50,6 +50,13 @@ class DisplayNames:
                     self._names[column] = name
                     column = self._renames.get(column)
 
+    def add(self, root: Node) -> None:
+        """Learn names of columns that only another plan of the same query has."""
+        known = dict(self._names)
+        for node in walk(root):
+            self._learn(node)
+        self._names |= known
+
     def _learn(self, node: Node) -> None:
         match node:
             case Scan():

@@ -17,6 +17,7 @@ from sabot_planner.column_types import STATE, width_bytes
 from sabot_planner.dialect import call, function_call
 from sabot_planner.errors import Undistributable
 from sabot_planner.estimate import EARLIER_RUN
+from sabot_planner.grouping_families import in_families
 from sabot_planner.logical import Aggregate, Computed, Join, Node, Project, order_is_unions
 from sabot_planner.partitioning import Clustered, Hashed, Partitioning, renamed, satisfies
 from sabot_planner.physical import Exchange, Numbered
@@ -53,13 +54,28 @@ def place_aggregate(walk: Distributor, node: Aggregate, parallel: bool) -> Place
     unreduced = _unreduced(walk, node, phases) if phases is not None else None
     if phases is not None and unreduced is None:
         return _in_two_phases(walk, node, child, phases)
-    if keys and hashable and node.grouping_sets is None:
+    if hashable and in_every_set:
         reason = unreduced or f"{_whole_group(walk, node)} needs its whole group"
-        moved = walk.hash(child, keys, reason)
+        moved = walk.hash(child, [keys[ordinal] for ordinal in in_every_set], reason)
         part = _through_groups(moved.partitioning, node)
         return replace(moved, node=_in_source_order(walk, node, moved.node), partitioning=part)
+    families = _families(walk, node) if hashable and not ordered else None
+    if families is not None:
+        return walk.place(families, parallel)
     gathered = walk.gather_rows(child, f"{_whole_group(walk, node)} cannot be combined from parts")
     return replace(gathered, node=_in_source_order(walk, node, gathered.node))
+
+
+def _families(walk: Distributor, node: Aggregate) -> Node | None:
+    """Grouping sets that have no key in common as several aggregates, where that is worth more than one task."""
+    if node.grouping_sets is None or walk.is_small(node.input):
+        return None
+    found = in_families(
+        node, walk.types.of(node), lambda one: _phases(walk, replace(node, aggregates=(one,))) is not None
+    )
+    if found is not None:
+        walk.types.of(found)
+    return found
 
 
 def _in_source_order(walk: Distributor, node: Aggregate, moved: Node) -> Aggregate:

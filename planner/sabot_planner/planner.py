@@ -49,6 +49,7 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
     except Undistributable as error:
         return QueryPlan(Mode.SINGLE, str(error), 1, None, output)
     check(placed.node)
+    display.add(placed.node)
     root = mark_shared(placed.node)
     buckets = bucket_count(root, width, context.settings)
     how = Cut(_ordered(logical), width, buckets, context.settings, display, StageNames(), types)

@@ -198,6 +198,48 @@ def test_grouping_sets_are_formed_over_the_groups_of_all_keys(x: FakeContext, se
     assert ("combine_aggr(" in first) == in_levels, first
 
 
+WHOLE_GROUPS = [
+    "count(DISTINCT int)",
+    "sum(int), count(DISTINCT int), count(DISTINCT text), avg(double)",
+    "median(double), count(*)",
+    "count(DISTINCT int) FILTER (flag), list(int ORDER BY double), sum(big)",
+]
+
+
+@pytest.mark.parametrize("aggregates", WHOLE_GROUPS)
+@pytest.mark.parametrize(
+    "sets",
+    ["ROLLUP (g, flag)", "CUBE (g, flag, shade)", "GROUPING SETS ((g), (flag), (shade, g))", "g, CUBE (flag, shade)",
+     "GROUPING SETS ((g, flag), (shade), (), ())", "GROUPING SETS ((g), (g), (flag))", "ROLLUP (g), ROLLUP (flag)"],
+)  # fmt: skip
+@pytest.mark.parametrize("where", ["", "WHERE int * int = 7"])
+def test_grouping_sets_of_whole_groups_move_by_the_keys_that_they_share(
+    x: FakeContext, aggregates: str, sets: str, where: str
+) -> None:
+    """No rows at all still give the empty set's group, once for each time that it stands there."""
+    keys = [key for key in ("g", "flag", "shade") if key in sets]
+    listed = ", ".join(keys)
+    sql = f"SELECT {listed}, GROUPING({listed}), GROUPING({keys[-1]}), {aggregates} FROM x {where} GROUP BY {sets}"
+    plan = x.plan(sql)
+    one_task = "()" in sets or sets.startswith(("ROLLUP", "CUBE"))
+    assert plan.mode == ("partly" if one_task and ("median" in sql or "FILTER" in sql) else "distributed"), plan.reason
+    simulation = Simulation(x, plan)
+    assert_same(fetch(x.connection, sql), simulation.run())
+
+
+def test_a_key_of_all_sets_places_their_rows(x: FakeContext) -> None:
+    plan = x.plan("SELECT g, flag, count(DISTINCT int) FROM x GROUP BY g, ROLLUP (flag)")
+    assert plan.job_graph is not None
+    (edge,) = plan.job_graph.edges
+    assert (edge.edge_type, edge.keys) == ("hash", ("g",))
+
+
+def test_sets_without_a_common_key_move_once_for_each_family(x: FakeContext) -> None:
+    plan = x.plan("SELECT g, flag, median(int) FROM x GROUP BY GROUPING SETS ((g), (g, flag), (flag))")
+    assert plan.job_graph is not None
+    assert sorted((e.edge_type, e.keys) for e in plan.job_graph.edges) == [("hash", ("flag",)), ("hash", ("g",))]
+
+
 def test_what_needs_the_statistics_of_a_table_stays_there(x: FakeContext) -> None:
     assert "bitstring_agg" in x.plan("SELECT g, bitstring_agg(int) FROM x GROUP BY g").reason
     assert x.plan("SELECT g, bitstring_agg(int, 0, 99) FROM x GROUP BY g").mode == "distributed"

@@ -49,6 +49,10 @@ SELECT region, product, count(*), avg(score) FILTER (WHERE score < 1e9) FROM sal
 SELECT region, count(*) FROM sales GROUP BY GROUPING SETS ((region), (region), ());
 SELECT region, median(amount) FROM sales GROUP BY ROLLUP (region) HAVING grouping(region) = 0 OR count(*) > 5;
 SELECT k, sum(v) FROM nothing GROUP BY ROLLUP (k);
+SELECT k, count(DISTINCT v), sum(v) FROM nothing GROUP BY ROLLUP (k);
+SELECT region, product, flag, count(DISTINCT amount), sum(amount), grouping(product, region) FROM sales GROUP BY CUBE (region, product, flag);
+SELECT region, product, median(amount), count(*) FROM sales GROUP BY GROUPING SETS ((region), (product), (region, product), (product));
+SELECT region, flag, quantile_disc(amount, 0.3), max(score) FROM sales GROUP BY region, ROLLUP (flag);
 SELECT region, list(DISTINCT product ORDER BY product), string_agg(DISTINCT product, '|' ORDER BY product DESC) FROM sales GROUP BY region;
 SELECT product(1 + id / 1000), product(score) FILTER (WHERE id < 20), product(score) FILTER (WHERE id < 0) FROM sales;
 SELECT region, product(1 + id % 3), arg_min_null(score, id), arg_max_null(score, amount * 1000 + id) FROM sales GROUP BY region;
