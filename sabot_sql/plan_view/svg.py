@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from sabot_sql.plan_view.layout import Layout, Point, Route, Spacing, lay_out
-from sabot_sql.plan_view.model import RESULT, EdgeView, PlanModel, StageView
+from sabot_sql.plan_view.model import RESULT, EdgeView, PlanModel, Skew, StageView
 from sabot_sql.plan_view.units import bytes_text, duration_text
 from sabot_sql.plan_view.words import clip, edge_name, rows_text, tasks_text
 
@@ -94,7 +95,7 @@ def svg(plan: PlanModel, *, standalone: bool = True, tooltips: bool = True) -> s
     if not any(edge.target == RESULT for edge in edges):
         edges += [_implied(stage) for stage in plan.sinks]
     labels = [_label_lines(edge) for edge in edges]
-    widths = [max((len(line) for line in lines), default=0) * _SUB_CHARACTER_WIDTH + 10 for lines in labels]
+    widths = [_label_width(edge, lines) for edge, lines in zip(edges, labels, strict=True)]
     layout = lay_out([*nodes, RESULT], [(edge.source, edge.target) for edge in edges], widths, _SPACING)
     longest = max((stage.elapsed_ms or 0.0 for stage in plan.stages), default=0.0)
     parts = [_edge(*item, tooltips) for item in zip(edges, layout.routes, labels, strict=True)]
@@ -263,6 +264,26 @@ def _label_lines(edge: EdgeView) -> list[str]:
     return [line for line in lines if line]
 
 
+def _label_width(edge: EdgeView, lines: Sequence[str]) -> float:
+    widest = max((len(line) for line in lines), default=0) * _SUB_CHARACTER_WIDTH + 10
+    if not lines or not edge.skew:
+        return widest
+    return max(widest, _badge_begin(lines) + _badge_width(_badge_words(edge.skew)) + 10)
+
+
+def _badge_begin(lines: Sequence[str]) -> float:
+    """Beside the first line: above it the label of another edge may end."""
+    return len(lines[0]) * _SUB_CHARACTER_WIDTH + 14
+
+
+def _badge_words(skew: Skew) -> str:
+    return f"▲ skew {skew.factor:.1f}×" if math.isfinite(skew.factor) else "▲ skew"
+
+
+def _badge_width(words: str) -> float:
+    return 17 + 6.3 * len(words)
+
+
 def _edge_label(edge: EdgeView, lines: list[str], start: Point, width: float) -> str:
     if not lines:
         return ""
@@ -271,10 +292,7 @@ def _edge_label(edge: EdgeView, lines: list[str], start: Point, width: float) ->
     parts = [f'<text x="{x:.0f}" y="{above:.0f}"><tspan class="b">{kind}</tspan>{keys}</text>']
     parts += [_text(x, below + 13 * i, line) for i, line in enumerate(lines[1:])]
     if edge.skew:
-        words = f"▲ skew {edge.skew.factor:.1f}×" if math.isfinite(edge.skew.factor) else "▲ skew"
-        badge = 9 + 6.3 * len(words)
-        parts.append(
-            f'<rect class="badge" x="{x - 2:.0f}" y="{above - 26:.0f}" width="{badge:.0f}" height="15" rx="7"/>'
-        )
-        parts.append(_text(x + 4, above - 15, words, "on"))
+        words, left = _badge_words(edge.skew), x + _badge_begin(lines)
+        box = f'x="{left:.0f}" y="{above - 11:.0f}" width="{_badge_width(words):.0f}" height="15" rx="7"'
+        parts += [f'<rect class="badge" {box}/>', _text(left + 6, above, words, "on")]
     return "".join(parts)
