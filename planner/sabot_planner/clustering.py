@@ -62,9 +62,15 @@ class ScanColumns:
     renamed: dict[str, str] = field(default_factory=dict)
 
     def origin(self, name: str | None) -> str | None:
-        """The scan column that a plan column is, None where it is computed."""
+        """The scan column that a plan column is, None where it is computed.
+
+        What is shared is read under other names, and may be given its old ones back above: then a name leads to itself.
+        """
+        passed: set[str] = set()
         while name is not None and name not in self.scan_of:
-            name = self.renamed.get(name)
+            passed.add(name)
+            inner = self.renamed.get(name)
+            name = None if inner in passed else inner
         return name
 
 

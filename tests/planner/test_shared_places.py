@@ -78,3 +78,17 @@ def test_what_another_stage_brought_together_is_placed_by_no_rule() -> None:
     assert merge_equal(afar, [("a", "x")]) == Together((frozenset({"a", "x"}), frozenset({"b"})))
     assert renamed(afar, {"a": {"z"}}) == Arbitrary()
     assert without(afar, frozenset({"a"})) == Arbitrary()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT x, sum(v) OVER () FROM (SELECT k + 1 AS x, v FROM t) JOIN u ON x = u.k",
+        "SELECT x, q FROM (SELECT x, sum(v) OVER () AS q FROM (SELECT k + 1 AS x, v FROM t)) JOIN u ON x = u.k",
+        "SELECT x, q, count(*) FROM (SELECT x, avg(v) OVER () AS q FROM (SELECT k + 1 AS x, v FROM t)) GROUP BY x, q",
+    ],
+)
+def test_a_computed_key_under_a_window_over_all_rows_is_looked_for_once(context: FakeContext, sql: str) -> None:
+    """What the window shares has its names again above: the search for the key's table went round for ever."""
+    context.settings = forced(3)
+    assert_same(fetch(context.connection, sql), Simulation(context, context.plan(sql)).run())
