@@ -50,7 +50,7 @@ SELECT region, count(*) FROM sales GROUP BY GROUPING SETS ((region), (region), (
 SELECT region, median(amount) FROM sales GROUP BY ROLLUP (region) HAVING grouping(region) = 0 OR count(*) > 5;
 SELECT k, sum(v) FROM nothing GROUP BY ROLLUP (k);
 SELECT k, count(DISTINCT v), sum(v) FROM nothing GROUP BY ROLLUP (k);
-SELECT region, product, flag, count(DISTINCT amount), sum(amount), grouping(product, region) FROM sales GROUP BY CUBE (region, product, flag);
+SELECT region, product, count(DISTINCT amount), sum(amount), grouping(product, region) FROM sales GROUP BY CUBE (region, product);
 SELECT region, product, median(amount), count(*) FROM sales GROUP BY GROUPING SETS ((region), (product), (region, product), (product));
 SELECT region, flag, quantile_disc(amount, 0.3), max(score) FROM sales GROUP BY region, ROLLUP (flag);
 SELECT region, list(DISTINCT product ORDER BY product), string_agg(DISTINCT product, '|' ORDER BY product DESC) FROM sales GROUP BY region;
