@@ -79,13 +79,13 @@ class _Family:
         reading, names = self._reading()
         keys = self._renamed((self.node.keys[ordinal] for ordinal in ordinals), names)
         sets = tuple(tuple(ordinals.index(ordinal) for ordinal in one) for one in self.sets)
-        asked = (bit for grouping in self.node.groupings for bit in self._bits(grouping) if len(sets) > 1)
+        bits = (bit for grouping in self.node.groupings for bit in self._bits(grouping))
         return Aggregate(
             reading,
             keys,
             self._renamed(self.node.aggregates, names),
             sets if len(sets) > 1 else None,
-            self._renamed((bit for bit in asked if isinstance(bit, Computed)), names),
+            self._renamed((bit for bit in bits if isinstance(bit, Computed)), names),
         )
 
     def _one_group(self, has_phases: Callable[[Computed], bool]) -> Node:
