@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sabot_sql.agent.task_spec import FileSink
 from sabot_sql.catalog.write_statements import CopyTo
 from sabot_sql.coordinator import FinishedQuery
 from sabot_sql.errors import SourceError
+from sabot_sql.protocol.task_spec import FileSink
 
 _FORMATS = ("parquet", "csv", "json")
 _COMPRESSED = {"gzip": ".gz", "zstd": ".zst"}

@@ -9,6 +9,10 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from sabot_sql.call.pools import Pools
+from sabot_sql.call.read_write_lock import Gate
+from sabot_sql.call.request import Observer, Request
+from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Parameters, Statement
 from sabot_sql.catalog.frames import Scope, caller_scopes
@@ -24,13 +28,9 @@ from sabot_sql.errors import (
     SessionClosed,
     reason_in_short,
 )
-from sabot_sql.gate import Gate
 from sabot_sql.plan_view import Plan
-from sabot_sql.pools import Pools
-from sabot_sql.request import Observer, Request
 from sabot_sql.result import Result
 from sabot_sql.result_store import ResultStore
-from sabot_sql.running import RunningQuery
 from sabot_sql.scratch import Scratch
 from sabot_sql.single_plan import not_a_query, single_document
 
@@ -241,7 +241,7 @@ class Session:
         """The result from agents, or why there is none."""
         if isinstance(planned, str):
             return planned
-        from sabot_sql.distributed import run_on_agents  # native code, which one agent does not need
+        from sabot_sql.call.distributed import run_on_agents  # native code, which one agent does not need
 
         try:
             answer = run_on_agents(query, planned, request, write, self._catalog, self._pools, self._scratch)
@@ -261,7 +261,7 @@ class Session:
                 return not_a_query(statement.kind)
             planned = self._plan(write.query, request.config, request.scopes)
         if not isinstance(planned, str):
-            from sabot_planner.edge_values import lost_in_results
+            from sabot_planner.sql.edge_values import lost_in_results
 
             for column in planned[0].output:
                 lost = lost_in_results(column.type)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sabot_planner.errors import PlannerError
-from sabot_planner.execution_graph import ExecutionGraph, Task, TaskInput, to_execution_graph
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import (
+from sabot_planner.job.execution_graph import ExecutionGraph, Task, TaskInput, to_execution_graph
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import (
     Column,
     Decided,
     OperatorType,
@@ -18,7 +18,7 @@ from sabot_planner.operators import (
     ShuffleEdgeType,
     StreamOperatorNode,
 )
-from sabot_planner.plan import EdgeFacts, Mode, PlanContext, PlanSettings, QueryPlan, SourceInfo, Zone
+from sabot_planner.job.plan import EdgeFacts, Mode, PlanContext, PlanSettings, QueryPlan, SourceInfo, Zone
 
 if TYPE_CHECKING:
     from sabot_planner.planner import plan_query

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from sabot_planner.adapt import AdaptivePlan, initial_graph
-from sabot_planner.build import build
-from sabot_planner.check import check
-from sabot_planner.clustering import choose_splits
-from sabot_planner.column_types import ColumnTypes
-from sabot_planner.display import DisplayNames
-from sabot_planner.distribute import Distributor
+from sabot_planner.adapt.replan import AdaptivePlan, initial_graph
+from sabot_planner.distribute.check import check
+from sabot_planner.distribute.distributor import Distributor
 from sabot_planner.errors import Undistributable
-from sabot_planner.estimate import Estimator
-from sabot_planner.limit_by import LimitBy
-from sabot_planner.logical import Limit, Node, Project, Scan, Sort, walk
-from sabot_planner.operators import Column
-from sabot_planner.physical import Exchange
-from sabot_planner.plan import Mode, PlanContext, QueryPlan
-from sabot_planner.prune import prune
-from sabot_planner.refusals import refuse_collated, refuse_states, refuse_volatile, refuse_what_only_tables_have
-from sabot_planner.rules import apply_rules
-from sabot_planner.stage_names import StageNames
-from sabot_planner.stages import Cut, bucket_count, mark_shared
+from sabot_planner.fragments.stage_names import StageNames
+from sabot_planner.fragments.stages import Cut, bucket_count, mark_shared
+from sabot_planner.job.operators import Column
+from sabot_planner.job.plan import Mode, PlanContext, QueryPlan
+from sabot_planner.logical.build import build
+from sabot_planner.logical.display import DisplayNames
+from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.nodes import Limit, Node, Project, Scan, Sort, walk
+from sabot_planner.logical.prune import prune
+from sabot_planner.logical.rules.rewrites import apply_rules
+from sabot_planner.logical.unsupported import (
+    refuse_collated,
+    refuse_states,
+    refuse_volatile,
+    refuse_what_only_tables_have,
+)
+from sabot_planner.physical.column_types import ColumnTypes
+from sabot_planner.physical.nodes import Exchange
+from sabot_planner.stats.clustering import choose_splits
+from sabot_planner.stats.estimates import Estimator
 
 
 def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:

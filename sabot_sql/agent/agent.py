@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from sabot_sql.agent.task_spec import Outcome, QueryContext, Work
+from sabot_sql.protocol.task_spec import Outcome, QueryContext, Work
 
 Done = Callable[[Outcome], None]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sabot_native
 from sabot_sql.agent.runner import InputLost
-from sabot_sql.agent.task_spec import FailureKind
 from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.errors import (
     BindError,
@@ -17,6 +16,7 @@ from sabot_sql.errors import (
     SourceError,
     SQLSyntaxError,
 )
+from sabot_sql.protocol.task_spec import FailureKind
 
 Reason = tuple[FailureKind, SabotSQLError]
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import sabot_native
 from sabot_sql.agent.agent import Agent
-from sabot_sql.agent.hot_keys import KeyFinder
+from sabot_sql.agent.key_finder import KeyFinder
 from sabot_sql.agent.process_agent import Peer, ProcessAgent, agent_directories
 from sabot_sql.agent.process_instance import InstanceConfig
 from sabot_sql.agent.runner import Runner
-from sabot_sql.agent.task_spec import QueryContext
 from sabot_sql.agent.thread_agent import ThreadAgent
 from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.errors import AgentError, SessionClosed
+from sabot_sql.protocol.task_spec import QueryContext
 from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sabot_sql.agent.agent import Done
-from sabot_sql.agent.codec import MalformedMessage, decode, encode
 from sabot_sql.agent.process_instance import InstanceConfig
-from sabot_sql.agent.task_spec import (
+from sabot_sql.errors import AgentError
+from sabot_sql.protocol.codec import MalformedMessage, decode, encode
+from sabot_sql.protocol.task_spec import (
     FailureKind,
     Outcome,
     QueryContext,
@@ -28,8 +29,7 @@ from sabot_sql.agent.task_spec import (
     TaskSpec,
     Work,
 )
-from sabot_sql.agent.wire import PROTOCOL_VERSION, Frame, receive_frame, send_frame
-from sabot_sql.errors import AgentError
+from sabot_sql.protocol.wire import PROTOCOL_VERSION, Frame, receive_frame, send_frame
 
 START_SECONDS = 20.0
 LEASE_SECONDS = 5.0

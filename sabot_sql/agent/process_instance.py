@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from sabot_planner.sql_text import quote
+from sabot_planner.sql.text import quote
 from sabot_sql.agent.runner import Runner
-from sabot_sql.agent.task_spec import QueryContext
+from sabot_sql.protocol.task_spec import QueryContext
 
 if TYPE_CHECKING:
     import sabot_native

@@ -12,11 +12,11 @@ import threading
 from typing import Any
 
 import sabot_native
-from sabot_sql.agent.codec import MalformedMessage, decode, encode
 from sabot_sql.agent.process_instance import InstanceConfig, ProcessInstance
-from sabot_sql.agent.task_spec import Outcome, QueryContext, SplitSpec, TaskSpec
 from sabot_sql.agent.thread_agent import ThreadAgent
-from sabot_sql.agent.wire import PROTOCOL_VERSION, Frame, receive_frame, send_frame
+from sabot_sql.protocol.codec import MalformedMessage, decode, encode
+from sabot_sql.protocol.task_spec import Outcome, QueryContext, SplitSpec, TaskSpec
+from sabot_sql.protocol.wire import PROTOCOL_VERSION, Frame, receive_frame, send_frame
 
 
 class _Server:

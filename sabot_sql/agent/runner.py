@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import sabot_native
-from sabot_planner.operators import Column
-from sabot_planner.sql_text import quote, task_sql
+from sabot_planner.job.operators import Column
+from sabot_planner.sql.text import quote, task_sql
 from sabot_sql.agent.guard import require_query
-from sabot_sql.agent.task_spec import (
+from sabot_sql.catalog.streams import StartedStatement
+from sabot_sql.errors import InternalError
+from sabot_sql.protocol.task_spec import (
     EdgeInput,
     EdgeOutput,
     FileSink,
@@ -26,8 +28,6 @@ from sabot_sql.agent.task_spec import (
     WriteKind,
     WriteScheme,
 )
-from sabot_sql.catalog.streams import StartedStatement
-from sabot_sql.errors import InternalError
 
 if TYPE_CHECKING:
     import duckdb

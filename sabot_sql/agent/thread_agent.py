@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from sabot_sql.agent.agent import Done
 from sabot_sql.agent.failures import reason_of
 from sabot_sql.agent.runner import Attempt, InputLost, Runner
-from sabot_sql.agent.task_spec import (
+from sabot_sql.errors import InternalError, QueryCancelled
+from sabot_sql.protocol.task_spec import (
     FailureKind,
     Outcome,
     QueryContext,
@@ -19,7 +20,6 @@ from sabot_sql.agent.task_spec import (
     TaskFailure,
     Work,
 )
-from sabot_sql.errors import InternalError, QueryCancelled
 
 if TYPE_CHECKING:
     import sabot_native

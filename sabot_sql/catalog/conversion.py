@@ -79,7 +79,7 @@ def _cast(column: str, found: str, wanted: str) -> str:
     if found == wanted:
         return column
     if "TUPLE" in wanted:
-        from sabot_planner.edge_values import has_no_name, is_written, restored  # rarely needed
+        from sabot_planner.sql.edge_values import has_no_name, is_written, restored  # rarely needed
 
         if has_no_name(wanted):
             return column if is_written(wanted) else restored(column, wanted)

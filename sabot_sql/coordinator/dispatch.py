@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sabot_planner.operators import Placement
+from sabot_planner.job.operators import Placement
 from sabot_sql.coordinator.controller import TaskDemand
 from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import StageRun, TaskRecord, Waiting

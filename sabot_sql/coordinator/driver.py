@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import sabot_native
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import Column
-from sabot_planner.plan import Mode, QueryPlan
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import Column
+from sabot_planner.job.plan import Mode, QueryPlan
 from sabot_sql.agent.pool import SESSION_AGENT, AgentPool
-from sabot_sql.agent.task_spec import FileSink, KeyQuestion, QueryContext
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.exchange_rules import RESULT_EDGE, stored_columns
 from sabot_sql.coordinator.execution import Execution
@@ -32,10 +31,11 @@ from sabot_sql.coordinator.messages import (
     SplitOutput,
     StartTask,
 )
+from sabot_sql.coordinator.no_sources import NoSources
 from sabot_sql.coordinator.snapshot import PlanSnapshot, running_snapshot
-from sabot_sql.coordinator.sources import NoSources
 from sabot_sql.coordinator.stage_run import Finished
 from sabot_sql.errors import QueryCancelled, QueryTimeout, SabotSQLError
+from sabot_sql.protocol.task_spec import FileSink, KeyQuestion, QueryContext
 
 if TYPE_CHECKING:
     from sabot_native import PartitionStream

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sabot_sql.agent.task_spec import OutputReport, TaskId, TaskReport
 from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import Finished, StageRun
+from sabot_sql.protocol.task_spec import OutputReport, TaskId, TaskReport
 
 
 def skip_rest(run: StageRun, shuffles: ShuffleCoordinator, query_id: str) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sabot_planner.errors import InvalidJobGraph
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import Column, ShuffleEdge, ShuffleEdgeType
-from sabot_sql.agent.task_spec import EdgeInput, EdgeOutput, TaskReport, WriteKind, WriteScheme
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import Column, ShuffleEdge, ShuffleEdgeType
+from sabot_sql.coordinator.chained_stages import Stage
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.partitions import balanced_runs, even_runs, range_bounds
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle, ShuffleCoordinator
 from sabot_sql.coordinator.skew import HashShare, split_heavy
-from sabot_sql.coordinator.stages import Stage
+from sabot_sql.protocol.task_spec import EdgeInput, EdgeOutput, TaskReport, WriteKind, WriteScheme
 
 RESULT_EDGE = "result"
 

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
 
-from sabot_planner.operators import Placement, ShuffleEdgeType
-from sabot_planner.plan import EdgeFacts, QueryPlan
-from sabot_sql.agent.task_spec import (
-    EdgeOutput,
-    FailureKind,
-    KeyQuestion,
-    OutputReport,
-    SplitReport,
-    SplitSpec,
-    TaskFailure,
-    TaskId,
-    TaskReport,
-    WriteKind,
-    WriteScheme,
-)
+from sabot_planner.job.operators import Placement, ShuffleEdgeType
+from sabot_planner.job.plan import EdgeFacts, QueryPlan
 from sabot_sql.coordinator import exchange_rules as rules
+from sabot_sql.coordinator.chained_stages import Stage, stages_of
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.dispatch import choose, demand
 from sabot_sql.coordinator.enough import skip_rest
 from sabot_sql.coordinator.fusion import fuse_readers
-from sabot_sql.coordinator.hot_keys import key_questions
+from sabot_sql.coordinator.key_questions import key_questions
 from sabot_sql.coordinator.messages import (
     AgentJoined,
     AgentLost,
@@ -43,8 +31,20 @@ from sabot_sql.coordinator.recovery import producer_of, rerun, retry, shown_erro
 from sabot_sql.coordinator.relief import relieve
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle, ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import Finished, Running, StageRun, TaskRecord, Waiting
-from sabot_sql.coordinator.stages import Stage, stages_of
 from sabot_sql.errors import AgentError, InternalError, SabotSQLError
+from sabot_sql.protocol.task_spec import (
+    EdgeOutput,
+    FailureKind,
+    KeyQuestion,
+    OutputReport,
+    SplitReport,
+    SplitSpec,
+    TaskFailure,
+    TaskId,
+    TaskReport,
+    WriteKind,
+    WriteScheme,
+)
 
 
 class Execution:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sabot_sql.agent.task_spec import FileSink, Fragment, ScanBinding, TaskSpec
+from sabot_sql.coordinator.chained_stages import chained_inputs
 from sabot_sql.coordinator.messages import StartTask
-from sabot_sql.coordinator.stages import chained_inputs
+from sabot_sql.protocol.task_spec import FileSink, Fragment, ScanBinding, TaskSpec
 
 if TYPE_CHECKING:
     from sabot_sql.catalog.sources import SourceBinder

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence, Set
 
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import Placement, ShuffleEdge, ShuffleEdgeType
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import Placement, ShuffleEdge, ShuffleEdgeType
+from sabot_sql.coordinator.chained_stages import Stage
 from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
-from sabot_sql.coordinator.stages import Stage
 
 _STATE = "EXPORT_STATE"
 """An aggregate's state is a value of its own within a statement, and what it is made of on an edge."""

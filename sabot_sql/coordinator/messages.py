@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sabot_planner.job_graph import JobGraph
-from sabot_sql.agent.task_spec import EdgeInput, EdgeOutput, KeyQuestion, Outcome, SplitSpec, TaskId
-from sabot_sql.coordinator.stages import Stage
+from sabot_planner.job.job_graph import JobGraph
+from sabot_sql.coordinator.chained_stages import Stage
 from sabot_sql.errors import SabotSQLError
+from sabot_sql.protocol.task_spec import EdgeInput, EdgeOutput, KeyQuestion, Outcome, SplitSpec, TaskId
 
 
 @dataclass(frozen=True, slots=True)

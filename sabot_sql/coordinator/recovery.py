@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sabot_sql.agent.task_spec import FailureKind, TaskFailure, WriteKind
 from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import Finished, Running, StageRun, TaskRecord, Waiting
 from sabot_sql.errors import FRAGMENT_FAILED, AgentError, SabotSQLError
+from sabot_sql.protocol.task_spec import FailureKind, TaskFailure, WriteKind
 
 MAX_ATTEMPTS = 4
 MAX_AGENT_DEATHS = 2

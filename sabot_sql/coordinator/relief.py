@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sabot_planner.operators import ShuffleEdgeType
-from sabot_sql.agent.task_spec import FailureKind, TaskFailure
+from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_sql.coordinator.exchange_rules import Read
 from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import StageRun, TaskRecord, Waiting
+from sabot_sql.protocol.task_spec import FailureKind, TaskFailure
 
 OUT_OF_MEMORY = "OUT_OF_MEMORY"
 _FINER = 8

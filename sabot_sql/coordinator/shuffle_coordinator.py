@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import sabot_native
-from sabot_planner.execution_graph import ExecutionGraph
-from sabot_planner.operators import Column, ShuffleEdge
-from sabot_planner.plan import EdgeFacts
-from sabot_sql.agent.task_spec import OutputReport, WriteKind, WriteScheme
+from sabot_planner.job.execution_graph import ExecutionGraph
+from sabot_planner.job.operators import Column, ShuffleEdge
+from sabot_planner.job.plan import EdgeFacts
+from sabot_sql.protocol.task_spec import OutputReport, WriteKind, WriteScheme
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from sabot_planner.operators import ShuffleEdge
+from sabot_planner.job.operators import ShuffleEdge
 from sabot_sql.coordinator.partitions import balanced_runs
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import Decided, ShuffleEdge
-from sabot_planner.plan import QueryPlan
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import Decided, ShuffleEdge
+from sabot_planner.job.plan import QueryPlan
 from sabot_sql.coordinator.exchange_rules import RESULT_EDGE
 from sabot_sql.coordinator.execution import Execution
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sabot_planner.job_graph import JobGraph
-from sabot_sql.agent.task_spec import EdgeOutput, TaskReport
+from sabot_planner.job.job_graph import JobGraph
+from sabot_sql.coordinator.chained_stages import Stage
 from sabot_sql.coordinator.exchange_rules import Reads
-from sabot_sql.coordinator.stages import Stage
+from sabot_sql.protocol.task_spec import EdgeOutput, TaskReport
 
 
 @dataclass(frozen=True, slots=True)

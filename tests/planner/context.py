@@ -11,11 +11,11 @@ from functools import cache
 import duckdb
 
 from sabot_planner import Column, Placement, PlanSettings, QueryPlan, SourceInfo, plan_query
-from sabot_planner.build import build
-from sabot_planner.logical import Node
-from sabot_planner.plan import Zone
-from sabot_planner.prune import prune
-from sabot_planner.rules import apply_rules
+from sabot_planner.job.plan import Zone
+from sabot_planner.logical.build import build
+from sabot_planner.logical.nodes import Node
+from sabot_planner.logical.prune import prune
+from sabot_planner.logical.rules.rewrites import apply_rules
 from sabot_sql.catalog.connection import UNEXPORTABLE_OPTIMIZERS
 from sabot_sql.catalog.estimates import Estimates
 

@@ -22,8 +22,8 @@ from sabot_planner import (
     StreamOperatorNode,
     Task,
 )
-from sabot_planner.execution_graph import task_input
-from sabot_planner.sql_text import quote, task_sql
+from sabot_planner.job.execution_graph import task_input
+from sabot_planner.sql.text import quote, task_sql
 from tests.planner.context import FakeContext
 from tests.support.compare import Rows
 

@@ -13,14 +13,14 @@ import pytest
 from sqlglot import exp
 
 from sabot_planner import Placement, QueryPlan, ShuffleEdgeType
-from sabot_planner.adapt import AdaptivePlan
-from sabot_planner.check import check
+from sabot_planner.adapt.replan import AdaptivePlan
+from sabot_planner.distribute.check import check
 from sabot_planner.errors import InvalidJobGraph, PlannerError
-from sabot_planner.logical import Join, JoinKind, Node, replace_inputs, rewrite, walk
-from sabot_planner.operators import OperatorType
-from sabot_planner.physical import CutRef, Exchange, HaloWindow
-from sabot_planner.scalars import column
-from sabot_planner.stages import OpenEdges, cut
+from sabot_planner.fragments.stages import OpenEdges, cut
+from sabot_planner.job.operators import OperatorType
+from sabot_planner.logical.nodes import Join, JoinKind, Node, replace_inputs, rewrite, walk
+from sabot_planner.physical.nodes import CutRef, Exchange, HaloWindow
+from sabot_planner.sql.scalars import column
 from tests.planner.context import FakeContext, describe, forced
 from tests.planner.simulate import Simulation
 from tests.support.compare import Rows, difference

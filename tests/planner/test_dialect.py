@@ -6,9 +6,9 @@ import duckdb
 import pytest
 from sqlglot import exp
 
-from sabot_planner.dialect import call, data_type, function_call, join_type, parse_exported, to_sql, type_text
 from sabot_planner.errors import PlannerError, Undistributable
-from sabot_planner.guard import same_meaning
+from sabot_planner.sql.dialect import call, data_type, function_call, join_type, parse_exported, to_sql, type_text
+from sabot_planner.sql.print_guard import same_meaning
 
 # (as DuckDB prints it, as we print it); where both are one text it stands once.
 SAME = None

@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from sabot_planner.edge_values import is_restored, is_written, lost_in_results, lost_on_edges, restored, written
+from sabot_planner.sql.edge_values import is_restored, is_written, lost_in_results, lost_on_edges, restored, written
 
 KIND = "ENUM('a', 'b')"
 UNION = f'UNION(num INTEGER, "s tr" VARCHAR, kind {KIND}, pair TUPLE(INTEGER, {KIND}))'

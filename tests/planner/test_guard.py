@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from sabot_planner.guard import same_meaning
+from sabot_planner.sql.print_guard import same_meaning
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from sabot_planner import (
     Task,
 )
 from sabot_planner.errors import InvalidJobGraph
-from sabot_planner.execution_graph import TaskInput, task_input
+from sabot_planner.job.execution_graph import TaskInput, task_input
 
 
 def node(operator_id: str, parallelism: int = 1, kind: OperatorType = OperatorType.MAP) -> StreamOperatorNode:

@@ -6,8 +6,8 @@ import duckdb
 import pytest
 
 from sabot_planner import Placement, PlanSettings, QueryPlan, ShuffleEdge, ShuffleEdgeType
-from sabot_planner.distribute_join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
-from sabot_planner.logical import JoinKind
+from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
+from sabot_planner.logical.nodes import JoinKind
 from tests.planner.context import FakeContext, describe, forced
 from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same

@@ -7,7 +7,7 @@ from itertools import product
 import duckdb
 import pytest
 
-from sabot_planner.known_types import _RULES, known_type
+from sabot_planner.sql.known_types import _RULES, known_type
 
 TYPES = [
     *(

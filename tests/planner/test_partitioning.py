@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sabot_planner.operators import RangeSplit
-from sabot_planner.partitioning import (
+from sabot_planner.distribute.partitioning import (
     AnyDistribution,
     Arbitrary,
     Clustered,
@@ -21,6 +20,7 @@ from sabot_planner.partitioning import (
     renamed,
     satisfies,
 )
+from sabot_planner.job.operators import RangeSplit
 
 EVERY: list[Partitioning] = [Single(), Replicated(), Arbitrary(), Sorted()]
 SPLIT = RangeSplit("a", ("10", "20"))

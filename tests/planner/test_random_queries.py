@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from sabot_planner import Placement, PlanSettings
-from sabot_planner.plan import Zone
+from sabot_planner.job.plan import Zone
 from tests.planner.context import FakeContext, describe, forced
 from tests.planner.random_queries import Queries
 from tests.planner.simulate import Simulation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sabot_planner.logical import (
+from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
     Distinct,
@@ -18,8 +18,8 @@ from sabot_planner.logical import (
     Window,
     walk,
 )
-from sabot_planner.prune import prune
-from sabot_planner.rules import apply_rules, inline_ctes, mark_to_semi
+from sabot_planner.logical.prune import prune
+from sabot_planner.logical.rules.rewrites import apply_rules, inline_ctes, mark_to_semi
 from tests.planner.context import FakeContext, forced
 from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sabot_planner import PlanSettings, QueryPlan, ShuffleEdgeType
-from sabot_planner.partitioning import (
+from sabot_planner.distribute.partitioning import (
     Arbitrary,
     Clustered,
     Hashed,

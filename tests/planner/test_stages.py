@@ -9,13 +9,13 @@ import duckdb
 import pytest
 
 from sabot_planner import JobGraph, Placement, PlanSettings, ShuffleEdgeType
-from sabot_planner.build import build
-from sabot_planner.fragment import FragmentWriter
-from sabot_planner.logical import Node, Scan
-from sabot_planner.plan import Zone
-from sabot_planner.prune import prune
-from sabot_planner.rules import apply_rules
-from sabot_planner.sql_text import quote, task_sql
+from sabot_planner.fragments.fragment_sql import FragmentWriter
+from sabot_planner.job.plan import Zone
+from sabot_planner.logical.build import build
+from sabot_planner.logical.nodes import Node, Scan
+from sabot_planner.logical.prune import prune
+from sabot_planner.logical.rules.rewrites import apply_rules
+from sabot_planner.sql.text import quote, task_sql
 from tests.planner.context import FakeContext, describe, forced
 from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same

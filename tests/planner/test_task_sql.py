@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from sabot_planner.sql_text import quote, task_sql
+from sabot_planner.sql.text import quote, task_sql
 
 ONE = ("in", ("a",), "SELECT 1")
 TWO = ("in 2", (), 'SELECT a + 1 AS b FROM "in"')

@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from sabot_planner import Mode
-from sabot_planner.plan import Zone
+from sabot_planner.job.plan import Zone
 from tests.planner.context import FakeContext, describe, forced
 from tests.planner.simulate import Simulation
 from tests.support.compare import difference

@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import Column
-from sabot_planner.plan import Mode, QueryPlan
-from sabot_sql.agent.task_spec import (
-    EdgeOutput,
-    FailureKind,
-    OutputReport,
-    SplitReport,
-    TaskFailure,
-    TaskReport,
-    WriteKind,
-)
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import Column
+from sabot_planner.job.plan import Mode, QueryPlan
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.execution import Execution
 from sabot_sql.coordinator.messages import (
@@ -30,6 +21,15 @@ from sabot_sql.coordinator.messages import (
     StartTask,
 )
 from sabot_sql.errors import AgentError, QueryError, SabotSQLError
+from sabot_sql.protocol.task_spec import (
+    EdgeOutput,
+    FailureKind,
+    OutputReport,
+    SplitReport,
+    TaskFailure,
+    TaskReport,
+    WriteKind,
+)
 
 Rows = Callable[[str, int], int]
 """(edge, task) → rows that the task writes to the edge."""

@@ -9,9 +9,10 @@ import threading
 
 import pytest
 
-from sabot_planner.operators import Column
-from sabot_sql.agent.codec import MalformedMessage, decode, encode
-from sabot_sql.agent.task_spec import (
+from sabot_planner.job.operators import Column
+from sabot_sql.errors import QueryError
+from sabot_sql.protocol.codec import MalformedMessage, decode, encode
+from sabot_sql.protocol.task_spec import (
     EdgeInput,
     EdgeOutput,
     FailureKind,
@@ -28,8 +29,7 @@ from sabot_sql.agent.task_spec import (
     WriteKind,
     WriteScheme,
 )
-from sabot_sql.agent.wire import Frame, receive_frame, send_frame
-from sabot_sql.errors import QueryError
+from sabot_sql.protocol.wire import Frame, receive_frame, send_frame
 
 ID = TaskId("q1", "s1", 3, 2)
 INNER = Fragment("SELECT * FROM t", scans=(ScanBinding("t", ("a", "b"), "SELECT 1, 2"),))

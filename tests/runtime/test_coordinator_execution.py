@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from sabot_planner.errors import InvalidJobGraph
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import OperatorType, Placement, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
-from sabot_planner.plan import EdgeFacts, Mode, QueryPlan
-from sabot_sql.agent.task_spec import FailureKind, WriteKind
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import OperatorType, Placement, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.plan import EdgeFacts, Mode, QueryPlan
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.messages import AgentJoined, AgentNotReplaced
 from sabot_sql.errors import AgentError, InternalError, QueryError
+from sabot_sql.protocol.task_spec import FailureKind, WriteKind
 from tests.runtime.simulated import Simulation
 
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
-from sabot_sql.agent.task_spec import OutputReport, WriteKind, WriteScheme
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_sql.coordinator.controller import DBOSParallelController, TaskDemand
 from sabot_sql.coordinator.partitions import balanced_runs, even_runs, range_bounds
 from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
+from sabot_sql.protocol.task_spec import OutputReport, WriteKind, WriteScheme
 
 
 @given(st.integers(0, 50), st.integers(1, 20))

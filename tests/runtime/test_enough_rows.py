@@ -9,10 +9,10 @@ import duckdb
 import pytest
 
 import sabot_sql
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
-from sabot_sql.agent.task_spec import FailureKind
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_sql.coordinator.controller import DBOSParallelController
+from sabot_sql.protocol.task_spec import FailureKind
 from tests.runtime.simulated import Simulation
 
 

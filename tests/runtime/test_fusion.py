@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 import sabot_sql
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import Placement, ScanInput, ShuffleEdgeType
-from sabot_sql.agent.task_spec import FailureKind
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import Placement, ScanInput, ShuffleEdgeType
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.fragments import task_spec
-from sabot_sql.coordinator.sources import NoSources
+from sabot_sql.coordinator.no_sources import NoSources
 from sabot_sql.errors import ResourceError
+from sabot_sql.protocol.task_spec import FailureKind
 from tests.runtime.simulated import Rows, Simulation
 from tests.runtime.test_coordinator_execution import edge, op
 

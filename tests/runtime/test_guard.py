@@ -8,8 +8,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_sql.agent.guard import require_query
 from sabot_sql.agent.pool import AgentPool, start_agents
 from sabot_sql.catalog.connection import Connection

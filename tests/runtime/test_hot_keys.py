@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 import sabot_sql
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_sql import Session
-from sabot_sql.agent.hot_keys import KeyFinder, shown_key
+from sabot_sql.agent.key_finder import KeyFinder, shown_key
 from sabot_sql.agent.pool import AgentPool, start_agents
-from sabot_sql.agent.task_spec import EdgeInput, KeyQuestion, OutputReport, WriteKind, WriteScheme
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.config import parse_config
 from sabot_sql.coordinator.driver import run_job
-from sabot_sql.coordinator.hot_keys import key_questions
+from sabot_sql.coordinator.key_questions import key_questions
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
+from sabot_sql.protocol.task_spec import EdgeInput, KeyQuestion, OutputReport, WriteKind, WriteScheme
 
 HASH = ShuffleEdgeType.HASH
 
@@ -67,7 +67,7 @@ def test_an_even_edge_asks_nothing(session: Session, monkeypatch: pytest.MonkeyP
 
 
 def test_a_key_that_cannot_be_told_costs_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sabot_sql.agent.hot_keys.edge_sql", lambda _: "SELECT nothing FROM nowhere")
+    monkeypatch.setattr("sabot_sql.agent.key_finder.edge_sql", lambda _: "SELECT nothing FROM nowhere")
     result = session.query("SELECT k, median(v) FROM t GROUP BY k")
     assert len(result.fetchall()) == 120_001
     (heavy,) = [h for edge in result.plan.json()["edges"] for h in edge["heavy"]]

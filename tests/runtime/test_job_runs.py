@@ -15,15 +15,22 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import OperatorType, Placement, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import (
+    OperatorType,
+    Placement,
+    ScanInput,
+    ShuffleEdge,
+    ShuffleEdgeType,
+    StreamOperatorNode,
+)
 from sabot_sql.agent.pool import AgentPool, start_agents
 from sabot_sql.agent.process_agent import ProcessAgent
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.catalog.sources import SliceBinding
 from sabot_sql.config import parse_config
 from sabot_sql.coordinator.driver import FinishedQuery, run_job
-from sabot_sql.coordinator.sources import NoSources
+from sabot_sql.coordinator.no_sources import NoSources
 from sabot_sql.errors import AgentError, QueryCancelled, QueryTimeout, SabotSQLError, ValueFailure
 
 HASH, RANGE = ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE

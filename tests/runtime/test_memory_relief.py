@@ -8,10 +8,10 @@ import duckdb
 import pytest
 
 import sabot_sql
-from sabot_planner.job_graph import JobGraph
-from sabot_planner.operators import OperatorType, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
-from sabot_sql.agent.task_spec import FailureKind
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import OperatorType, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_sql.errors import ResourceError
+from sabot_sql.protocol.task_spec import FailureKind
 from tests.runtime.simulated import Simulation
 
 

@@ -19,7 +19,10 @@ from sabot_sql.agent.agent import Agent
 from sabot_sql.agent.pool import start_agents
 from sabot_sql.agent.process_agent import ProcessAgent, agent_directories
 from sabot_sql.agent.process_instance import InstanceConfig, ProcessInstance
-from sabot_sql.agent.task_spec import (
+from sabot_sql.catalog.connection import Connection
+from sabot_sql.config import parse_config
+from sabot_sql.errors import AgentError, SessionClosed
+from sabot_sql.protocol.task_spec import (
     EdgeOutput,
     FailureKind,
     Fragment,
@@ -32,10 +35,7 @@ from sabot_sql.agent.task_spec import (
     WriteKind,
     WriteScheme,
 )
-from sabot_sql.agent.wire import Frame
-from sabot_sql.catalog.connection import Connection
-from sabot_sql.config import parse_config
-from sabot_sql.errors import AgentError, SessionClosed
+from sabot_sql.protocol.wire import Frame
 
 SESSION = """
 import sys, time

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sabot_planner.operators import ShuffleEdge, ShuffleEdgeType
-from sabot_sql.agent.task_spec import OutputReport, WriteKind, WriteScheme
+from sabot_planner.job.operators import ShuffleEdge, ShuffleEdgeType
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
 from sabot_sql.coordinator.skew import split_heavy
+from sabot_sql.protocol.task_spec import OutputReport, WriteKind, WriteScheme
 
 HASH = ShuffleEdgeType.HASH
 SIZES = st.lists(st.lists(st.integers(0, 50), min_size=8, max_size=8), min_size=1, max_size=6)

@@ -16,8 +16,8 @@ from typing import Any
 import duckdb
 from sqlglot import exp
 
-from sabot_planner.dialect import call, function_call, parse_exported, to_sql
 from sabot_planner.errors import PlannerError
+from sabot_planner.sql.dialect import call, function_call, parse_exported, to_sql
 from tests.support.compare import Row, Rows, difference, exact_key, unmatched
 
 PERMUTATIONS = 8

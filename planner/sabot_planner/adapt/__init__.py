@@ -1,0 +1,1 @@
+"""Decide again while the query runs, by what was measured."""

@@ -1,0 +1,398 @@
+"""Decide again while the query runs: BROADCAST or HASH by measured bytes, and nothing at all for what is empty.
+
+The plan is changed in place of one join at a time, and only where nothing above relies on where its rows are:
+
+    Join                                   Join
+    ├─ HASH  e1 (not started)      →       ├─ (computed in the join's own stage)
+    └─ HASH  e2 (measured: 36 kB)          └─ BROADCAST e2 (read whole, as its buckets lie)
+
+and the other way round where a side that was to be copied turns out large. Had a GROUP BY above reused the hash of the
+join, the first change would split its groups over tasks; such joins are left as planned. Any measured side may filter
+what it is to be joined with (:mod:`sabot_planner.adapt.runtime_filters`): that moves rows to no other place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from sabot_planner.adapt.runtime_filters import awaited_filter, smaller_side, with_filter
+from sabot_planner.adapt.skewed_aggregates import grouped_twice
+from sabot_planner.adapt.skewed_joins import splittable_inputs
+from sabot_planner.distribute.check import Whereabouts, check
+from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
+from sabot_planner.errors import PlannerError
+from sabot_planner.fragments.stages import Cut, OpenEdges, cut, direct_reference
+from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import Decided, Placement, ShuffleEdgeType
+from sabot_planner.job.plan import EdgeFacts, QueryPlan
+from sabot_planner.logical.display import size
+from sabot_planner.logical.nodes import (
+    Aggregate,
+    Distinct,
+    Filter,
+    Join,
+    JoinKind,
+    LateralCall,
+    Limit,
+    Node,
+    Project,
+    SetKind,
+    SetOp,
+    Shared,
+    Sort,
+    replace_inputs,
+)
+from sabot_planner.physical.column_types import ColumnTypes
+from sabot_planner.physical.nodes import CutRef, Exchange, Nothing, TaskScan, own_nodes
+from sabot_planner.physical.raising import may_raise
+from sabot_planner.stats.fingerprints import Identities, partial_name
+
+
+def initial_graph(root: Node, how: Cut) -> JobGraph:
+    """The job graph before anything is measured; where a join is still open, its smaller side runs first."""
+    return cut(root, how, _still_open(root, how, frozenset()) if how.settings.adaptive else OpenEdges())
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptivePlan:
+    """A distributed plan that can still change; one per revision."""
+
+    root: Node
+    how: Cut
+    types: ColumnTypes
+    where: Whereabouts = field(default_factory=Whereabouts, repr=False, compare=False)
+    """Where the rows of this plan are; of one that was changed they are derived anew."""
+
+    def revise(self, plan: QueryPlan, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
+        """See :meth:`sabot_planner.job.plan.QueryPlan.revise`."""
+        root, where = self.root, self.where
+        while True:
+            changed = self._one_change(root, facts, started, where)
+            if changed is None:
+                break
+            root, where = changed, Whereabouts()
+        if root is self.root:
+            return plan
+        graph = cut(root, self.how, _still_open(root, self.how, started))
+        return replace(plan, job_graph=graph, planner_state=AdaptivePlan(root, self.how, self.types))
+
+    def identities(self) -> dict[str, str]:
+        """See :meth:`sabot_planner.job.plan.QueryPlan.identities`."""
+        known = Identities()
+        of_root = known.of(self.root)
+        found = {"result": of_root.text} if of_root is not None and not of_root.filtered_by else {}
+        for exchange in _exchanges(self.root):
+            identity = known.of(exchange.input)
+            if identity is not None and not identity.filtered_by:
+                text = identity.text
+                name = partial_name(text, self.how.width) if _is_first_phase(exchange.input) else text
+                found[self.how.names.of("e", exchange)] = name
+        return found
+
+    def key_identities(self) -> dict[str, str]:
+        """See :meth:`sabot_planner.job.plan.QueryPlan.key_identities`."""
+        known = Identities()
+        found: dict[str, str] = {}
+        for exchange in _exchanges(self.root):
+            hashed = ShuffleEdgeType.HASH in (exchange.written_as, exchange.edge_type)
+            name = known.groups(exchange.keys, exchange.input) if hashed and exchange.keys else None
+            if name is not None:
+                found[self.how.names.of("e", exchange)] = name
+        return found
+
+    def _one_change(
+        self, root: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: Whereabouts
+    ) -> Node | None:
+        """The plan with the first change that holds, checked; None where there is none."""
+        for top in _stage_roots(root):
+            if self.how.names.of("s", top) in started:
+                continue
+            for old, new in self._changes(top, facts, started, where):
+                changed = self._replaced(root, old, new)
+                if _holds(changed):
+                    return changed
+        return None
+
+    def _changes(
+        self, top: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: Whereabouts
+    ) -> Iterator[tuple[Node, Node]]:
+        """What may be put in the place of what in one stage, the best first."""
+        joins = [n for n in own_nodes(top) if isinstance(n, Join)]
+        for join in joins:
+            nothing = self._nothing(join, facts)
+            if nothing is not None:
+                yield join, nothing
+        for join in _open_joins(top, where):
+            decided = self._decided(join, facts, started, where)
+            if decided is not None:
+                yield join, decided
+        for join in joins:
+            filtered = with_filter(join, self.how, facts, started)
+            if filtered is not None:
+                yield join, filtered
+        twice = grouped_twice(top, self.how, facts)
+        if twice is not None:
+            yield twice
+
+    def _witness(self, side: Exchange) -> Exchange:
+        reason = f"measured 0 rows (estimated {side.rows}): the join is empty, and its other side is not computed"
+        witness = replace(
+            side,
+            edge_type=ShuffleEdgeType.BROADCAST,
+            written_as=side.written_as or side.edge_type,
+            decided=Decided.RUN,
+            reason=reason,
+        )
+        self.how.names.carry(side, witness)
+        return witness
+
+    def _nothing(self, join: Join, facts: Mapping[str, EdgeFacts]) -> Nothing | None:
+        """What is left of a join one side of which is measured and empty, where that side decides.
+
+        DuckDB computes a scalar subquery before it looks at the rows that read it: what may end the query is not
+        left out.
+        """
+        for side, other, kinds in (
+            (join.right, join.left, _EMPTY_WITHOUT_RIGHT),
+            (join.left, join.right, _EMPTY_WITHOUT_LEFT),
+        ):
+            if join.kind in kinds and isinstance(side, Exchange) and not may_raise(other):
+                measured = facts.get(self.how.names.of("e", side))
+                if measured is not None and measured.rows == 0:
+                    witness = self._witness(side)
+                    types = self.types.of(join)
+                    return Nothing(witness, join.columns, tuple(types[name] for name in join.columns))
+        return None
+
+    def _decided(
+        self, join: Join, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: Whereabouts
+    ) -> Join | None:
+        for copied, other, allowed in (
+            (join.right, join.left, RIGHT_MAY_BE_COPIED),
+            (join.left, join.right, LEFT_MAY_BE_COPIED),
+        ):
+            measured = facts.get(self.how.names.of("e", copied)) if isinstance(copied, Exchange) else None
+            if measured is None or not isinstance(copied, Exchange):
+                continue
+            new = None
+            if copied.edge_type is ShuffleEdgeType.HASH and join.kind in allowed:
+                new = self._copy_instead(copied, other, measured, started, where)
+            elif copied.edge_type is ShuffleEdgeType.BROADCAST and copied.written_as is ShuffleEdgeType.HASH:
+                new = self._hash_instead(copied, other, measured, where)
+            if new is not None:
+                one, two = new
+                self.how.names.carry(copied, one)
+                return (
+                    replace(join, left=two, right=one) if copied is join.right else replace(join, left=one, right=two)
+                )
+        return None
+
+    def _copy_instead(
+        self, copied: Exchange, other: Node, measured: EdgeFacts, started: frozenset[str], where: Whereabouts
+    ) -> tuple[Node, Node] | None:
+        if not isinstance(other, Exchange) or self.how.names.of("s", other.input) in started:
+            return None
+        if not _may_stay(other, where):
+            return None
+        limit = min(self.how.settings.broadcast_bytes, 2 * other.bytes // self.how.width)
+        if measured.bytes > limit:
+            return None
+        reason = (
+            f"measured {size(measured.bytes)} (estimated {size(copied.bytes)}): copied to every task, "
+            f"so that about {size(other.bytes)} of the other side stay where they are"
+        )
+        return (
+            replace(
+                copied,
+                edge_type=ShuffleEdgeType.BROADCAST,
+                written_as=ShuffleEdgeType.HASH,
+                decided=Decided.RUN,
+                reason=reason,
+            ),
+            other.input,
+        )
+
+    def _hash_instead(
+        self, copied: Exchange, other: Node, measured: EdgeFacts, where: Whereabouts
+    ) -> tuple[Node, Node] | None:
+        if direct_reference(other) is not None:
+            # Its stage, which would write the new edge, has run.
+            return None
+        other_bytes = copied.other_bytes
+        too_large = measured.bytes > self.how.settings.broadcast_bytes
+        if not too_large or measured.bytes * self.how.width <= 2 * other_bytes or not where.spreads(other):
+            return None
+        reason = (
+            f"measured {size(measured.bytes)} (estimated {size(copied.bytes)}): "
+            f"more to copy to every task than to hash about {size(other_bytes)} of the other side"
+        )
+        one = replace(
+            copied, edge_type=ShuffleEdgeType.HASH, written_as=None, decided=Decided.RUN, reason=reason, other_keys=()
+        )
+        two = Exchange(
+            other,
+            ShuffleEdgeType.HASH,
+            copied.other_keys,
+            rows=copied.other_rows,
+            bytes=other_bytes,
+            reason=reason,
+            decided=Decided.RUN,
+        )
+        return one, two
+
+    def _replaced(self, root: Node, old: Node, new: Node) -> Node:
+        """The plan with ``old`` replaced; whatever is rebuilt on the way keeps its name."""
+        done: dict[int, Node] = {}
+
+        def visit(node: Node) -> Node:
+            known = done.get(id(node))
+            if known is None:
+                if node is old:
+                    known = new
+                elif isinstance(node, CutRef):
+                    known = node.with_shared(visit(node.reference.shared))
+                else:
+                    known = replace_inputs(node, tuple(visit(i) for i in node.inputs))
+                if known is not node:
+                    self.how.names.carry(node, known)
+                done[id(node)] = known
+            return known
+
+        return visit(root)
+
+
+_EMPTY_WITHOUT_RIGHT = frozenset(
+    {
+        JoinKind.INNER,
+        JoinKind.CROSS,
+        JoinKind.SEMI,
+        JoinKind.RIGHT,
+        JoinKind.RIGHT_SEMI,
+        JoinKind.RIGHT_ANTI,
+        JoinKind.ASOF,
+    }
+)
+_EMPTY_WITHOUT_LEFT = frozenset(
+    {
+        JoinKind.INNER,
+        JoinKind.CROSS,
+        JoinKind.RIGHT_SEMI,
+        JoinKind.LEFT,
+        JoinKind.SEMI,
+        JoinKind.ANTI,
+        JoinKind.ASOF,
+        JoinKind.ASOF_LEFT,
+    }
+)
+
+
+def _is_first_phase(node: Node) -> bool:
+    """Whether a node's groups are those of each task by itself."""
+    while isinstance(node, Project):
+        node = node.input
+    if isinstance(node, Aggregate):
+        return node.partial
+    return isinstance(node, Distinct) and not isinstance(node.input, Exchange)
+
+
+def _holds(root: Node) -> bool:
+    """Whether a plan that was changed still brings together what must meet."""
+    try:
+        check(root)
+    except PlannerError:
+        return False
+    return True
+
+
+def _stage_roots(root: Node) -> list[Node]:
+    """The root of every stage, each once."""
+    roots: dict[int, Node] = {}
+
+    def visit(top: Node) -> None:
+        if id(top) in roots:
+            return
+        roots[id(top)] = top
+        for node in own_nodes(top):
+            if isinstance(node, Exchange):
+                visit(node.input)
+            elif isinstance(node, CutRef):
+                visit(node.reference.shared.input)
+
+    visit(root)
+    return [t for t in roots.values() if not isinstance(t, CutRef)]
+
+
+def _exchanges(root: Node) -> list[Exchange]:
+    return [n for top in _stage_roots(root) for n in own_nodes(top) if isinstance(n, Exchange)]
+
+
+def _open_joins(top: Node, where: Whereabouts) -> list[Join]:
+    """Joins of a stage whose rows may be anywhere, as far as the rest of the stage is concerned."""
+    found: list[Join] = []
+    stack = [top]
+    while stack:
+        node = stack.pop()
+        match node:
+            case Join():
+                found.append(node)
+                # Below a join that is hashed by its keys on both sides, the sides' own places matter.
+                if not where.spreads(node.left):
+                    stack.append(node.right)
+                elif not where.spreads(node.right):
+                    stack.append(node.left)
+            case Filter() | Project() | LateralCall() | Shared():
+                stack.append(node.inputs[0])
+            case Aggregate() if node.partial:
+                stack.append(node.input)
+            case Sort() | Limit():
+                stack.append(node.input)
+            case SetOp() if node.kind is SetKind.UNION_ALL:
+                stack.extend(node.branches)
+            case _:
+                pass
+    return found
+
+
+def _may_stay(other: Exchange, where: Whereabouts) -> bool:
+    """Whether an exchange may be taken out: its stage is its own, spread, and not bound to the session's process."""
+    if other.edge_type is not ShuffleEdgeType.HASH or not where.spreads(other.input):
+        return False
+    for node in own_nodes(other.input):
+        if isinstance(node, TaskScan) and node.scan.source.placement is Placement.SESSION:
+            return False
+    inner = other.input
+    while isinstance(inner, Project):
+        inner = inner.input
+    return not isinstance(inner, CutRef)
+
+
+def _still_open(root: Node, how: Cut, started: frozenset[str]) -> OpenEdges:
+    """What waits for a measurement: the larger side of an open join of two hashed sides, and what a filter may reach.
+
+    Whether a heavy partition may be shared out is known already.
+    """
+    waits: dict[int, tuple[Exchange, ...]] = {}
+    splittable: set[int] = set()
+    where = Whereabouts()
+    for top in _stage_roots(root):
+        open_joins = _open_joins(top, where)
+        if any(isinstance(n, Join) for n in own_nodes(top)):
+            splittable |= splittable_inputs(top)
+        for join in (n for n in own_nodes(top) if isinstance(n, Join)):
+            for late, first in awaited_filter(join, how, started):
+                waits[id(late)] = (*waits.get(id(late), ()), first)
+            left, right = join.left, join.right
+            if join not in open_joins or not isinstance(left, Exchange) or not isinstance(right, Exchange):
+                continue
+            if left.edge_type is not ShuffleEdgeType.HASH or right.edge_type is not ShuffleEdgeType.HASH:
+                continue
+            if Decided.RUN in (left.decided, right.decided):
+                continue
+            small = smaller_side(join)
+            assert small is not None
+            large = right if small is left else left
+            may_copy = LEFT_MAY_BE_COPIED if small is left else RIGHT_MAY_BE_COPIED
+            if join.kind in may_copy and _may_stay(large, where):
+                waits[id(large)] = (*waits.get(id(large), ()), small)
+    return OpenEdges(waits, frozenset(splittable))

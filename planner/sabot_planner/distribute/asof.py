@@ -1,0 +1,152 @@
+"""ASOF joins without equal keys over ranges of the compared value, where the right side is too large to be copied.
+
+Both sides become one relation in one order, and every row of the left side takes the last row of the right side before
+it; equal values are in the order in which the comparison lets them meet:
+
+    left.t >= right.t      right 9:00 a │ left 9:00 → a │ left 9:05 → a │ right 9:10 b │ left 9:20 → b
+
+That is a window, ``last_value(… IGNORE NULLS)``, which goes on from range to range: where a range has no row of the
+right side before a row of the left side, it is the last one of an earlier range, however many are empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlglot import exp
+
+from sabot_planner.distribute.partitioning import Replicated, Single
+from sabot_planner.distribute.placed import Placed
+from sabot_planner.distribute.windows.draft import RUNNING
+from sabot_planner.distribute.windows.place import worth_ranges
+from sabot_planner.logical.nodes import (
+    Computed,
+    Filter,
+    Join,
+    JoinKind,
+    Node,
+    Project,
+    SetKind,
+    SetOp,
+    Window,
+)
+from sabot_planner.sql.dialect import call, data_type
+from sabot_planner.sql.scalars import column, columns_of, conjuncts, integer, literal, not_null, null_of, strip_parens
+
+if TYPE_CHECKING:
+    from sabot_planner.distribute.distributor import Distributor
+
+_FRAGILE = ("ENUM(", "UNION(", "TUPLE", "VARIANT", "AGGREGATE_STATE")
+"""Types that do not travel inside of a struct as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Nearest:
+    """The comparison ``left operator right``; with ``descending`` the nearest row is the next one, not the last."""
+
+    left: exp.Expression
+    right: exp.Expression
+    descending: bool
+    equal: bool
+
+
+def asof_by_ranges(walk: Distributor, node: Join, left: Placed, right: Placed) -> Node | None:
+    """The join as a window over both sides, None where its sides are better joined another way."""
+    if node.kind not in (JoinKind.ASOF, JoinKind.ASOF_LEFT):
+        return None
+    if any(isinstance(p.partitioning, Single | Replicated) for p in (left, right)):
+        return None
+    if not worth_ranges(walk, node.left, node.right) or not _too_large(walk, node):
+        return None
+    nearest = _nearest(walk, node)
+    fragile = any(word in text for text in walk.types.of(node.right).values() for word in _FRAGILE)
+    return _as_window(walk, node, nearest) if nearest is not None and not fragile else None
+
+
+def _too_large(walk: Distributor, node: Join) -> bool:
+    """Whether a copy of the right side for every task is more than both sides, moved once."""
+    left, right = walk.bytes(node.left), walk.bytes(node.right)
+    settings = walk.context.settings
+    if right <= settings.broadcast_bytes:
+        return False
+    return right > settings.grant_bytes or right * walk.width >= left + right
+
+
+def _nearest(walk: Distributor, node: Join) -> _Nearest | None:
+    terms = conjuncts(node.condition)
+    if len(terms) != 1:
+        return None
+    term = strip_parens(terms[0])
+    found = _COMPARISONS.get(type(term))
+    if found is None:
+        return None
+    descending, equal = found
+    one, two = term.args["this"], term.args["expression"]
+    left, right = frozenset(node.left.columns), frozenset(node.right.columns)
+    if columns_of(one) <= right and columns_of(two) <= left:
+        one, two, descending = two, one, not descending
+    elif not (columns_of(one) <= left and columns_of(two) <= right):
+        return None
+    if walk.types.of_expressions([one], node.left) != walk.types.of_expressions([two], node.right):
+        return None
+    return _Nearest(one, two, descending, equal)
+
+
+_COMPARISONS: dict[type[exp.Expression], tuple[bool, bool]] = {
+    exp.GTE: (False, True),
+    exp.GT: (False, False),
+    exp.LTE: (True, True),
+    exp.LT: (True, False),
+}
+"""Comparison → (descending, equal)."""
+
+
+def _as_window(walk: Distributor, node: Join, nearest: _Nearest) -> Node:
+    prefix = f"{node.right.columns[0]}a"
+    key, side, found = f"{prefix}k", f"{prefix}s", f"{prefix}v"
+    (key_type,) = walk.types.of_expressions([nearest.left], node.left)
+    left_types, right_types = walk.types.of(node.left), walk.types.of(node.right)
+    fields = ", ".join(f"{name} {right_types[name]}" for name in node.right.columns)
+    row_type = f"STRUCT({fields})"
+    packed = call(
+        "struct_pack", *(exp.PropertyEQ(this=column(n).args["this"], expression=column(n)) for n in right_types)
+    )
+    # A row comes after those that it may be joined with.
+    left_side, right_side = (1, 0) if nearest.equal else (0, 1)
+    left = [Computed(f"{n}{prefix}l", column(n)) for n in node.left.columns]
+    left += _placed(prefix, "l", nearest.left, key_type, left_side, null_of(row_type))
+    right = [Computed(f"{n}{prefix}r", null_of(left_types[n])) for n in node.left.columns]
+    right += _placed(prefix, "r", nearest.right, key_type, right_side, packed)
+    # NULL compares with nothing.
+    known = Filter(node.right, not_null(nearest.right))
+    names = (*(f"{n}{prefix}" for n in node.left.columns), key, side, f"{prefix}p")
+    both = SetOp(SetKind.UNION_ALL, (Project(node.left, tuple(left)), Project(known, tuple(right))), names)
+    order = exp.Order(
+        expressions=[
+            exp.Ordered(this=column(key), desc=nearest.descending, nulls_first=False),
+            exp.Ordered(this=column(side), desc=False, nulls_first=False),
+        ]
+    )
+    last = exp.Anonymous(**{**call("last_value", column(f"{prefix}p")).args, "nulls": "IGNORE"})
+    window = Window(both, (), (Computed(found, exp.Window(this=last, order=order, spec=RUNNING)),))
+    rows: Node = Filter(window, exp.EQ(this=column(side), expression=integer(left_side, "TINYINT")))
+    if node.kind is JoinKind.ASOF:
+        rows = Filter(rows, exp.And(this=not_null(column(key)), expression=not_null(column(found))))
+    items = [Computed(n, column(f"{n}{prefix}")) for n in node.left.columns]
+    for name, text in right_types.items():
+        value = call("struct_extract", column(found), literal(name))
+        # What no row of the right side precedes, and what compares with none, has NULL beside it.
+        case = exp.Case(ifs=[exp.If(this=not_null(column(key)), true=value)], default=exp.Null())
+        items.append(Computed(name, exp.Cast(this=case, to=data_type(text))))
+    return Project(rows, tuple(items))
+
+
+def _placed(
+    prefix: str, suffix: str, key: exp.Expression, key_type: str, side: int, row: exp.Expression
+) -> list[Computed]:
+    return [
+        Computed(f"{prefix}k{suffix}", exp.Cast(this=key, to=data_type(key_type))),
+        Computed(f"{prefix}s{suffix}", integer(side, "TINYINT")),
+        Computed(f"{prefix}p{suffix}", row),
+    ]

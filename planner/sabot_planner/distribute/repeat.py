@@ -1,0 +1,61 @@
+"""Small sub-plans that every task computes for itself, sooner than a stage of its own would hand their rows out."""
+
+from __future__ import annotations
+
+from sabot_planner.job.operators import Placement
+from sabot_planner.logical.nodes import (
+    CteRef,
+    Filter,
+    Join,
+    JoinKind,
+    Node,
+    Project,
+    RecursiveCte,
+    Scan,
+    Shared,
+    Values,
+    walk,
+)
+from sabot_planner.physical.nodes import TaskScan
+
+_PLAIN_JOINS = frozenset(
+    {JoinKind.INNER, JoinKind.CROSS, JoinKind.LEFT, JoinKind.RIGHT, JoinKind.FULL, JoinKind.SEMI, JoinKind.ANTI}
+    | {JoinKind.RIGHT_SEMI, JoinKind.RIGHT_ANTI, JoinKind.MARK}
+)
+
+
+def source_rows(node: Node) -> int | None:
+    """Rows of all sources below; None where they are not known, or where a part of the sub-plan is shared."""
+    total = 0
+    for inner in walk(node):
+        if isinstance(inner, CteRef | Shared | RecursiveCte):
+            return None
+        if isinstance(inner, Scan):
+            if inner.source.rows is None:
+                return None
+            total += inner.source.rows
+    return total
+
+
+def is_repeatable(node: Node) -> bool:
+    """Whether any task that computes the sub-plan comes to the same rows.
+
+    Nothing in it may depend on the order of rows, as a LIMIT or the sum of floating-point numbers does, or lie in the
+    memory of one process.
+    """
+    for inner in walk(node):
+        match inner:
+            case Scan():
+                if inner.source.placement is Placement.SESSION:
+                    return False
+            case TaskScan():
+                if inner.sliced or inner.scan.source.placement is Placement.SESSION:
+                    return False
+            case Join():
+                if inner.kind not in _PLAIN_JOINS:
+                    return False
+            case Filter() | Project() | Values():
+                pass
+            case _:
+                return False
+    return True

@@ -1,0 +1,1 @@
+"""Windows without PARTITION BY, computed range by range."""

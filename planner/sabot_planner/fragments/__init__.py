@@ -1,0 +1,1 @@
+"""Cut a distributed plan into stages and write each as one DuckDB SELECT."""

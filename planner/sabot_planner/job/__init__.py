@@ -1,0 +1,1 @@
+"""Operators, job graphs, execution graphs, and what the planner takes and gives."""

@@ -1,0 +1,1 @@
+"""Logical plans: nodes, how exported SQL becomes them, and rewrites."""

@@ -1,0 +1,113 @@
+"""What people call the columns of a plan: by the source's names, or by those that the user gave."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sqlglot import exp
+
+from sabot_planner.logical.nodes import (
+    Aggregate,
+    Computed,
+    CteRef,
+    LateralCall,
+    Limit,
+    Node,
+    Project,
+    RecursiveCte,
+    Scan,
+    SetOp,
+    Sort,
+    SortKey,
+    Values,
+    Window,
+    walk,
+)
+from sabot_planner.sql.dialect import to_sql
+from sabot_planner.sql.scalars import column_name, strip_parens
+
+_MOST_CHARACTERS = 40
+_INTERNAL = re.compile(r'"system"\.main\.| COLLATE C\b')
+_NAME = re.compile(r"\b[c]+[0-9][0-9a-z]*\b")
+
+
+class DisplayNames:
+    """Names for people of every column of a logical plan."""
+
+    def __init__(self, root: Node, output: Sequence[str]) -> None:
+        self._names: dict[str, str] = {}
+        self._renames: dict[str, str] = {}
+        for node in walk(root):
+            self._learn(node)
+        top = root
+        while isinstance(top, Sort | Limit):
+            top = top.input
+        if isinstance(top, Project):
+            for item, name in zip(top.items, output, strict=True):
+                column: str | None = item.name
+                while column is not None and (column == item.name or not self._names.get(column, "").isidentifier()):
+                    self._names[column] = name
+                    column = self._renames.get(column)
+
+    def add(self, root: Node) -> None:
+        """Learn names of columns that only another plan of the same query has."""
+        known = dict(self._names)
+        for node in walk(root):
+            self._learn(node)
+        self._names |= known
+
+    def _learn(self, node: Node) -> None:
+        match node:
+            case Scan():
+                self._names.update(zip(node.names, (c.name for c in node.source.columns), strict=True))
+            case Project() | Window():
+                self._compute(node.items)
+            case Aggregate():
+                self._compute(node.keys + node.aggregates + node.groupings)
+            case CteRef():
+                self._same(node.names, node.shared.columns)
+            case SetOp():
+                self._same(node.names, node.branches[0].columns)
+            case RecursiveCte():
+                self._same(node.names, node.anchor.columns)
+            case Values() | LateralCall():
+                self._names.update((name, f"column {i + 1}") for i, name in enumerate(node.names))
+            case _:
+                pass
+
+    def _compute(self, items: Sequence[Computed]) -> None:
+        for item in items:
+            inner = column_name(item.expression)
+            if inner is not None and inner != item.name:
+                self._renames[item.name] = inner
+            self._names[item.name] = self.expression(item.expression)
+
+    def _same(self, names: Sequence[str], sources: Sequence[str]) -> None:
+        self._names.update((n, self._names.get(s, n)) for n, s in zip(names, sources, strict=True))
+
+    def expression(self, expression: exp.Expression) -> str:
+        """An expression in the user's names, shortened."""
+        expression = strip_parens(expression)
+        while type(expression) is exp.Collate or type(expression) is exp.Cast:
+            expression = expression.args["this"]
+        name = column_name(expression)
+        if name is not None:
+            return self._names.get(name, name)
+        text = _INTERNAL.sub("", to_sql(expression))
+        text = _NAME.sub(lambda m: self._names.get(m.group(), m.group()), text)
+        return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"
+
+    def key(self, key: SortKey) -> str:
+        """A sort key in the user's names."""
+        return self.expression(key.expression) + (" DESC" if key.descending else "")
+
+
+def size(size_bytes: int) -> str:
+    """A size for people, in decimal units: ``8.4 MB``."""
+    value, unit = float(size_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"

@@ -1,0 +1,1 @@
+"""The SQL text between DuckDB and the planner: reader, writer, scalars, types."""

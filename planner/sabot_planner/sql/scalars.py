@@ -1,0 +1,169 @@
+"""Small questions and edits on scalar expressions whose columns carry plan-wide names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlglot import exp
+
+from sabot_planner.sql.dialect import data_type, to_sql
+
+
+def column(name: str) -> exp.Column:
+    """A reference to the plan's column ``name``."""
+    return exp.Column(this=exp.Identifier(this=name, quoted=False))
+
+
+def column_name(expression: exp.Expression) -> str | None:
+    """The plan name where the expression is nothing but a column."""
+    if type(expression) is exp.Column:
+        name: str = expression.args["this"].args["this"]
+        return name
+    return None
+
+
+def children(expression: exp.Expression) -> list[exp.Expression]:
+    """The expression's direct sub-expressions."""
+    found = []
+    for value in expression.args.values():
+        if isinstance(value, exp.Expression):
+            found.append(value)
+        elif type(value) is list:
+            found += [item for item in value if isinstance(item, exp.Expression)]
+    return found
+
+
+def nodes(expression: exp.Expression) -> list[exp.Expression]:
+    """The expression and everything inside it, what is outside first."""
+    found = [expression]
+    for node in found:  # which grows meanwhile
+        found += children(node)
+    return found
+
+
+def columns_of(*expressions: exp.Expression | None) -> frozenset[str]:
+    """Names of the plan columns that the expressions read."""
+    found = set()
+    for expression in expressions:
+        if expression is not None:
+            for node in nodes(expression):
+                if type(node) is exp.Column:
+                    found.add(node.args["this"].args["this"])
+    return frozenset(found)
+
+
+def conjuncts(predicate: exp.Expression | None) -> list[exp.Expression]:
+    """The terms of a conjunction, in order."""
+    if predicate is None:
+        return []
+    while type(predicate) is exp.Paren:
+        predicate = predicate.args["this"]
+    if type(predicate) is exp.And:
+        return conjuncts(predicate.args["this"]) + conjuncts(predicate.args["expression"])
+    return [predicate]
+
+
+def conjunction(terms: Iterable[exp.Expression]) -> exp.Expression | None:
+    """The conjunction of the terms; None of none."""
+    result: exp.Expression | None = None
+    for term in terms:
+        result = term if result is None else exp.And(this=result, expression=term)
+    return result
+
+
+def map_nodes(expression: exp.Expression, edit: Callable[[exp.Expression], exp.Expression | None]) -> exp.Expression:
+    """A copy in which every node for which ``edit`` returns another one is replaced; replaced nodes are not entered."""
+    new = edit(expression)
+    if new is not None:
+        return new
+    args: dict[str, Any] = {}
+    for name, value in expression.args.items():
+        if isinstance(value, exp.Expression):
+            args[name] = map_nodes(value, edit)
+        elif type(value) is list:
+            args[name] = [map_nodes(v, edit) if isinstance(v, exp.Expression) else v for v in value]
+        else:
+            args[name] = value
+    return type(expression)(**args)
+
+
+def substitute(expression: exp.Expression, mapping: Mapping[str, exp.Expression]) -> exp.Expression:
+    """The expression with columns replaced; the same object where it reads none of them."""
+    if not (columns_of(expression) & mapping.keys()):
+        return expression
+
+    def edit(node: exp.Expression) -> exp.Expression | None:
+        name = column_name(node)
+        return mapping.get(name) if name is not None else None
+
+    return map_nodes(expression, edit)
+
+
+def strip_parens(expression: exp.Expression) -> exp.Expression:
+    """The expression inside any parentheses."""
+    while type(expression) is exp.Paren:
+        expression = expression.args["this"]
+    return expression
+
+
+def key_name(expression: exp.Expression) -> str:
+    """What a partitioning calls the expression: a column's name, else its SQL text."""
+    return column_name(expression) or to_sql(expression)
+
+
+@dataclass(frozen=True, slots=True)
+class EquiKey:
+    """An equality between an expression of the left input and one of the right."""
+
+    left: exp.Expression
+    right: exp.Expression
+    null_safe: bool
+
+
+def equi_keys(
+    condition: exp.Expression | None, left: frozenset[str], right: frozenset[str]
+) -> tuple[list[EquiKey], list[exp.Expression]]:
+    """The equalities of a join condition between its two sides, and the remaining terms."""
+    keys: list[EquiKey] = []
+    rest: list[exp.Expression] = []
+    for term in conjuncts(condition):
+        kind = type(term)
+        if kind is exp.EQ or kind is exp.NullSafeEQ:
+            a, b = term.args["this"], term.args["expression"]
+            in_a, in_b = columns_of(a), columns_of(b)
+            if in_a and in_b:
+                if in_a <= left and in_b <= right:
+                    keys.append(EquiKey(a, b, kind is exp.NullSafeEQ))
+                    continue
+                if in_a <= right and in_b <= left:
+                    keys.append(EquiKey(b, a, kind is exp.NullSafeEQ))
+                    continue
+        rest.append(term)
+    return keys, rest
+
+
+@lru_cache(maxsize=4096)
+def literal(text: str) -> exp.Literal:
+    """A string literal."""
+    return exp.Literal(this=text, is_string=True)
+
+
+def integer(value: int, type_text: str = "BIGINT") -> exp.Expression:
+    """An integer constant of a type."""
+    number: exp.Expression = exp.Cast(this=exp.Literal(this=str(value), is_string=False), to=data_type(type_text))
+    return number
+
+
+def null_of(type_text: str) -> exp.Expression:
+    """NULL of a type."""
+    null: exp.Expression = exp.Cast(this=exp.Null(), to=data_type(type_text))
+    return null
+
+
+def not_null(expression: exp.Expression) -> exp.Expression:
+    """Whether the expression is not NULL."""
+    negated: exp.Expression = exp.Not(this=exp.Is(this=expression, expression=exp.Null()))
+    return negated

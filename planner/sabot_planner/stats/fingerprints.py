@@ -1,0 +1,247 @@
+"""What a sub-plan computes, in a name that another query's plan gives to the same rows.
+
+Names of columns, exchanges, phases of aggregates and the order of an inner join's sides make no difference, versions of
+sources do. What is measured of a sub-plan is remembered under its name and becomes the estimate of the next plan that
+has it. Two readings of one table have the same names: where a join tells them apart by their columns alone, such as
+a.k = b.v from a.v = b.k, its estimate may be that of the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from sqlglot import exp
+
+from sabot_planner.logical.nodes import (
+    Aggregate,
+    Computed,
+    CteRef,
+    Distinct,
+    Filter,
+    Join,
+    JoinKind,
+    LateralCall,
+    Node,
+    Project,
+    Scan,
+    SetOp,
+    Shared,
+    Sort,
+    Window,
+)
+from sabot_planner.physical.nodes import CutRef, Exchange, Numbered, Repeated, Reread, TaskScan
+from sabot_planner.sql.dialect import to_sql
+from sabot_planner.sql.scalars import column_name, columns_of, conjuncts, nodes, substitute
+
+_NAME = re.compile(r"\bc+[0-9][0-9a-z]*\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The name of a sub-plan's rows. ``filtered_by`` are the rows that were kept from it by filters still in force."""
+
+    text: str
+    filtered_by: frozenset[int] = frozenset()
+
+
+class Identities:
+    """Identities of one plan's nodes, remembered."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Node, Identity | None]] = {}
+        self._columns: dict[str, str] = {}
+
+    def of(self, node: Node) -> Identity | None:
+        """The identity of a logical or placed node's rows; None where they depend on more than it says."""
+        known = self._known.get(id(node))
+        if known is None:
+            known = self._known[id(node)] = (node, self._of(node))
+        return known[1]
+
+    def groups(self, keys: Sequence[exp.Expression], rows: Node) -> str | None:
+        """The name of the groups of ``rows`` by ``keys``: as many as there are distinct keys.
+
+        They are those of the rows that ``rows`` were grouped from, where that was by these keys and perhaps others.
+        """
+        inner = self.of(rows)
+        if inner is None or inner.filtered_by:
+            return None
+        texts = sorted(map(self._text, keys))
+        below: tuple[Sequence[exp.Expression], Node] | None = keys, rows
+        while below is not None:
+            keys, rows = below
+            below = same_keys_below(keys, rows)
+        return _name("groups", *texts, (self.of(rows) or inner).text)
+
+    def _of(self, node: Node) -> Identity | None:
+        match node:
+            case Scan():
+                return self._scan(node)
+            case TaskScan():
+                return self.of(node.scan)
+            case Exchange() | Shared() | Window() | Numbered() | Repeated():
+                inner = self.of(node.inputs[0])
+                if isinstance(node, Window):
+                    self._compute(node.items)
+                return inner
+            case Sort() if node.limit is None and not node.offset:
+                return self.of(node.input)
+            case CteRef():
+                return self._reference(node)
+            case CutRef():
+                return self._reference(node.reference)
+            case Project():
+                return self._project(node)
+            case Filter():
+                inner = self.of(node.input)
+                return self._above(inner, "filter", *sorted(map(self._text, conjuncts(node.predicate))))
+            case LateralCall():
+                return self._above(self.of(node.input), "lateral", self._text(node.function), str(node.left))
+            case Aggregate() if node.grouping_sets is None:
+                return self._aggregate(node)
+            case Distinct():
+                return self._distinct(node)
+            case Join():
+                return self._join(node)
+            case SetOp():
+                return self._set_operation(node)
+            case _:
+                return None
+
+    def _scan(self, node: Scan) -> Identity | None:
+        source = node.source
+        if not source.version:
+            return None
+        text = _name("scan", source.version)
+        names = zip(node.names, source.columns, strict=True)
+        self._columns.update((name, f"{text}.{column.name}") for name, column in names)
+        return Identity(text)
+
+    def _reference(self, node: CteRef) -> Identity | None:
+        inner = self.of(node.shared.input)
+        if inner is None:
+            return None
+        for name, source in zip(node.names, node.shared.columns, strict=True):
+            self._columns[name] = self._columns.get(source, source)
+        return inner
+
+    def _project(self, node: Project) -> Identity | None:
+        inner = self.of(node.input)
+        self._compute(node.items)
+        multiplied = _multiplied(node)
+        return self._above(inner, "unnest", *map(self._text, multiplied)) if multiplied else inner
+
+    def _aggregate(self, node: Aggregate) -> Identity | None:
+        inner = self.of(node.input)
+        self._compute(node.keys)
+        first = first_phase(node)
+        if first is not None:
+            # Its groups are those of the first phase, and so are its aggregates in another form.
+            calls = {p.name: p.expression for p in first.aggregates}
+            for final in node.aggregates:
+                call = calls.get(f"{final.name}p", final.expression)
+                self._columns[final.name] = self._text(call).replace(" EXPORT_STATE", "")
+            return inner
+        if not node.partial:
+            self._compute(node.aggregates)
+        keys = sorted(self._text(k.expression) for k in node.keys)
+        return self._above(inner, "groups", *keys)
+
+    def _distinct(self, node: Distinct) -> Identity | None:
+        inner = self.of(node.input)
+        moved = node.input
+        if isinstance(moved, Exchange) and isinstance(moved.input, Distinct):
+            return inner
+        return self._above(inner, "groups", *sorted(map(self._text, node.on)))
+
+    def _join(self, node: Join) -> Identity | None:
+        left = self.of(node.left)
+        if left is not None and isinstance(node.right, Reread):
+            return Identity(left.text, left.filtered_by | {id(node.right.exchange.input)})
+        right = self.of(node.right)
+        if left is None or right is None:
+            return None
+        terms = sorted(map(self._term, conjuncts(node.condition)))
+        sides = [left.text, right.text]
+        if node.kind is JoinKind.INNER:
+            sides.sort()
+        joined = {id(side.input) for side in (node.left, node.right) if isinstance(side, Exchange)}
+        return Identity(_name("join", node.kind, *terms, *sides), (left.filtered_by | right.filtered_by) - joined)
+
+    def _set_operation(self, node: SetOp) -> Identity | None:
+        found = [self.of(b) for b in node.branches]
+        for name, source in zip(node.names, node.branches[0].columns, strict=True):
+            self._columns[name] = self._columns.get(source, source)
+        if any(f is None for f in found):
+            return None
+        texts = [f.text for f in found if f is not None]
+        filtered = frozenset[int]().union(*(f.filtered_by for f in found if f is not None))
+        return Identity(_name("set", node.kind, *texts), filtered)
+
+    def _above(self, inner: Identity | None, *parts: str) -> Identity | None:
+        return None if inner is None else Identity(_name(*parts, inner.text), inner.filtered_by)
+
+    def _compute(self, items: Iterable[Computed]) -> None:
+        for item in items:
+            if column_name(item.expression) != item.name:
+                self._columns[item.name] = self._text(item.expression)
+
+    def _text(self, expression: exp.Expression) -> str:
+        name = column_name(expression)
+        if name is not None:
+            return self._columns.get(name, name)
+        return _NAME.sub(lambda found: self._columns.get(found.group(), found.group()), to_sql(expression))
+
+    def _term(self, term: exp.Expression) -> str:
+        if type(term) is exp.EQ:
+            return " = ".join(sorted((self._text(term.args["this"]), self._text(term.args["expression"]))))
+        return self._text(term)
+
+
+def _name(kind: str, *parts: str) -> str:
+    return f"{kind}:{blake2b(chr(0).join(parts).encode(), digest_size=12).hexdigest()}"
+
+
+def is_unnesting(node: Project) -> bool:
+    """Whether a projection makes several rows of one."""
+    return bool(_multiplied(node))
+
+
+def _multiplied(node: Project) -> list[exp.Expression]:
+    return [i.expression for i in node.items if any(_is_unnest(n) for n in nodes(i.expression))]
+
+
+def same_keys_below(keys: Sequence[exp.Expression], rows: Node) -> tuple[list[exp.Expression], Node] | None:
+    """The keys and the input of ``rows``, in its terms, where it has the same distinct ones; None where it may not."""
+    match rows:
+        case Project() if not is_unnesting(rows):
+            items = {item.name: item.expression for item in rows.items}
+            return [substitute(key, items) for key in keys], rows.input
+        case Aggregate() if rows.grouping_sets is None and columns_of(*keys) <= {k.name for k in rows.keys}:
+            groups = {key.name: key.expression for key in rows.keys}
+            return [substitute(key, groups) for key in keys], rows.input
+        case Distinct() if columns_of(*keys) <= {column_name(e) for e in rows.on}:
+            return list(keys), rows.input
+        case Exchange() | Numbered() | Repeated():
+            return list(keys), rows.inputs[0]
+        case _:
+            return None
+
+
+def _is_unnest(node: exp.Expression) -> bool:
+    return type(node) is exp.Anonymous and node.args["this"] == "unnest"
+
+
+def first_phase(node: Aggregate) -> Aggregate | None:
+    """The first of an aggregate's two phases, where it is the second."""
+    moved = node.input.input if isinstance(node.input, Numbered) else node.input
+    first = moved.input if isinstance(moved, Exchange) else None
+    return first if isinstance(first, Aggregate) and first.partial else None
+
+
+def partial_name(groups: str, tasks: int) -> str:
+    """The name of the groups that ``tasks`` first phases have together, most of them in several."""
+    return f"{groups} in {tasks}"

@@ -1,0 +1,95 @@
+"""Runs a planned query on the agents and takes its rows to where they are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sabot_planner import QueryPlan
+from sabot_sql.call.pools import Pools
+from sabot_sql.call.request import Request
+from sabot_sql.catalog.catalog import BoundQuery, Catalog
+from sabot_sql.catalog.connection import ColumnTypes, Statement
+from sabot_sql.catalog.writes import Write
+from sabot_sql.coordinator import FinishedQuery, run_query
+from sabot_sql.errors import InternalError, SabotSQLError
+from sabot_sql.file_sinks import DirectorySink, directory_sink
+from sabot_sql.result_store import ResultStore, batches
+from sabot_sql.scratch import Scratch
+
+_COUNT: ColumnTypes = (("Count", "BIGINT"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The rows of a statement, and how agents came to them."""
+
+    store: ResultStore
+    columns: ColumnTypes
+    plan: Mapping[str, Any]
+    stats: Mapping[str, Any]
+
+
+def run_on_agents(
+    query: Statement,
+    planned: tuple[QueryPlan, BoundQuery],
+    request: Request,
+    write: Write | None,
+    catalog: Catalog,
+    pools: Pools,
+    scratch: Scratch,
+) -> Answer:
+    """The rows of ``query``; or, once they are written where ``write`` wants them, what DuckDB answers to that.
+
+    Raises:
+        SabotSQLError: then nothing is left, and nothing is written.
+    """
+    plan, bound = planned
+    running = request.running
+    names = [column.name for column in plan.output]
+    with (
+        pools.using(request.config, running.check) as pool,
+        directory_sink(write.form if write else None, names, running.query_id) as files,
+    ):
+        try:
+            finished = run_query(
+                plan,
+                pool,
+                bound.sources,
+                query_id=running.query_id,
+                sql=request.sql,
+                cancel=running,
+                deadline_ms=running.left_ms(),
+                observer=request.observer,
+                sink=files.sink if files else None,
+            )
+        except SabotSQLError as error:
+            raise catalog.explain_failure(error, query) from None
+        catalog.measured.learn(finished.measured, finished.distinct)
+        try:
+            store, columns = _taken(finished, names, files, write, request, catalog, scratch)
+        finally:
+            finished.release()
+    return Answer(store, columns, finished.plan, finished.stats)
+
+
+def _taken(
+    finished: FinishedQuery,
+    names: Sequence[str],
+    files: DirectorySink | None,
+    write: Write | None,
+    request: Request,
+    catalog: Catalog,
+    scratch: Scratch,
+) -> tuple[ResultStore, ColumnTypes]:
+    if files is not None:
+        return request.drain(files.finish(finished).to_reader(), scratch), _COUNT
+    if len(names) != len(finished.columns):
+        raise InternalError(f"planned {len(names)} columns, got {len(finished.columns)}")
+    if write is None:
+        columns = tuple(zip(names, (column.type for column in finished.columns), strict=True))
+        return request.drain(batches(finished.stream), scratch, borrowed=True), columns
+    with request.running.interrupting(catalog.connection):
+        table, columns = catalog.writes.run(write, request.scopes, finished.stream, names, finished.columns)
+    return request.drain(table.to_reader(), scratch), columns

@@ -1,0 +1,35 @@
+"""One call of ``query``: what was asked for and how it is to be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sabot_sql.call.running import RunningQuery
+from sabot_sql.catalog.frames import Scope
+from sabot_sql.config import SessionConfig
+from sabot_sql.result_store import ResultStore
+from sabot_sql.scratch import Scratch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Observer = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``sql`` is the user's whole text, of which one statement runs at a time."""
+
+    sql: str
+    config: SessionConfig
+    scopes: Sequence[Scope]
+    running: RunningQuery
+    max_rows: int | None
+    observer: Observer | None
+
+    def drain(self, reader: pa.RecordBatchReader, scratch: Scratch, *, borrowed: bool = False) -> ResultStore:
+        """The rows of ``reader`` as far as they are wanted; see :meth:`ResultStore.drain`."""
+        budget = self.config.result_bytes
+        return ResultStore.drain(reader, scratch, budget, max_rows=self.max_rows, borrowed=borrowed)

@@ -1,0 +1,250 @@
+"""What a coordinator asks of an agent and what the agent answers.
+
+Everything carries query, stage, task and attempt, so that an answer that comes late can be told from the current one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from sabot_planner.job.operators import Column
+from sabot_sql.errors import SabotSQLError
+
+
+class WriteKind(StrEnum):
+    """How a task's output rows are placed in partitions."""
+
+    SINGLE = "single"
+    HASH_COLUMN = "hash_column"
+    HASH_COLUMNS = "hash_columns"
+    RANGE_COLUMN = "range_column"
+    SAMPLED = "sampled"
+    ROUND_ROBIN = "round_robin"
+
+
+class FailureKind(StrEnum):
+    """Why a task did not commit; it decides whether another attempt makes sense."""
+
+    USER = "user"
+    """The statement, its values or its sources are wrong: the same everywhere."""
+    RESOURCE = "resource"
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+    LOST_INPUT = "lost_input"
+    """A committed input cannot be read any more; its producers must run again."""
+    AGENT_DIED = "agent_died"
+    STALE = "stale"
+    """The agent knows a newer attempt, or no longer knows the query."""
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskId:
+    """One attempt of one task."""
+
+    query_id: str
+    stage: str
+    task: int
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.query_id}/{self.stage}_{self.task}.{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class ScanBinding:
+    """A slice of a source under the relation name ``name``.
+
+    ``registrations`` are objects of this process; a task that has some can only run here.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    sql: str
+    registrations: Mapping[str, object] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeInput:
+    """Partitions [``first``, ``last``) of the committed outputs ``manifests``, under the relation name ``name``.
+
+    ``producers`` are the tasks that committed them, in the same order. ``columns`` are what the fragment sees, with the
+    types that the producer's DuckDB gave them.
+    """
+
+    edge_id: str
+    name: str
+    columns: tuple[Column, ...]
+    producers: tuple[int, ...]
+    manifests: tuple[bytes, ...]
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyQuestion:
+    """Which key has this ``hash`` among the rows of ``edge``?
+
+    ``names`` are the keys as people know them, ``key_sql`` what DuckDB hashed; where that is empty, the partitioner
+    hashed the columns ``names``.
+    """
+
+    query_id: str
+    edge: EdgeInput
+    names: tuple[str, ...]
+    key_sql: tuple[str, ...]
+    hash: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """One SELECT with its inputs; ``chained`` are fragments that it reads by name, run within the same statement."""
+
+    sql: str
+    scans: tuple[ScanBinding, ...] = ()
+    edges: tuple[EdgeInput, ...] = ()
+    chained: tuple[tuple[str, Fragment], ...] = ()
+
+    def all_scans(self) -> tuple[ScanBinding, ...]:
+        """The scans of this fragment and of those chained to it."""
+        return self.scans + tuple(scan for _, inner in self.chained for scan in inner.all_scans())
+
+    def all_edges(self) -> tuple[EdgeInput, ...]:
+        """The edge inputs of this fragment and of those chained to it."""
+        return self.edges + tuple(edge for _, inner in self.chained for edge in inner.all_edges())
+
+
+@dataclass(frozen=True, slots=True)
+class WriteScheme:
+    """How to place rows: ``column`` holds a hash or a sort key and is not stored, ``keys`` are hashed natively."""
+
+    kind: WriteKind
+    partitions: int = 1
+    column: str | None = None
+    keys: tuple[str, ...] = ()
+    bounds: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeOutput:
+    """Where a task's rows go. ``columns`` are stored, all but the scheme's own column when empty."""
+
+    edge_id: str
+    scheme: WriteScheme
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileSink:
+    """Files in ``directory`` in place of rows, one per task; what a task commits then is the number of its rows.
+
+    ``options`` are those of COPY, as DuckDB reads them. ``names`` are what the columns are called in the files.
+    """
+
+    directory: str
+    extension: str
+    options: str
+    names: tuple[str, ...]
+
+    def path(self, task: int, attempt: int) -> str:
+        """Where an attempt writes: another attempt of the same task may still be writing its own file."""
+        return f"{self.directory}/part-{task:05d}.{attempt}.{self.extension}"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """One attempt of a task: run ``fragment`` and commit its rows to every output, or to none."""
+
+    id: TaskId
+    fragment: Fragment
+    outputs: tuple[EdgeOutput, ...]
+    deadline_ms: int | None = None
+    sink: FileSink | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSpec:
+    """Split the committed sampled output of one task at ``bounds``; only the agent that holds it can."""
+
+    id: TaskId
+    edge_id: str
+    manifest: bytes
+    bounds: tuple[bytes, ...]
+
+
+Work = TaskSpec | SplitSpec
+
+
+@dataclass(frozen=True, slots=True)
+class OutputReport:
+    """One committed output; ``manifest`` is what another agent needs to read it.
+
+    ``key_sketch`` counts the distinct keys of a hashed output; None where rows that count were never written.
+    """
+
+    edge_id: str
+    agent_id: str
+    manifest: bytes
+    rows: int
+    size_bytes: int
+    spilled_bytes: int = 0
+    partition_rows: tuple[int, ...] = ()
+    partition_bytes: tuple[int, ...] = ()
+    heavy: tuple[tuple[int, int, int], ...] = ()
+    sample: tuple[bytes, ...] = field(default=(), repr=False)
+    key_sketch: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """A committed attempt; ``columns`` are those of the fragment, helper columns included."""
+
+    id: TaskId
+    agent_id: str
+    columns: tuple[Column, ...]
+    outputs: tuple[OutputReport, ...]
+    rows_in: int
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class SplitReport:
+    """The split output that takes the place of the sampled one."""
+
+    id: TaskId
+    agent_id: str
+    output: OutputReport
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """An attempt that committed nothing. ``lost`` names (edge, producer task) of inputs that could not be read."""
+
+    id: TaskId
+    agent_id: str
+    kind: FailureKind
+    error: SabotSQLError
+    lost: tuple[tuple[str, int], ...] = ()
+
+
+Outcome = TaskReport | SplitReport | TaskFailure
+
+
+@dataclass(frozen=True, slots=True)
+class QueryContext:
+    """What an agent is told of a query before its first task.
+
+    ``settings`` change answers and hold for every fragment. ``paths`` are the files and directories that fragments may
+    read; ``attachments`` are (name, database file) pairs to attach read-only. ``sink`` is the one directory that the
+    query may write to, if any. ``joins_ordered``: fragments join in the order that DuckDB chose for the whole query.
+    """
+
+    query_id: str
+    edges: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    paths: tuple[str, ...] = ()
+    attachments: tuple[tuple[str, str], ...] = ()
+    sink: str = ""
+    joins_ordered: bool = False
