@@ -60,6 +60,7 @@ class FakeContext:
             except duckdb.Error:
                 explained = None
         self._estimates = Estimates(exported, lambda: explained)
+        self._tables = {alias: file or table for file, table, alias in _ALIASED.findall(exported)}
         return exported
 
     def logical(self, sql: str) -> Node:
