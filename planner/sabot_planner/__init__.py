@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sabot_planner.errors import PlannerError
-from sabot_planner.job.execution_graph import ExecutionGraph, Task, TaskInput, to_execution_graph
+from sabot_planner.job.execution_graph import ExecutionGraph, Task, TaskInput
 from sabot_planner.job.job_graph import JobGraph
 from sabot_planner.job.operators import (
     Column,
@@ -46,7 +46,6 @@ __all__ = [
     "TaskInput",
     "Zone",
     "plan_query",
-    "to_execution_graph",
 ]
 
 

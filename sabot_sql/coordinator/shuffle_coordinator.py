@@ -96,7 +96,7 @@ class ShuffleCoordinator:
 
     def initialize(self, execution_graph: ExecutionGraph) -> None:
         """Take note of the edges of ``execution_graph``; may be called again when the plan was revised."""
-        self._declared = {edge.edge_id: edge for edge in execution_graph.job_graph.edges}
+        self._declared = {edge.edge_id: edge for edge in execution_graph.edges}
         # An edge that a revision took out is still asked for: by the stage that wrote it.
         self._written |= {edge.edge_id: edge.written_id for edge in self._declared.values()}
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sabot_planner.job.operators import ShuffleEdge, ShuffleEdgeType
-
-if TYPE_CHECKING:
-    from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operators import ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +34,9 @@ class TaskInput:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionGraph:
-    """All tasks of a job graph; ``chains`` are runs of operators joined by FORWARD edges only, run in one place."""
+    """All tasks of a job graph, producers before consumers, and the edges between their operators."""
 
-    job_graph: JobGraph
+    edges: tuple[ShuffleEdge, ...]
     tasks: tuple[Task, ...]
 
     def tasks_of(self, operator_id: str) -> tuple[Task, ...]:
@@ -48,7 +45,7 @@ class ExecutionGraph:
 
     def connections(self, edge_id: str) -> tuple[tuple[str, str], ...]:
         """(producer task id, consumer task id) of every channel of an edge: 1:1 for FORWARD, else all to all."""
-        edge = next(e for e in self.job_graph.edges if e.edge_id == edge_id)
+        edge = next(e for e in self.edges if e.edge_id == edge_id)
         sources, targets = self.tasks_of(edge.source), self.tasks_of(edge.target)
         if edge.edge_type is ShuffleEdgeType.FORWARD:
             return tuple((s.task_id, t.task_id) for s, t in zip(sources, targets, strict=True))
@@ -56,10 +53,8 @@ class ExecutionGraph:
 
     def inputs(self, task: Task) -> tuple[TaskInput, ...]:
         """What ``task`` reads, one entry per incoming edge."""
-        return tuple(
-            task_input(edge, task, self.job_graph.operator(edge.source).parallelism)
-            for edge in self.job_graph.inputs_of(task.operator_id)
-        )
+        incoming = [edge for edge in self.edges if edge.target == task.operator_id]
+        return tuple(task_input(edge, task, len(self.tasks_of(edge.source))) for edge in incoming)
 
 
 def task_input(edge: ShuffleEdge, task: Task, producers: int) -> TaskInput:
@@ -74,11 +69,11 @@ def task_input(edge: ShuffleEdge, task: Task, producers: int) -> TaskInput:
     return TaskInput(edge.edge_id, every, first, last)
 
 
-def to_execution_graph(job_graph: JobGraph) -> ExecutionGraph:
-    """Expand every operator to its tasks, producers before consumers."""
-    tasks = tuple(
-        Task(operator_id, index, job_graph.operator(operator_id).parallelism)
-        for operator_id in job_graph.topological_order()
-        for index in range(job_graph.operator(operator_id).parallelism)
-    )
-    return ExecutionGraph(job_graph, tasks)
+def expanded(operators: Iterable[StreamOperatorNode], edges: tuple[ShuffleEdge, ...]) -> ExecutionGraph:
+    """Expand operators, which are given producers before consumers, to their tasks."""
+    tasks = [
+        Task(operator.operator_id, index, operator.parallelism)
+        for operator in operators
+        for index in range(operator.parallelism)
+    ]
+    return ExecutionGraph(edges, tuple(tasks))

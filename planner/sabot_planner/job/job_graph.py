@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 
 from sabot_planner.errors import InvalidJobGraph
-from sabot_planner.job.execution_graph import ExecutionGraph, to_execution_graph
+from sabot_planner.job.execution_graph import ExecutionGraph, expanded
 from sabot_planner.job.operators import ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 
 
@@ -78,5 +78,5 @@ class JobGraph:
             raise InvalidJobGraph(f"the job graph has a cycle: {' -> '.join(error.args[1])}") from None
 
     def to_execution_graph(self) -> ExecutionGraph:
-        """All tasks of this graph; see :mod:`sabot_planner.job.execution_graph`."""
-        return to_execution_graph(self)
+        """All tasks of this graph, producers before consumers."""
+        return expanded(map(self.operator, self.topological_order()), self.edges)
