@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sabot_planner.adapt.replan import AdaptivePlan, initial_graph
 from sabot_planner.distribute.check import check
-from sabot_planner.distribute.distributor import Distributor
+from sabot_planner.distribute.context import PlacementContext
+from sabot_planner.distribute.place import place_node
 from sabot_planner.errors import Undistributable
 from sabot_planner.fragments.stage_names import StageNames
 from sabot_planner.fragments.stages import Cut, bucket_count, mark_shared
@@ -49,8 +50,8 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
         refuse_collated(logical, context)
         width = context.settings.partitions or context.agents
         splits = choose_splits(logical, context, types, width)
-        walker = Distributor(context, types, Estimator(context, logical), width, splits)
-        placed = walker.place(logical)
+        placing = PlacementContext(context, types, Estimator(context, logical), width, splits, place_node)
+        placed = placing.place(logical)
     except Undistributable as error:
         return QueryPlan(Mode.SINGLE, str(error), 1, None, output)
     check(placed.node)
@@ -61,8 +62,8 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
     graph = initial_graph(root, how)
     if not any(o.parallelism > 1 for o in graph.operators) and width > 1:
         return QueryPlan(Mode.SINGLE, _why_single(placed.node), 1, None, output)
-    mode = Mode.PARTLY if walker.gathered else Mode.DISTRIBUTED
-    reason = "; ".join(dict.fromkeys(walker.gathered)) or f"distributed over {context.agents} agents"
+    mode = Mode.PARTLY if placing.gathered else Mode.DISTRIBUTED
+    reason = "; ".join(dict.fromkeys(placing.gathered)) or f"distributed over {context.agents} agents"
     state = AdaptivePlan(root, how, types) if context.settings.adaptive else None
     return QueryPlan(mode, reason, context.agents, graph, output, state)
 

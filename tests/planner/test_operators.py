@@ -84,7 +84,7 @@ def test_the_first_rows_of_an_order(context: FakeContext, limit: str) -> None:
 
 
 def test_a_large_limit_is_taken_from_the_ranges(context: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sabot_planner.distribute.distributor.TOP_N_ROWS", 3)
+    monkeypatch.setattr("sabot_planner.distribute.order_and_limit.TOP_N_ROWS", 3)
     plan = check(context, "SELECT v FROM t ORDER BY v DESC LIMIT 20 OFFSET 3", ordered=True)
     assert "RANGE(" in plan
 

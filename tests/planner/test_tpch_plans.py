@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from sabot_planner import Mode, QueryPlan, ShuffleEdge, ShuffleEdgeType
-from sabot_planner.distribute.distributor import TOP_N_ROWS
+from sabot_planner.distribute.order_and_limit import TOP_N_ROWS
 from tests.planner.context import FakeContext, describe
 from tests.support.tpch.data import queries, tpch, views
 

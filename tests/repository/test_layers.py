@@ -12,6 +12,7 @@ CONTRACTS = (
     "magics -> sql -> (planner | native)",
     "the planner is pure",
     "the planner's rooms",
+    "no circle of imports",
     "DuckDB is reached",
     "IPython belongs",
 )
@@ -43,6 +44,17 @@ def test_every_contract_is_kept(repository: Path) -> None:
         assert any(name in line and line.rstrip().endswith("KEPT") for line in done.stdout.splitlines()), done.stdout
 
 
+def write_packages(repository: Path, folder: Path) -> None:
+    """Packages of the same names that keep every contract."""
+    for module, text in ALLOWED.items():
+        (folder / module).mkdir()
+        (folder / module / "__init__.py").touch()
+        (folder / module / "part.py").write_text(text)
+    (folder / "pyproject.toml").write_text((repository / "pyproject.toml").read_text())
+    done = lint_imports(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("package", "statement"),
     [
@@ -59,16 +71,18 @@ def test_every_contract_is_kept(repository: Path) -> None:
     ],
 )
 def test_a_forbidden_import_is_caught(repository: Path, tmp_path: Path, package: str, statement: str) -> None:
-    for module, text in ALLOWED.items():
-        (tmp_path / module).mkdir()
-        (tmp_path / module / "__init__.py").touch()
-        (tmp_path / module / "part.py").write_text(text)
-    (tmp_path / "pyproject.toml").write_text((repository / "pyproject.toml").read_text())
-    done = lint_imports(tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-
+    write_packages(repository, tmp_path)
     (tmp_path / package / "intruder.py").write_text(f"{statement}\n")
     done = lint_imports(tmp_path)
     assert done.returncode != 0
     assert "BROKEN" in done.stdout, done.stdout + done.stderr
     assert f"{package.replace('/', '.')}.intruder" in done.stdout
+
+
+def test_a_circle_is_caught(repository: Path, tmp_path: Path) -> None:
+    write_packages(repository, tmp_path)
+    (tmp_path / "sabot_sql" / "one.py").write_text("import sabot_sql.two\n")
+    (tmp_path / "sabot_sql" / "two.py").write_text("import sabot_sql.one\n")
+    done = lint_imports(tmp_path)
+    assert done.returncode != 0
+    assert "no circle of imports between the files of a room, or between rooms BROKEN" in done.stdout

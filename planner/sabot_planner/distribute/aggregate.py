@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.grouping_set_groups import in_families
 from sabot_planner.distribute.partitioning import Clustered, Hashed, Partitioning, renamed, satisfies
 from sabot_planner.distribute.placed import Placed
@@ -24,80 +24,76 @@ from sabot_planner.sql.dialect import call, function_call
 from sabot_planner.sql.scalars import column, key_name
 from sabot_planner.stats.estimates import EARLIER_RUN
 
-if TYPE_CHECKING:
-    from sabot_planner.distribute.distributor import Distributor
-
-
 _MOST_WIDENED = 2
 """Rows that are not reduced may take so many times the bytes of the groups: forming groups for nothing costs more."""
 
 
-def place_aggregate(walk: Distributor, node: Aggregate, parallel: bool) -> Placed:
+def place_aggregate(context: PlacementContext, node: Aggregate, parallel: bool) -> Placed:
     """The aggregate placed."""
     ordered = [a for a in node.aggregates if depends_on_order(a)]
     if ordered and not node.keys and order_is_unions(node.input):
         # Each task holds a part of every branch: put together in task order, the parts would mix the branches.
         reason = f"{describe(ordered[0])} over a UNION ALL needs its rows in order"
-        whole = walk.gather_in_order(node.input, parallel, reason)
-        return replace(whole, node=_numbered(walk, node, whole.node))
-    child = walk.settled(walk.place(node.input, parallel))
+        whole = context.gather_in_order(node.input, parallel, reason)
+        return replace(whole, node=_numbered(context, node, whole.node))
+    child = context.settled(context.place(node.input, parallel))
     key_names = tuple(key_name(k.expression) for k in node.keys)
     in_every_set = _keys_in_every_set(node)
     if satisfies(child.partitioning, Clustered(tuple(key_names[i] for i in in_every_set))):
         part = _through_groups(child.partitioning, node)
-        placed = replace(node, input=child.node, otherwise=_if_skewed(walk, node, child))
+        placed = replace(node, input=child.node, otherwise=_if_skewed(context, node, child))
         return replace(child, node=placed, partitioning=part)
     keys = [k.expression for k in node.keys]
-    hashable = walk.hashable(keys, node.input)
-    phases = _phases(walk, node) if hashable and not _duplicate_sets(node) else None
-    unreduced = _unreduced(walk, node, phases) if phases is not None else None
+    hashable = context.hashable(keys, node.input)
+    phases = _phases(context, node) if hashable and not _duplicate_sets(node) else None
+    unreduced = _unreduced(context, node, phases) if phases is not None else None
     if phases is not None and unreduced is None:
-        return _in_two_phases(walk, node, child, phases)
+        return _in_two_phases(context, node, child, phases)
     if hashable and in_every_set:
-        reason = unreduced or f"{_whole_group(walk, node)} needs its whole group"
-        moved = walk.hash(child, [keys[ordinal] for ordinal in in_every_set], reason)
+        reason = unreduced or f"{_whole_group(context, node)} needs its whole group"
+        moved = context.hash(child, [keys[ordinal] for ordinal in in_every_set], reason)
         part = _through_groups(moved.partitioning, node)
-        return replace(moved, node=_in_source_order(walk, node, moved.node), partitioning=part)
-    families = _families(walk, node) if hashable and not ordered else None
+        return replace(moved, node=_in_source_order(context, node, moved.node), partitioning=part)
+    families = _families(context, node) if hashable and not ordered else None
     if families is not None:
-        return walk.place(families, parallel)
-    gathered = walk.gather_rows(child, f"{_whole_group(walk, node)} cannot be combined from parts")
-    return replace(gathered, node=_in_source_order(walk, node, gathered.node))
+        return context.place(families, parallel)
+    gathered = context.gather_rows(child, f"{_whole_group(context, node)} cannot be combined from parts")
+    return replace(gathered, node=_in_source_order(context, node, gathered.node))
 
 
-def _families(walk: Distributor, node: Aggregate) -> Node | None:
+def _families(context: PlacementContext, node: Aggregate) -> Node | None:
     """Grouping sets that have no key in common as several aggregates, where that is worth more than one task."""
-    if node.grouping_sets is None or walk.is_small(node.input):
+    if node.grouping_sets is None or context.is_small(node.input):
         return None
     found = in_families(
-        node, walk.types.of(node), lambda one: _phases(walk, replace(node, aggregates=(one,))) is not None
+        node, context.types.of(node), lambda one: _phases(context, replace(node, aggregates=(one,))) is not None
     )
     if found is not None:
-        walk.types.of(found)
+        context.types.of(found)
     return found
 
 
-def _in_source_order(walk: Distributor, node: Aggregate, moved: Node) -> Aggregate:
+def _in_source_order(context: PlacementContext, node: Aggregate, moved: Node) -> Aggregate:
     """The aggregate over rows that have moved: lists and the like take them in the order of the source.
 
     A task reads its edge in the order of the producers, but DuckDB's threads do not aggregate it in that order.
     """
     if not isinstance(moved, Exchange) or not any(map(depends_on_order, node.aggregates)):
         return replace(node, input=moved)
-    return _numbered(walk, node, moved)
+    return _numbered(context, node, moved)
 
 
-def _numbered(walk: Distributor, node: Aggregate, moved: Node) -> Aggregate:
-    ordinal = _ordinal(walk, node)
+def _numbered(context: PlacementContext, node: Aggregate, moved: Node) -> Aggregate:
+    ordinal = _ordinal(context, node)
     aggregates = tuple(
         Computed(a.name, in_order(a.expression, ordinal)) if depends_on_order(a) else a for a in node.aggregates
     )
     return replace(node, input=Numbered(moved, ordinal), aggregates=aggregates)
 
 
-def _ordinal(walk: Distributor, node: Aggregate) -> str:
+def _ordinal(context: PlacementContext, node: Aggregate) -> str:
     name = f"{node.aggregates[0].name}o"
-    walk.types.learn({name: "BIGINT"})
+    context.types.learn({name: "BIGINT"})
     return name
 
 
@@ -122,67 +118,67 @@ def _duplicate_sets(node: Aggregate) -> bool:
     return len(set(sets)) != len(sets)
 
 
-def _phases(walk: Distributor, node: Aggregate) -> list[TwoPhase] | None:
+def _phases(context: PlacementContext, node: Aggregate) -> list[TwoPhase] | None:
     """The two phases of every aggregate, None where one of them has none."""
-    types = walk.types.of(node)
+    types = context.types.of(node)
     phases = []
     for aggregate in node.aggregates:
         found = function_call(aggregate.expression)
         arguments = found[1] if found is not None else []
-        argument_types = walk.types.of_expressions(arguments, node.input) if arguments else ()
-        one = two_phase(aggregate, argument_types, types[aggregate.name], _ordinal(walk, node))
+        argument_types = context.types.of_expressions(arguments, node.input) if arguments else ()
+        one = two_phase(aggregate, argument_types, types[aggregate.name], _ordinal(context, node))
         if one is None:
             return None
         phases.append(one)
     return phases
 
 
-def _whole_group(walk: Distributor, node: Aggregate) -> str:
-    types = walk.types.of(node)
+def _whole_group(context: PlacementContext, node: Aggregate) -> str:
+    types = context.types.of(node)
     for aggregate in node.aggregates:
         found = function_call(aggregate.expression)
         arguments = found[1] if found is not None else []
-        argument_types = walk.types.of_expressions(arguments, node.input) if arguments else ()
+        argument_types = context.types.of_expressions(arguments, node.input) if arguments else ()
         if two_phase(aggregate, argument_types, types[aggregate.name], "") is None:
             return describe(aggregate)
     return "GROUP BY"
 
 
-def _unreduced(walk: Distributor, node: Aggregate, phases: list[TwoPhase]) -> str | None:
+def _unreduced(context: PlacementContext, node: Aggregate, phases: list[TwoPhase]) -> str | None:
     """Why the rows of all travel although the aggregate has two phases: the first one would leave nearly as many."""
     if not node.keys or node.grouping_sets is not None:
         return None
-    found = walk.estimator.partial_groups(node)
-    rows = walk.estimator.rows(node.input)
-    if found is None or found.rows <= walk.context.settings.partial_share * rows:
+    found = context.estimator.partial_groups(node)
+    rows = context.estimator.rows(node.input)
+    if found is None or found.rows <= context.settings.partial_share * rows:
         return None
-    types = walk.types.of(node)
+    types = context.types.of(node)
     widths = types | {
         p.final.name: STATE for p in phases if any(c.expression.args.get("export_state") for c in p.partial)
     }
-    if walk.bytes(node.input) > _MOST_WIDENED * found.rows * width_bytes(widths, node.columns):
+    if context.bytes(node.input) > _MOST_WIDENED * found.rows * width_bytes(widths, node.columns):
         return None
     keys = "" if found.distinct_keys is None else f" with {found.distinct_keys:,} distinct keys"
     return f"about {found.rows:,.0f} partial groups of {rows:,} rows{keys} by {EARLIER_RUN}: the rows move as they are"
 
 
-def _if_skewed(walk: Distributor, node: Aggregate, child: Placed) -> Node | None:
+def _if_skewed(context: PlacementContext, node: Aggregate, child: Placed) -> Node | None:
     """The two phases of an aggregate that reuses the hash of a join, in case that the join is skewed."""
     joins = any(isinstance(n, Join) for n in own_nodes(child.node))
-    if not isinstance(child.partitioning, Hashed) or not joins or not walk.context.settings.adaptive:
+    if not isinstance(child.partitioning, Hashed) or not joins or not context.settings.adaptive:
         return None
     if node.grouping_sets is not None or any(map(depends_on_order, node.aggregates)):
         return None
-    if not walk.hashable([k.expression for k in node.keys], node.input):
+    if not context.hashable([k.expression for k in node.keys], node.input):
         return None
-    phases = _phases(walk, node)
+    phases = _phases(context, node)
     try:
-        return _in_two_phases(walk, node, child, phases).node if phases is not None else None
+        return _in_two_phases(context, node, child, phases).node if phases is not None else None
     except Undistributable:
         return None  # in place its columns need not travel
 
 
-def _in_two_phases(walk: Distributor, node: Aggregate, child: Placed, phases: list[TwoPhase]) -> Placed:
+def _in_two_phases(context: PlacementContext, node: Aggregate, child: Placed, phases: list[TwoPhase]) -> Placed:
     partial_columns = tuple(p for phase in phases for p in phase.partial)
     groupings = node.groupings
     if node.grouping_sets is not None:
@@ -195,25 +191,25 @@ def _in_two_phases(walk: Distributor, node: Aggregate, child: Placed, phases: li
     partial = replace(
         node, input=child.node, aggregates=partial_columns, groupings=groupings, partial=True, having_rows=speaks
     )
-    types = walk.types.of(node)
-    walk.types.learn(
+    types = context.types.of(node)
+    context.types.learn(
         {
             p.name: STATE if p.expression.args.get("export_state") else types[phase.final.name]
             for phase in phases
             for p in phase.partial
         }
     )
-    walk.types.learn({g.name: "BIGINT" for g in groupings})
+    context.types.learn({g.name: "BIGINT" for g in groupings})
     placed = replace(child, node=partial)
     final_keys = tuple(Computed(k.name, column(k.name)) for k in (*node.keys, *groupings))
     if node.keys:
-        moved = walk.hash(placed, [k.expression for k in final_keys], "partial groups of equal keys must meet")
+        moved = context.hash(placed, [k.expression for k in final_keys], "partial groups of equal keys must meet")
     else:
-        moved = walk.gather(placed, "one partial result of each task")
+        moved = context.gather(placed, "one partial result of each task")
     finals = tuple(phase.final for phase in phases)
     parts: Node = moved.node
     if any(map(is_in_order, node.aggregates)):
-        parts = Numbered(parts, _ordinal(walk, node))
+        parts = Numbered(parts, _ordinal(context, node))
     final = Aggregate(parts, final_keys, finals)
     if groupings == node.groupings and not groupings:
         return replace(moved, node=final)

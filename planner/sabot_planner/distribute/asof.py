@@ -12,14 +12,14 @@ right side before a row of the left side, it is the last one of an earlier range
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
+from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.partitioning import Replicated, Single
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.windows.draft import RUNNING
-from sabot_planner.distribute.windows.place import worth_ranges
+from sabot_planner.distribute.windows.place_window import worth_ranges
 from sabot_planner.logical.nodes import (
     Computed,
     Filter,
@@ -33,9 +33,6 @@ from sabot_planner.logical.nodes import (
 )
 from sabot_planner.sql.dialect import call, data_type
 from sabot_planner.sql.scalars import column, columns_of, conjuncts, integer, literal, not_null, null_of, strip_parens
-
-if TYPE_CHECKING:
-    from sabot_planner.distribute.distributor import Distributor
 
 _FRAGILE = ("ENUM(", "UNION(", "TUPLE", "VARIANT", "AGGREGATE_STATE")
 """Types that do not travel inside of a struct as they are."""
@@ -51,29 +48,29 @@ class _Nearest:
     equal: bool
 
 
-def asof_by_ranges(walk: Distributor, node: Join, left: Placed, right: Placed) -> Node | None:
+def asof_by_ranges(context: PlacementContext, node: Join, left: Placed, right: Placed) -> Node | None:
     """The join as a window over both sides, None where its sides are better joined another way."""
     if node.kind not in (JoinKind.ASOF, JoinKind.ASOF_LEFT):
         return None
     if any(isinstance(p.partitioning, Single | Replicated) for p in (left, right)):
         return None
-    if not worth_ranges(walk, node.left, node.right) or not _too_large(walk, node):
+    if not worth_ranges(context, node.left, node.right) or not _too_large(context, node):
         return None
-    nearest = _nearest(walk, node)
-    fragile = any(word in text for text in walk.types.of(node.right).values() for word in _FRAGILE)
-    return _as_window(walk, node, nearest) if nearest is not None and not fragile else None
+    nearest = _nearest(context, node)
+    fragile = any(word in text for text in context.types.of(node.right).values() for word in _FRAGILE)
+    return _as_window(context, node, nearest) if nearest is not None and not fragile else None
 
 
-def _too_large(walk: Distributor, node: Join) -> bool:
+def _too_large(context: PlacementContext, node: Join) -> bool:
     """Whether a copy of the right side for every task is more than both sides, moved once."""
-    left, right = walk.bytes(node.left), walk.bytes(node.right)
-    settings = walk.context.settings
+    left, right = context.bytes(node.left), context.bytes(node.right)
+    settings = context.settings
     if right <= settings.broadcast_bytes:
         return False
-    return right > settings.grant_bytes or right * walk.width >= left + right
+    return right > settings.grant_bytes or right * context.width >= left + right
 
 
-def _nearest(walk: Distributor, node: Join) -> _Nearest | None:
+def _nearest(context: PlacementContext, node: Join) -> _Nearest | None:
     terms = conjuncts(node.condition)
     if len(terms) != 1:
         return None
@@ -88,7 +85,7 @@ def _nearest(walk: Distributor, node: Join) -> _Nearest | None:
         one, two, descending = two, one, not descending
     elif not (columns_of(one) <= left and columns_of(two) <= right):
         return None
-    if walk.types.of_expressions([one], node.left) != walk.types.of_expressions([two], node.right):
+    if context.types.of_expressions([one], node.left) != context.types.of_expressions([two], node.right):
         return None
     return _Nearest(one, two, descending, equal)
 
@@ -102,11 +99,11 @@ _COMPARISONS: dict[type[exp.Expression], tuple[bool, bool]] = {
 """Comparison → (descending, equal)."""
 
 
-def _as_window(walk: Distributor, node: Join, nearest: _Nearest) -> Node:
+def _as_window(context: PlacementContext, node: Join, nearest: _Nearest) -> Node:
     prefix = f"{node.right.columns[0]}a"
     key, side, found = f"{prefix}k", f"{prefix}s", f"{prefix}v"
-    (key_type,) = walk.types.of_expressions([nearest.left], node.left)
-    left_types, right_types = walk.types.of(node.left), walk.types.of(node.right)
+    (key_type,) = context.types.of_expressions([nearest.left], node.left)
+    left_types, right_types = context.types.of(node.left), context.types.of(node.right)
     fields = ", ".join(f"{name} {right_types[name]}" for name in node.right.columns)
     row_type = f"STRUCT({fields})"
     packed = call(

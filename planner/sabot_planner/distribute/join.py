@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
 from sabot_planner.distribute.asof import asof_by_ranges
+from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.partitioning import (
     Arbitrary,
     Hashed,
@@ -24,9 +24,6 @@ from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.logical.display import size
 from sabot_planner.logical.nodes import Join, JoinKind, Node
 from sabot_planner.sql.scalars import EquiKey, equi_keys, key_name
-
-if TYPE_CHECKING:
-    from sabot_planner.distribute.distributor import Distributor
 
 RIGHT_MAY_BE_COPIED = frozenset(
     {
@@ -51,28 +48,30 @@ LEFT_MAY_BE_COPIED = frozenset(
 )
 
 
-def place_join(walk: Distributor, node: Join, parallel: bool) -> Placed:
+def place_join(context: PlacementContext, node: Join, parallel: bool) -> Placed:
     """The join placed."""
     if node.kind is JoinKind.POSITIONAL:
         reason = "a positional join needs both sides in order"
-        one, two = (walk.gather_in_order(side, parallel, reason) for side in (node.left, node.right))
+        one, two = (context.gather_in_order(side, parallel, reason) for side in (node.left, node.right))
         return replace(one, node=_joined(node, one.node, two.node), partitioning=Single())
-    left, right = walk.place(node.left, parallel), walk.place(node.right, parallel)
+    left, right = context.place(node.left, parallel), context.place(node.right, parallel)
     if _together(left, right):
         both_copied = isinstance(left.partitioning, Replicated) and isinstance(right.partitioning, Replicated)
         return replace(
             left, node=_joined(node, left.node, right.node), partitioning=Replicated() if both_copied else Single()
         )
-    keys = _usable_keys(walk, node)
+    keys = _usable_keys(context, node)
     together = _cut_alike(left, right, keys)
     if together is not None:
         joined = replace(left, node=_joined(node, left.node, right.node), partitioning=together)
         return replace(joined, partitioning=_after(node, together, keys))
-    by_ranges = asof_by_ranges(walk, node, left, right) if parallel and not keys else None
+    by_ranges = asof_by_ranges(context, node, left, right) if parallel and not keys else None
     if by_ranges is not None:
-        return walk.place(by_ranges, parallel)
-    plan = _cheapest(walk, node, left, right, keys)
-    return plan if plan is not None else _in_one_task(walk, node, left, right, f"a {node.kind} join without equal keys")
+        return context.place(by_ranges, parallel)
+    plan = _cheapest(context, node, left, right, keys)
+    return (
+        plan if plan is not None else _in_one_task(context, node, left, right, f"a {node.kind} join without equal keys")
+    )
 
 
 def _cut_alike(left: Placed, right: Placed, keys: list[EquiKey]) -> Partitioning | None:
@@ -94,12 +93,12 @@ def _together(left: Placed, right: Placed) -> bool:
     return all(isinstance(p.partitioning, Single | Replicated) and not p.local for p in (left, right))
 
 
-def _in_one_task(walk: Distributor, node: Join, left: Placed, right: Placed, reason: str) -> Placed:
-    one, two = walk.gather_rows(left, reason), walk.gather_rows(right, reason)
+def _in_one_task(context: PlacementContext, node: Join, left: Placed, right: Placed, reason: str) -> Placed:
+    one, two = context.gather_rows(left, reason), context.gather_rows(right, reason)
     return replace(one, node=_joined(node, one.node, two.node), partitioning=Single())
 
 
-def _usable_keys(walk: Distributor, node: Join) -> list[EquiKey]:
+def _usable_keys(context: PlacementContext, node: Join) -> list[EquiKey]:
     """The equalities by which both sides may be hashed apart."""
     left_names, right_names = frozenset(node.left.columns), frozenset(node.right.columns)
     keys, _ = equi_keys(node.condition, left_names, right_names)
@@ -107,12 +106,12 @@ def _usable_keys(walk: Distributor, node: Join) -> list[EquiKey]:
         # A plain equality with a NULL on the right makes the marker NULL for every unmatched row, wherever it is:
         # only the null-safe (correlated) keys say whose NULL concerns whom.
         keys = [k for k in keys if k.null_safe]
-    left_types = walk.types.of_expressions([k.left for k in keys], node.left)
-    right_types = walk.types.of_expressions([k.right for k in keys], node.right)
+    left_types = context.types.of_expressions([k.left for k in keys], node.left)
+    right_types = context.types.of_expressions([k.right for k in keys], node.right)
     return [
         key
         for key, lt, rt in zip(keys, left_types, right_types, strict=True)
-        if lt == rt and walk.hashable([key.left], node.left) and walk.hashable([key.right], node.right)
+        if lt == rt and context.hashable([key.left], node.left) and context.hashable([key.right], node.right)
     ]
 
 
@@ -122,15 +121,15 @@ class _Choice:
     placed: Placed
 
 
-def _cheapest(walk: Distributor, node: Join, left: Placed, right: Placed, keys: list[EquiKey]) -> Placed | None:
+def _cheapest(context: PlacementContext, node: Join, left: Placed, right: Placed, keys: list[EquiKey]) -> Placed | None:
     """The way that moves the fewest bytes; where two tie, the one named first."""
     choices: list[_Choice] = []
     if keys:
-        choices.append(_hash_both(walk, node, left, right, keys))
-    limit = walk.context.settings.broadcast_bytes
+        choices.append(_hash_both(context, node, left, right, keys))
+    limit = context.settings.broadcast_bytes
     for copied, side, kinds in ((right, node.right, RIGHT_MAY_BE_COPIED), (left, node.left, LEFT_MAY_BE_COPIED)):
-        if node.kind in kinds and (not keys or walk.bytes(side) <= limit or _is_copied(copied)):
-            choices.append(_by_copying(walk, node, left, right, keys, copy_left=copied is left))
+        if node.kind in kinds and (not keys or context.bytes(side) <= limit or _is_copied(copied)):
+            choices.append(_by_copying(context, node, left, right, keys, copy_left=copied is left))
     if not choices:
         return None
     best = min(choices, key=lambda choice: choice.cost_bytes).placed
@@ -138,20 +137,20 @@ def _cheapest(walk: Distributor, node: Join, left: Placed, right: Placed, keys: 
 
 
 def _by_copying(
-    walk: Distributor, node: Join, left: Placed, right: Placed, keys: list[EquiKey], *, copy_left: bool
+    context: PlacementContext, node: Join, left: Placed, right: Placed, keys: list[EquiKey], *, copy_left: bool
 ) -> _Choice:
     """One side in every task, the other where it is, or dealt out where it is in one task only."""
     copied, anchor = (left, right) if copy_left else (right, left)
     side, other = (node.left, node.right) if copy_left else (node.right, node.left)
-    repeated = None if _is_copied(copied) else walk.repeated(side)
+    repeated = None if _is_copied(copied) else context.repeated(side)
     if repeated is not None:
         copied = Placed(repeated, Replicated())
-    cost = 0 if _is_copied(copied) else walk.bytes(side) * walk.width
+    cost = 0 if _is_copied(copied) else context.bytes(side) * context.width
     if anchor.local or isinstance(anchor.partitioning, Single | Replicated):
-        cost += walk.bytes(other)
-        anchor = walk.spread(anchor, "to join in parallel")
+        cost += context.bytes(other)
+        anchor = context.spread(anchor, "to join in parallel")
     pairs = [(k.left, k.right) if copy_left else (k.right, k.left) for k in keys]
-    copy = _copy(walk, side, copied, pairs, other)
+    copy = _copy(context, side, copied, pairs, other)
     joined = _joined(node, copy, anchor.node) if copy_left else _joined(node, anchor.node, copy)
     return _Choice(cost, replace(anchor, node=joined))
 
@@ -161,7 +160,7 @@ def _is_copied(placed: Placed) -> bool:
 
 
 def _copy(
-    walk: Distributor,
+    context: PlacementContext,
     node: Node,
     placed: Placed,
     keys: list[tuple[exp.Expression, exp.Expression]],
@@ -170,8 +169,8 @@ def _copy(
     """The side as every task reads it; ``keys`` are its join keys and those of the other side."""
     if _is_copied(placed):
         return placed.node
-    reason = f"about {size(walk.bytes(node))}: less to copy to every task than to hash both sides"
-    exchange = walk.broadcast(node, placed, reason)
+    reason = f"about {size(context.bytes(node))}: less to copy to every task than to hash both sides"
+    exchange = context.broadcast(node, placed, reason)
     if not keys or exchange.bytes < _SURELY_SMALL_BYTES:
         return exchange
     # A guess that may be wrong by orders of magnitude: the rows are written so that they can still be hashed.
@@ -181,13 +180,13 @@ def _copy(
         keys=own,
         written_as=ShuffleEdgeType.HASH,
         other_keys=other,
-        other_rows=walk.estimator.rows(other_side),
-        other_bytes=walk.bytes(other_side),
+        other_rows=context.estimator.rows(other_side),
+        other_bytes=context.bytes(other_side),
     )
 
 
 def _hash_both(
-    walk: Distributor,
+    context: PlacementContext,
     node: Join,
     left: Placed,
     right: Placed,
@@ -195,13 +194,13 @@ def _hash_both(
 ) -> _Choice:
     """Both sides hashed by the same keys; a side that is already partitioned by some of them stays where it is."""
     best: _Choice | None = None
-    left_bytes, right_bytes = walk.bytes(node.left), walk.bytes(node.right)
+    left_bytes, right_bytes = context.bytes(node.left), context.bytes(node.right)
     for chosen, left_stays, right_stays in _key_orders(left.partitioning, right.partitioning, keys):
         cost = (0.0 if left_stays else 2.0 * left_bytes) + (0.0 if right_stays else 2.0 * right_bytes)
         if best is not None and cost >= best.cost_bytes:
             continue
-        one = left if left_stays else walk.hash(left, [k.left for k in chosen], "rows of equal keys must meet")
-        two = right if right_stays else walk.hash(right, [k.right for k in chosen], "rows of equal keys must meet")
+        one = left if left_stays else context.hash(left, [k.left for k in chosen], "rows of equal keys must meet")
+        two = right if right_stays else context.hash(right, [k.right for k in chosen], "rows of equal keys must meet")
         part = Hashed(tuple(frozenset({key_name(k.left), key_name(k.right)}) for k in chosen))
         best = _Choice(cost, replace(one, node=_joined(node, one.node, two.node), partitioning=part, local=False))
     assert best is not None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sqlglot import exp
 
+from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.windows.draft import ValueReach
 from sabot_planner.logical.nodes import Node
 from sabot_planner.logical.window_frames import constant_integer
@@ -13,14 +12,11 @@ from sabot_planner.sql.dialect import function_call
 from sabot_planner.sql.scalars import column_name
 from sabot_planner.stats.clustering import number_of, scan_columns
 
-if TYPE_CHECKING:
-    from sabot_planner.distribute.distributor import Distributor
-
 _DAY = 86_400 * 10**6
 _MICROSECONDS = {"to_months": 30 * _DAY, "to_days": _DAY, "to_microseconds": 1}
 
 
-def halo_share(walk: Distributor, node: Node, reach: ValueReach) -> float:
+def halo_share(context: PlacementContext, node: Node, reach: ValueReach) -> float:
     """The share of the rows of ``node`` that a range reads of others, its values taken to be spread evenly.
 
     0 where nothing is known: a computed key, a source without statistics.
@@ -30,11 +26,11 @@ def halo_share(walk: Distributor, node: Node, reach: ValueReach) -> float:
     if origin is None:
         return 0.0
     scan = columns.scan_of[origin]
-    zones = walk.context.zones(scan.source.source_id, scan.source.columns[scan.names.index(origin)].name)
+    zones = context.catalog.zones(scan.source.source_id, scan.source.columns[scan.names.index(origin)].name)
     if not zones:
         return 0.0
     spread = max(number_of(z.high) for z in zones) - min(number_of(z.low) for z in zones)
-    unit = _DAY if walk.types.of(scan)[origin] == "DATE" else 1
+    unit = _DAY if context.types.of(scan)[origin] == "DATE" else 1
     distances = [_length(d) for d in (reach.before, reach.after) if d is not None]
     return sum(distances) / max(1, spread * unit)
 

@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
+from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.partitioning import Arbitrary, Single
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.windows.draft import CountReach, Reach, ValueReach, WindowDraft
@@ -47,17 +47,14 @@ from sabot_planner.physical.nodes import Exchange, HaloWindow, TaskOrdinal, Task
 from sabot_planner.sql.dialect import call, data_type
 from sabot_planner.sql.scalars import column, columns_of, integer, null_of, substitute
 
-if TYPE_CHECKING:
-    from sabot_planner.distribute.distributor import Distributor
-
 _MOST_TASKS = 1 << 16
 _SERIES = f'"system".main."range"(CAST({_MOST_TASKS} AS BIGINT))'
 
 
-def over_ranges(walk: Distributor, node: Window, child: Placed, draft: WindowDraft) -> Placed:
+def over_ranges(context: PlacementContext, node: Window, child: Placed, draft: WindowDraft) -> Placed:
     """The window's items over ranges of ``child``, whose rows are spread."""
-    types = walk.types.of(node)
-    ranges = _Ranges(walk, draft, Shared(_local(walk, child, draft), f"w{draft.prefix}"))
+    types = context.types.of(node)
+    ranges = _Ranges(context, draft, Shared(_local(context, child, draft), f"w{draft.prefix}"))
     rows = ranges.reading("")
     renamed = {old: column(new) for old, new in rows.names.items()}
     if draft.halo:
@@ -69,25 +66,25 @@ def over_ranges(walk: Distributor, node: Window, child: Placed, draft: WindowDra
         value = substitute(item.expression, renamed)
         items.append(Computed(item.name, exp.Cast(this=value, to=data_type(types[item.name]))))
     placed = Project(result, tuple(items))
-    walk.types.of(placed)  # while what is shared can still be looked into
+    context.types.of(placed)  # while what is shared can still be looked into
     return Placed(placed, Arbitrary())
 
 
-def _local(walk: Distributor, child: Placed, draft: WindowDraft) -> Node:
+def _local(context: PlacementContext, child: Placed, draft: WindowDraft) -> Node:
     """What each range computes alone, with the column that tells the ranges apart."""
     items = tuple(draft.local.values())
     base: Node = child.node
     if draft.order:
-        base = walk.exchange(child, ShuffleEdgeType.RANGE, sort=Sort(child.node, draft.order), reason="global order")
+        base = context.exchange(child, ShuffleEdgeType.RANGE, sort=Sort(child.node, draft.order), reason="global order")
         start = exp.Window(this=call("min", sort_key_call(draft.order, {})))
         items = (*items, Computed(draft.here, start))
-        walk.types.learn({draft.here: "BLOB"})
+        context.types.learn({draft.here: "BLOB"})
     local: Node = Window(base, (), items, by_range=True) if items else base
     if draft.whole:
         local = Window(local, (), tuple(draft.whole.values()), by_range=True)
     if draft.order:
         return local
-    series = Scan(walk.context.source(_SERIES, ()), (f"{draft.here}s",), "")
+    series = Scan(context.catalog.source(_SERIES, ()), (f"{draft.here}s",), "")
     return Join(JoinKind.CROSS, local, TaskOrdinal(TaskScan(series, sliced=True), draft.here), None)
 
 
@@ -110,7 +107,7 @@ class _Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Ranges:
-    walk: Distributor
+    context: PlacementContext
     draft: WindowDraft
     shared: Shared
 
@@ -124,14 +121,14 @@ class _Ranges:
 
     def totals(self) -> Node:
         """One row per range, in one task: its number, its totals, and what lies before and behind it."""
-        draft, walk = self.draft, self.walk
+        draft, context = self.draft, self.context
         rows = self.reading("t")
         renamed = {old: column(new) for old, new in rows.names.items()}
         partial = tuple(Computed(f"{t.name}p", substitute(t.value, renamed)) for t in draft.totals.values())
         read = columns_of(*(t.value for t in draft.totals.values())) | {draft.here}
         parts = Aggregate(rows.only(read), (Computed(f"{draft.here}p", rows.of(draft.here)),), partial, partial=True)
-        types = walk.types.of(parts)
-        gathered = walk.gather(Placed(parts, Arbitrary()), "the totals of each range")
+        types = context.types.of(parts)
+        gathered = context.gather(Placed(parts, Arbitrary()), "the totals of each range")
         finals = tuple(
             Computed(t.name, exp.Cast(this=call(t.again, column(p.name)), to=data_type(types[p.name])))
             for t, p in zip(draft.totals.values(), partial, strict=True)
@@ -144,7 +141,7 @@ class _Ranges:
     def handed_out(self, totals: Node) -> Exchange:
         """The totals in every task."""
         reason = "what goes before each range"
-        return self.walk.exchange(Placed(totals, Single()), ShuffleEdgeType.BROADCAST, reason=reason)
+        return self.context.exchange(Placed(totals, Single()), ShuffleEdgeType.BROADCAST, reason=reason)
 
     def with_totals(self, rows: _Reading, totals: Node) -> Node:
         """Each row with what belongs to its range."""
@@ -164,18 +161,18 @@ class _Ranges:
         read = columns_of(*(w.expression for w in windows))
         halo = self._halo(totals, rows, own, read)
         reason = "the rows of other ranges that windows of a range read"
-        copied = self.walk.exchange(Placed(halo, Single()), ShuffleEdgeType.BROADCAST, reason=reason)
+        copied = self.context.exchange(Placed(halo, Single()), ShuffleEdgeType.BROADCAST, reason=reason)
         return HaloWindow(own, copied, draft.number, windows)
 
     def _halo(self, totals: Shared, rows: _Reading, own: Project, read: frozenset[str]) -> Node:
         """The columns of ``own`` for rows of other ranges, once for each range that reads them, in one task."""
-        draft, walk = self.draft, self.walk
+        draft, context = self.draft, self.context
         near = self.reading("e")
         wanted = frozenset(old for old, new in rows.names.items() if new in read) | {draft.here}
         wanted |= columns_of(*(c.expression for c in draft.carried.values())) & near.names.keys()
         wanted = wanted.union(*map(_read_by, draft.reaches))
         at_ends = Filter(near.only(wanted), _any(_at_ends(r, near) for r in draft.reaches))
-        gathered = walk.gather(Placed(at_ends, Arbitrary()), "the rows at the ends of each range")
+        gathered = context.gather(Placed(at_ends, Arbitrary()), "the rows at the ends of each range")
         source, target = self._reading(totals, "u"), self._reading(totals, "v")
         of_source = exp.EQ(this=near.of(draft.here), expression=source.of(draft.here))
         placed = Join(JoinKind.INNER, gathered.node, source.node, of_source)
@@ -185,7 +182,7 @@ class _Ranges:
         given |= {name: target.of(name) for name in totals.columns}
         of_row = {old: column(new) for old, new in (*source.names.items(), *near.names.items())}
         given |= {c.name: substitute(c.expression, of_row) for c in draft.carried.values()}
-        types = walk.types.of(own)
+        types = context.types.of(own)
         items = (Computed(f"{n}x", given[n] if n in read else null_of(types[n])) for n in own.columns)
         return Project(pairs, tuple(items))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.partitioning import Clustered, Single, satisfies
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.windows.draft import ValueReach, WindowDraft
@@ -15,9 +15,6 @@ from sabot_planner.logical.nodes import Node, SortKey, Window, order_is_unions, 
 from sabot_planner.sql.dialect import function_call
 from sabot_planner.sql.scalars import key_name
 
-if TYPE_CHECKING:
-    from sabot_planner.distribute.distributor import Distributor
-
 PARALLEL_ROWS = 200_000
 """From so many rows on sorting them in parallel is worth the stages that carry totals from range to range."""
 
@@ -25,46 +22,46 @@ _LARGEST_HALOS = 0.5
 """The halos of all ranges together may have so many times the rows that there are; beyond, one task sorts them all."""
 
 
-def place_window(walk: Distributor, node: Window, parallel: bool) -> Placed:
+def place_window(context: PlacementContext, node: Window, parallel: bool) -> Placed:
     """The window placed."""
     keys = node.partition_by
-    if keys and walk.hashable(keys, node.input):
-        child = walk.settled(walk.place(node.input, parallel))
+    if keys and context.hashable(keys, node.input):
+        child = context.settled(context.place(node.input, parallel))
         if not satisfies(child.partitioning, Clustered(tuple(key_name(k) for k in keys))):
-            child = walk.hash(child, keys, "window partitions must be whole")
+            child = context.hash(child, keys, "window partitions must be whole")
         return replace(child, node=replace_inputs(node, (child.node,)))
-    draft = _draft(walk, node) if not keys and parallel and worth_ranges(walk, node.input) else None
+    draft = _draft(context, node) if not keys and parallel and worth_ranges(context, node.input) else None
     if draft is not None:
-        child = walk.place(node.input, parallel)
+        child = context.place(node.input, parallel)
         if draft.order:
-            child = walk.settled(child)
+            child = context.settled(child)
         in_order = bool(draft.order) or not (child.local or order_is_unions(node.input))
         if in_order and not isinstance(child.partitioning, Single):
-            return over_ranges(walk, node, child, draft)
-    child = walk.gather_in_order(node.input, parallel, "a window without PARTITION BY needs all rows in order")
+            return over_ranges(context, node, child, draft)
+    child = context.gather_in_order(node.input, parallel, "a window without PARTITION BY needs all rows in order")
     return replace(child, node=replace_inputs(node, (child.node,)))
 
 
-def worth_ranges(walk: Distributor, *inputs: Node) -> bool:
+def worth_ranges(context: PlacementContext, *inputs: Node) -> bool:
     """Whether there are so many rows that they are better sorted by several tasks."""
-    forced = walk.context.settings.partitions is not None
-    return forced or sum(map(walk.estimator.rows, inputs)) >= PARALLEL_ROWS
+    forced = context.settings.partitions is not None
+    return forced or sum(map(context.estimator.rows, inputs)) >= PARALLEL_ROWS
 
 
-def _draft(walk: Distributor, node: Window) -> WindowDraft | None:
+def _draft(context: PlacementContext, node: Window) -> WindowDraft | None:
     """What all columns of the window need to go on from range to range, None where one of them cannot."""
     order = _order(node)
     draft = WindowDraft(node.items[0].name, order)
     keys = [k.expression for k in order]
-    key_type = walk.types.of_expressions(keys[:1], node.input)[0] if keys else ""
+    key_type = context.types.of_expressions(keys[:1], node.input)[0] if keys else ""
     for item in node.items:
         found = function_call(item.expression)
         arguments = found[1][:1] if found is not None else []
-        argument_type = walk.types.of_expressions(arguments, node.input)[0] if arguments else ""
+        argument_type = context.types.of_expressions(arguments, node.input)[0] if arguments else ""
         if not add_item(draft, item, ItemTypes(argument_type, key_type)):
             return None
-    halos = [halo_share(walk, node.input, r) for r in draft.reaches if isinstance(r, ValueReach)]
-    return draft if max(halos, default=0.0) * walk.width <= _LARGEST_HALOS else None
+    halos = [halo_share(context, node.input, r) for r in draft.reaches if isinstance(r, ValueReach)]
+    return draft if max(halos, default=0.0) * context.width <= _LARGEST_HALOS else None
 
 
 def _order(node: Window) -> tuple[SortKey, ...]:

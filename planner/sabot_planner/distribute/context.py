@@ -1,0 +1,183 @@
+"""What the functions that place operators share: what is known of types and sizes, and how rows are moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from sqlglot import exp
+
+from sabot_planner.distribute.partitioning import (
+    Arbitrary,
+    Hashed,
+    Replicated,
+    Single,
+)
+from sabot_planner.distribute.placed import Placed
+from sabot_planner.distribute.repeat import is_repeatable, source_rows
+from sabot_planner.errors import Undistributable
+from sabot_planner.job.operators import RangeSplit, ShuffleEdgeType
+from sabot_planner.job.plan import PlanContext, PlanSettings
+from sabot_planner.logical.nodes import (
+    Filter,
+    Node,
+    Project,
+    SetKind,
+    SetOp,
+    Sort,
+    order_is_unions,
+    replace_inputs,
+)
+from sabot_planner.physical.column_types import ColumnTypes, width_bytes
+from sabot_planner.physical.nodes import Exchange, Repeated
+from sabot_planner.sql.edge_values import lost_on_edges
+from sabot_planner.sql.scalars import key_name, nodes
+from sabot_planner.stats.estimates import Estimator
+
+PlaceNode = Callable[["PlacementContext", Node, bool], Placed]
+
+
+@dataclass(slots=True)
+class PlacementContext:
+    """The state of one walk over a logical plan, given to every function that places an operator.
+
+    ``splits`` maps the first column name of a scan to the column by whose ranges it is cut, and the ranges.
+    ``place_node`` places one node of any kind; it calls back here for the inputs.
+    ``gathered`` collects why rows went to one task although their operator might have been split.
+    """
+
+    catalog: PlanContext
+    types: ColumnTypes
+    estimator: Estimator
+    width: int
+    splits: Mapping[str, tuple[str, RangeSplit]]
+    place_node: PlaceNode
+    gathered: list[str] = field(default_factory=list)
+    _placed: dict[tuple[int, bool], tuple[Node, Placed]] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> PlanSettings:
+        """The planner's thresholds."""
+        return self.catalog.settings
+
+    def place(self, node: Node, parallel: bool = True) -> Placed:
+        """The node placed; without ``parallel`` in one task, whatever it reads."""
+        key = (id(node), parallel)
+        known = self._placed.get(key)
+        if known is None:
+            known = (node, self.place_node(self, node, parallel))
+            self._placed[key] = known
+            self.estimator.same(known[1].node, node)
+        return known[1]
+
+    # --- moving rows
+
+    def exchange(
+        self,
+        placed: Placed,
+        edge_type: ShuffleEdgeType,
+        *,
+        keys: Sequence[exp.Expression] = (),
+        sort: Sort | None = None,
+        gather: bool = False,
+        reason: str = "",
+    ) -> Exchange:
+        """An exchange above ``placed`` with its estimates.
+
+        Raises:
+            Undistributable: a column's type would not survive the way.
+        """
+        types = self.types.of(placed.node)
+        _refuse_lost(types)
+        rows, by = self.estimator.rows(placed.node), self.estimator.guess(placed.node).by
+        width = width_bytes(types, placed.node.columns)
+        return Exchange(
+            placed.node,
+            edge_type,
+            tuple(keys),
+            sort.keys if sort is not None else (),
+            gather,
+            rows,
+            rows * width,
+            reason,
+            whole_rows=self.estimator.whole(placed.node),
+            estimated_by=by,
+        )
+
+    def gather(self, placed: Placed, reason: str) -> Placed:
+        """All rows in one task, in task order."""
+        if isinstance(placed.partitioning, Single | Replicated) and not placed.local:
+            return replace(placed, partitioning=Single())
+        return Placed(self.exchange(placed, ShuffleEdgeType.REBALANCE, gather=True, reason=reason), Single())
+
+    def gather_rows(self, placed: Placed, reason: str) -> Placed:
+        """As :meth:`gather`, for an operator that could not be split: the plan says so."""
+        if not isinstance(placed.partitioning, Single | Replicated):
+            self.gathered.append(reason)
+        return self.gather(placed, reason)
+
+    def gather_in_order(self, node: Node, parallel: bool, reason: str) -> Placed:
+        """All rows of ``node`` in one task in DuckDB's own order, for an operator that depends on it.
+
+        The tasks of a UNION ALL each hold a part of every branch: read one after the other they would mix the branches,
+        so each branch is gathered by itself.
+        """
+        if isinstance(node, SetOp) and node.kind is SetKind.UNION_ALL:
+            branches = [self.gather_in_order(b, parallel, reason).node for b in node.branches]
+            return Placed(replace_inputs(node, tuple(branches)), Single())
+        if isinstance(node, Filter | Project) and order_is_unions(node):
+            inner = self.gather_in_order(node.inputs[0], parallel, reason)
+            return replace(inner, node=replace_inputs(node, (inner.node,)))
+        return self.gather_rows(self.place(node, parallel), reason)
+
+    def hash(self, placed: Placed, keys: Sequence[exp.Expression], reason: str) -> Placed:
+        """Rows that agree on ``keys`` together."""
+        exchange = self.exchange(placed, ShuffleEdgeType.HASH, keys=keys, reason=reason)
+        return Placed(exchange, Hashed(tuple(frozenset({key_name(k)}) for k in keys)))
+
+    def broadcast(self, node: Node, placed: Placed, reason: str) -> Exchange:
+        """All rows in every task; a small sub-plan is not split first."""
+        if not isinstance(placed.partitioning, Single) and self.is_small(node):
+            placed = self.place(node, parallel=False)
+        return self.exchange(placed, ShuffleEdgeType.BROADCAST, reason=reason)
+
+    def spread(self, placed: Placed, reason: str) -> Placed:
+        """Rows dealt evenly to all tasks."""
+        return Placed(self.exchange(placed, ShuffleEdgeType.REBALANCE, reason=reason), Arbitrary())
+
+    def settled(self, placed: Placed) -> Placed:
+        """Rows of the session's own memory handed out to the agents; anything else as it is."""
+        if not placed.local:
+            return placed
+        return self.spread(placed, "the source is in the session's memory")
+
+    def is_small(self, node: Node) -> bool:
+        """Whether all sources below are so small that splitting them costs more than it gives."""
+        rows = source_rows(node)
+        return rows is not None and rows <= self.settings.gather_rows
+
+    def repeated(self, node: Node) -> Node | None:
+        """A small sub-plan as every task computes it for itself; None where that is no gain, or not safe."""
+        rows = source_rows(node)
+        if rows is None or rows > self.settings.repeat_rows or not is_repeatable(node):
+            return None
+        if self.bytes(node) > self.settings.broadcast_bytes:
+            return None
+        return Repeated(self.place(node, parallel=False).node)
+
+    def bytes(self, node: Node) -> int:
+        """Estimated bytes of the node's rows."""
+        return self.estimator.rows(node) * width_bytes(self.types.of(node), node.columns)
+
+    def hashable(self, keys: Sequence[exp.Expression], node: Node) -> bool:
+        """Whether equal values of the keys always have one hash: collated text compares otherwise than it hashes."""
+        return not any(type(n) is exp.Collate for key in keys for n in nodes(key)) and not any(
+            t.startswith("VARIANT") for t in self.types.of_expressions(list(keys), node)
+        )
+
+
+def _refuse_lost(types: Mapping[str, str]) -> None:
+    for text in types.values():
+        lost = lost_on_edges(text)
+        if lost is not None:
+            raise Undistributable(f"a column of type {lost} does not survive between agents")
