@@ -146,7 +146,8 @@ def parse_config(
         threads=_positive("threads", threads, default=max(1, _cores() // _agent_count(count))),
         partitions=None if partitions is None else _positive("partitions", partitions, default=1),
         adaptive=bool(adaptive),
-        spill_directory=os.fspath(spill_directory) if spill_directory is not None else tempfile.gettempdir(),
+        # It is used until the session ends, wherever the process has gone by then.
+        spill_directory=str(Path(spill_directory if spill_directory is not None else tempfile.gettempdir()).absolute()),
         broadcast_bytes=None if broadcast_limit is None else parse_bytes("broadcast_limit", broadcast_limit),
         duckdb=_parse_duckdb_settings(config or {}),
     )

@@ -17,6 +17,8 @@ from sabot_sql.errors import SourceError
 from sabot_sql.protocol.task_spec import FileSink
 
 _FORMATS = ("parquet", "csv", "json")
+_DIRECTORY_MODE = 0o755
+"""What DuckDB makes directories with, less the mask of the process."""
 _COMPRESSED = {"gzip": ".gz", "zstd": ".zst"}
 # What says how DuckDB lays out files; whoever asks for one of these gets DuckDB's own way, in one writer.
 _LAYOUT = frozenset(
@@ -44,6 +46,7 @@ class DirectorySink:
 
     sink: FileSink
     target: Path
+    umask: int
 
     def finish(self, finished: FinishedQuery) -> pa.Table:
         """Let the files of the committed attempts appear, all at once; gives what a COPY answers.
@@ -61,6 +64,7 @@ class DirectorySink:
                 if path not in kept:
                     path.unlink()
             for path, name in kept.items():
+                path.chmod(0o666 & ~self.umask)  # the agent that wrote it may have been started under another mask
                 path.rename(directory / name)
             directory.rename(self.target)
         except OSError as error:
@@ -84,11 +88,13 @@ def directory_sink(form: object, names: Sequence[str], query_id: str) -> Iterato
     directory = target.parent / f".{target.name}.{query_id}.tmp"
     try:
         directory.mkdir()
+        umask = 0o777 & ~directory.stat().st_mode  # to ask for the mask itself would set it for all threads
+        directory.chmod(_DIRECTORY_MODE & ~umask)
     except OSError:
         yield None
         return
     try:
-        yield DirectorySink(_sink(form, directory, file_format, names), target)
+        yield DirectorySink(_sink(form, directory, file_format, names), target, umask)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

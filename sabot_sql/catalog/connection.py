@@ -56,6 +56,9 @@ ANSWER_SETTINGS = (
     "home_directory",
 )
 
+# Settings whose defaults an instance takes from the environment of its process when it is made.
+_ENVIRONMENT_SETTINGS = ("TimeZone", "Calendar")
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -256,6 +259,11 @@ class Connection:
     def session_settings(self) -> Mapping[str, str]:
         """The settings that change answers and differ from DuckDB's defaults, by name; needs no lock."""
         return self._settings
+
+    def process_settings(self) -> Mapping[str, str]:
+        """The same for an instance in another process, whose environment may give other defaults; needs no lock."""
+        defaults = {name: self._defaults[name] for name in _ENVIRONMENT_SETTINGS if name in self._defaults}
+        return {**defaults, **self._settings}
 
     def close(self) -> None:
         """Interrupt what runs and close the instance."""

@@ -8,14 +8,14 @@ off DuckDB's list and with that renumbers ``file_index``, which is put right aga
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sabot_planner import Column, SourceInfo, Zone
 from sabot_sql.catalog.connection import quote_text
 from sabot_sql.catalog.conversion import quote_name
+from sabot_sql.catalog.file_places import GLOB, PlacedCall, ShownNames, is_remote
 from sabot_sql.catalog.parquet_footers import FooterFacts, footer, local_path
 from sabot_sql.catalog.relation_text import FunctionCall, text_literal
 from sabot_sql.catalog.sources import SliceBinding, select
@@ -31,7 +31,6 @@ FILE_FUNCTIONS = PARQUET_FUNCTIONS | frozenset(
 
 _FILE_COLUMN = "__sabot_file"
 _MAX_FOOTERS = 64
-_GLOB = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +53,10 @@ class FileSet:
     readable_paths: tuple[str, ...]
 
 
-def file_set(call: FunctionCall, main: duckdb.DuckDBPyConnection, search_path: str = "") -> FileSet:
+def file_set(placed: PlacedCall, main: duckdb.DuckDBPyConnection, search_path: str = "") -> FileSet:
     """The files of a call in the order in which DuckDB reads them; ``search_path`` is ``file_search_path``."""
-    patterns = _patterns(call.arguments[0], main)
-    is_parquet = call.name in PARQUET_FUNCTIONS
+    patterns = placed.patterns
+    is_parquet = placed.call.name in PARQUET_FUNCTIONS
     files: list[str] | None = []
     for pattern in patterns:
         listed = _listed(pattern, main, is_parquet=is_parquet)
@@ -94,11 +93,12 @@ class FileSource:
     virtual: frozenset[str]
     """Which of the columns are DuckDB's virtual ones; a file may have columns of the same names."""
     facts: tuple[FooterFacts, ...] | None = None
+    names: ShownNames = field(default_factory=ShownNames)
 
     def slice(self, index: int, count: int) -> SliceBinding:
         """Pieces go to the slice in which their middle row falls, so slices are contiguous and nearly even."""
         if count == 1:
-            return SliceBinding(select(self.info.columns, self.relation, None))
+            return SliceBinding(self._plain(None))
         units = self._units(count)
         total = sum(weight for _, weight in units) or 1
         pieces, before = [], 0
@@ -107,7 +107,7 @@ class FileSource:
                 pieces.append(piece)
             before += weight
         if not pieces:
-            return SliceBinding(select(self.info.columns, self.relation, "false"))
+            return SliceBinding(self._plain("false"))
         return SliceBinding(" UNION ALL ".join(self._select(run) for run in self._runs(pieces)))
 
     def range(self, column: str, low: str | None, high: str | None) -> SliceBinding:
@@ -115,7 +115,7 @@ class FileSource:
         name = quote_name(column)
         bounds = [(name, ">=", low), (name, "<", high)]
         conditions = " AND ".join(f"{n} {sign} {value}" for n, sign, value in bounds if value is not None)
-        return SliceBinding(select(self.info.columns, self.relation, conditions or None))
+        return SliceBinding(self._plain(conditions or None))
 
     def zones(self, column: str) -> tuple[Zone, ...] | None:
         """Least and greatest values of a column by row group; not of one that hive paths or DuckDB itself provide."""
@@ -157,7 +157,7 @@ class FileSource:
             if first.last_row < self._file_rows(first.file):
                 conditions.append(f"file_row_number < {first.last_row}")
         if len(self.files) == 1:
-            return select(self.info.columns, self.relation, " AND ".join(conditions))
+            return self._plain(" AND ".join(conditions))
         column = self.file_column or _FILE_COLUMN
         names = ", ".join(quote_text(self.files[piece.file]) for piece in run)
         conditions.insert(0, f"{quote_name(column)} IN ({names})")
@@ -185,12 +185,21 @@ class FileSource:
     def _file_rows(self, file: int) -> int:
         return sum(weight for piece, weight in self.units if piece.file == file)
 
+    def _plain(self, condition: str | None) -> str:
+        shown = {} if self._named is None else {self._named: self.names.sql(quote_name(self._named))}
+        return select(self.info.columns, self.relation, condition, shown)
+
+    @property
+    def _named(self) -> str | None:
+        """The column that holds file names, if there is one."""
+        return self.file_column or ("filename" if "filename" in self.virtual else None)
+
     def _expression(self, column: Column, file_column: str, first_file: int) -> str:
         name = quote_name(column.name)
+        if column.name == self._named:
+            return f"{self.names.sql(quote_name(file_column))} AS {name}"
         if column.name not in self.virtual:
             return name
-        if column.name == "filename" and self.file_column is None:
-            return f"{quote_name(file_column)} AS filename"
         if column.name == "file_index":
             return f"CAST(file_index + {first_file} AS {column.type}) AS file_index"
         return name
@@ -200,8 +209,7 @@ class FileSource:
             return self.relation
         options = [(name, value) for name, value in self.call.options if name != "filename"]
         options.append(("filename", quote_text(_FILE_COLUMN)))
-        arguments = [*self.call.arguments, *(f"{quote_name(name)} = {value}" for name, value in options)]
-        return f"{quote_name(self.call.name)}({', '.join(arguments)})"
+        return replace(self.call, options=tuple(options)).sql()
 
 
 def file_units(call: FunctionCall, columns: Sequence[Column], found: FileSet) -> tuple[tuple[Piece, int], ...]:
@@ -253,7 +261,8 @@ def file_versions(files: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
     return tuple(versions)
 
 
-def _patterns(argument: str, main: duckdb.DuckDBPyConnection) -> list[str]:
+def file_patterns(argument: str, main: duckdb.DuckDBPyConnection) -> list[str]:
+    """The names and globs in the first argument of a call."""
     literal = text_literal(argument)
     if literal is not None:
         return [literal]
@@ -262,9 +271,9 @@ def _patterns(argument: str, main: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def _listed(pattern: str, main: duckdb.DuckDBPyConnection, *, is_parquet: bool) -> list[str] | None:
-    if _GLOB.search(pattern):
+    if GLOB.search(pattern):
         return [row[0] for row in main.execute("SELECT file FROM glob(?)", [pattern]).fetchall()]
-    if not _is_remote(pattern) and local_path(pattern).is_dir():
+    if not is_remote(pattern) and local_path(pattern).is_dir():
         if not is_parquet:
             return None
         rows = main.execute("SELECT file_name FROM parquet_file_metadata(?)", [pattern]).fetchall()
@@ -275,23 +284,19 @@ def _listed(pattern: str, main: duckdb.DuckDBPyConnection, *, is_parquet: bool) 
 def _readable_paths(pattern: str, search_path: str) -> list[str]:
     """What an agent must be allowed to read: the directory of a glob, or the file under every name it may get."""
     directories = [directory.strip() for directory in search_path.split(",") if directory.strip()]
-    if _is_remote(pattern):
+    if is_remote(pattern):
         return [pattern]
     local = local_path(pattern)
     names = [pattern, str(local), str(local.absolute())]
     names += [f"{local_path(directory) / local}" for directory in directories]
     if local.is_dir():
         names.append(str(local.absolute()).rstrip("/") + "/")
-    fixed = _GLOB.split(pattern)[0]
+    fixed = GLOB.split(pattern)[0]
     if fixed != pattern:
         prefix = local_path(fixed[: fixed.rfind("/") + 1] or ".")
         roots = [prefix, *(local_path(directory) / prefix for directory in directories)]
         names = [str(root.absolute()).rstrip("/") + "/" for root in roots]
     return list(dict.fromkeys(names))
-
-
-def _is_remote(name: str) -> bool:
-    return "://" in name and not name.startswith("file:")
 
 
 def _file_bytes(file: str) -> int:

@@ -13,11 +13,13 @@ from sabot_sql.catalog.connection import Connection
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.catalog.estimates import Estimates
+from sabot_sql.catalog.file_places import PlacedCall, placed_call
 from sabot_sql.catalog.file_sources import (
     FILE_FUNCTIONS,
     PARQUET_FUNCTIONS,
     FileSource,
     file_name_column,
+    file_patterns,
     file_set,
     file_units,
     file_versions,
@@ -77,7 +79,8 @@ class QuerySources:
         self._sources: dict[tuple[str, tuple[str, ...]], Source] = {}
         self._by_id: dict[str, Source] = {}
         self._collated = False
-        self._settings = {**connection.session_settings(), **_FRAGMENT_SETTINGS}
+        settings = connection.process_settings() if self._in_processes else connection.session_settings()
+        self._settings = {**settings, **_FRAGMENT_SETTINGS}
         self._attached: dict[str, str] = {}
         self._paths: dict[str, None] = {}
 
@@ -199,36 +202,56 @@ class QuerySources:
     def _files(self, call: FunctionCall, relation: str, virtual: tuple[str, ...], source_id: str) -> Source:
         main = self._connection.main
         try:
-            found = file_set(call, main, self._settings.get("file_search_path", ""))
+            file_column = file_name_column(call, main)
+            placed = self._placed(call, relation, shows_names="filename" in virtual or file_column is not None)
+            found = file_set(placed, main, self._settings.get("file_search_path", ""))
             versions = file_versions(found.files) if found.files else None
             columns = self._facts.described(
-                (relation, virtual, versions), versions is not None, lambda: self._columns(relation, virtual)
+                (placed.relation, virtual, versions), versions is not None, lambda: self._columns(relation, virtual)
             )
-            file_column = file_name_column(call, main)
         except duckdb.Error as error:
             raise translate(error) from None
         self._paths.update(dict.fromkeys(found.readable_paths))
         name = _file_name(found.files or found.readable_paths)
-        version = "" if versions is None else _version(relation, found.files, versions)
-        if found.files is None or (len(found.files) == 1 and call.name not in PARQUET_FUNCTIONS):
-            info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, 1, version=version)
-            return WholeSource(info, relation)
-        units = file_units(call, columns, found)
-        info = SourceInfo(source_id, name, columns, found.rows, found.size_bytes, max_slices(units), version=version)
-        return FileSource(info, call, relation, found.files, units, file_column, frozenset(virtual), found.facts)
+        version = "" if versions is None else _version(placed.relation, found.files, versions)
+        whole = found.files is None or (len(found.files) == 1 and call.name not in PARQUET_FUNCTIONS)
+        units = () if whole else file_units(call, columns, found)
+        info = SourceInfo(
+            source_id,
+            name,
+            columns,
+            found.rows,
+            found.size_bytes,
+            1 if whole else max_slices(units),
+            Placement.ANY if placed.anywhere else self._session_placement,
+            version,
+        )
+        hidden, names = frozenset(virtual), placed.names
+        if found.files is None or whole:
+            named = file_column or ("filename" if "filename" in hidden else None)
+            return WholeSource(info, placed.relation, {named: names.sql(quote_name(named))} if named else {})
+        return FileSource(
+            info, placed.call, placed.relation, found.files, units, file_column, hidden, found.facts, names
+        )
+
+    def _placed(self, call: FunctionCall, relation: str, *, shows_names: bool) -> PlacedCall:
+        patterns = file_patterns(call.arguments[0], self._connection.main)
+        return placed_call(call, relation, patterns, self._settings, shows_names=shows_names)
 
     def _whole_files(self, call: FunctionCall, relation: str, source_id: str) -> Source:
         try:
-            found = file_set(call, self._connection.main, self._settings.get("file_search_path", ""))
+            placed = self._placed(call, relation, shows_names=True)
+            found = file_set(placed, self._connection.main, self._settings.get("file_search_path", ""))
         except duckdb.Error as error:
             raise translate(error) from None
         self._paths.update(dict.fromkeys(found.readable_paths))
         name, columns = _file_name(found.files or found.readable_paths), self._columns(relation, ())
+        placement = Placement.ANY if placed.anywhere else self._session_placement
+        files = None if found.files is None else len(found.files)
+        info = SourceInfo(source_id, name, columns, files, found.size_bytes, files or 1, placement)
         if found.files is None:
-            return WholeSource(SourceInfo(source_id, name, columns, None, found.size_bytes, 1), relation)
-        files = len(found.files)
-        info = SourceInfo(source_id, name, columns, files, found.size_bytes, files)
-        return WholeFilesSource(info, call.name, relation, found.files)
+            return WholeSource(info, placed.relation, {"filename": placed.names.sql("filename")})
+        return WholeFilesSource(info, placed.call, placed.relation, found.files, placed.names)
 
     def _table(self, table: TableName, relation: str, virtual: tuple[str, ...], source_id: str) -> Source:
         columns = self._columns(relation, virtual)

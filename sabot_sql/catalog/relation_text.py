@@ -34,6 +34,11 @@ class FunctionCall:
         """The SQL text of an option, or None."""
         return next((value for key, value in self.options if key == name), None)
 
+    def sql(self) -> str:
+        """The call of DuckDB's own function, whatever macros there are."""
+        options = [f'"{name}" = {value}' for name, value in self.options]
+        return f'"system".main."{self.name}"({", ".join([*self.arguments, *options])})'
+
 
 def parse_relation(sql: str) -> TableName | FunctionCall:
     """``sql`` taken apart.

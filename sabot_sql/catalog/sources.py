@@ -61,14 +61,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WholeSource:
-    """A relation that cannot be cut: a table function, a view of the system, one file of a format without an index."""
+    """A relation that cannot be cut: a table function, a view of the system, one file of a format without an index.
+
+    ``shown`` are the SQL expressions of columns that are not read as they are.
+    """
 
     info: SourceInfo
     relation: str
+    shown: Mapping[str, str] = field(default_factory=dict)
 
     def slice(self, index: int, count: int) -> SliceBinding:
         """The first slice is everything, the others are empty."""
-        return SliceBinding(select(self.info.columns, self.relation, None if index == 0 else "false"))
+        return SliceBinding(select(self.info.columns, self.relation, None if index == 0 else "false", self.shown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +112,17 @@ class MemoryTableSource:
         return SliceBinding(f"SELECT {columns} FROM {name}", {name: self.source.slice(index, count)})
 
 
-def select(columns: Sequence[Column], relation: str, condition: str | None) -> str:
-    """The SELECT of ``columns`` from ``relation``; a relation without columns still counts its rows."""
-    names = ", ".join(quote_name(column.name) for column in columns) or "1"
+def select(
+    columns: Sequence[Column], relation: str, condition: str | None, shown: Mapping[str, str] | None = None
+) -> str:
+    """The SELECT of ``columns`` from ``relation``, some ``shown`` by an expression; without columns it counts rows."""
+    items = []
+    for column in columns:
+        name = quote_name(column.name)
+        expression = (shown or {}).get(column.name, name)
+        items.append(name if expression == name else f"{expression} AS {name}")
     where = f" WHERE {condition}" if condition else ""
-    return f"SELECT {names} FROM {relation}{where}"
+    return f"SELECT {', '.join(items) or '1'} FROM {relation}{where}"
 
 
 def type_bytes(type_name: str) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sabot_planner import SourceInfo
 from sabot_sql.catalog.connection import quote_text
-from sabot_sql.catalog.conversion import quote_name
+from sabot_sql.catalog.file_places import ShownNames
+from sabot_sql.catalog.relation_text import FunctionCall
 from sabot_sql.catalog.sources import SliceBinding, select
 
 WHOLE_FILE_FUNCTIONS = frozenset({"read_text", "read_blob"})
@@ -15,17 +16,20 @@ WHOLE_FILE_FUNCTIONS = frozenset({"read_text", "read_blob"})
 
 @dataclass(frozen=True, slots=True)
 class WholeFilesSource:
-    """``files`` in the order in which ``function`` reads them."""
+    """``files`` in the order in which ``call`` reads them."""
 
     info: SourceInfo
-    function: str
+    call: FunctionCall
     relation: str
     files: tuple[str, ...]
+    names: ShownNames
 
     def slice(self, index: int, count: int) -> SliceBinding:
         """The same call over a part of the files."""
         first, last = len(self.files) * index // count, len(self.files) * (index + 1) // count
+        shown = {"filename": self.names.sql("filename")}
         if count == 1 or first == last:
-            return SliceBinding(select(self.info.columns, self.relation, None if count == 1 else "false"))
+            return SliceBinding(select(self.info.columns, self.relation, None if count == 1 else "false", shown))
         names = ", ".join(map(quote_text, self.files[first:last]))
-        return SliceBinding(select(self.info.columns, f"{quote_name(self.function)}([{names}])", None))
+        part = replace(self.call, arguments=(f"[{names}]",))
+        return SliceBinding(select(self.info.columns, part.sql(), None, shown))
