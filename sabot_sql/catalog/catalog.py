@@ -107,6 +107,7 @@ class Catalog:
 
     def _changed(self, statement: Statement) -> None:
         self.connection.after(statement)
+        self._tables.forget()
         if self._facts is not None:
             self._facts.forget()
 

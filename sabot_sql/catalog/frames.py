@@ -7,6 +7,7 @@ import itertools
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from types import FrameType
 from typing import Any, Protocol
 
@@ -65,26 +66,102 @@ def find_object(name: str, scopes: Iterable[Scope]) -> object | None:
     return None
 
 
-def is_table(value: object) -> bool:
-    """Whether ``value`` can be registered: a frame, an Arrow object, anything with an Arrow stream."""
-    if isinstance(value, type):
-        return False
-    return hasattr(value, "__arrow_c_stream__") or _kind(value) is not None
-
-
-def _kind(value: object) -> str | None:
-    package = type(value).__module__.partition(".")[0]
-    name = type(value).__name__
-    if package == "pandas" and name == "DataFrame":
-        return "pandas"
-    if package == "polars" and name in ("DataFrame", "LazyFrame"):
-        return "polars"
-    if package == "pyarrow":
-        if name in ("Table", "RecordBatch", "RecordBatchReader"):
-            return "arrow"
-        if any(base.__name__ == "Dataset" for base in type(value).__mro__):
-            return "dataset"
+def what_else(name: str, scopes: Iterable[Scope]) -> str | None:
+    """What the name stands for in ``scopes`` where that is no table: its type."""
+    for scope in scopes:
+        found: object = scope.get(name)
+        if found is not None:
+            return described(found)
     return None
+
+
+def described(value: object) -> str:
+    """The type of a value in words, with what it holds where that is why it is no table."""
+    kind = type(value)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__.partition('.')[0]}."
+    shape = f" of {value.ndim} dimensions" if _is_array(value) else ""  # type: ignore[attr-defined]
+    return f"{module}{kind.__qualname__}{shape}"
+
+
+TABLES_ARE = (
+    "tables are pandas and polars frames and series, Arrow tables, batches, arrays, readers, scanners and datasets, "
+    "numpy arrays of one or two dimensions, dicts and lists of one-dimensional numpy arrays, and objects with "
+    "__arrow_c_stream__ or __arrow_c_array__"
+)
+"""A hint for whoever names anything else."""
+
+
+class Kind(StrEnum):
+    """How an object is read."""
+
+    PANDAS = "pandas"
+    ARROW = "arrow"
+    """A table or an array: sliced without a copy, and never changed."""
+    POLARS_SERIES = "polars series"
+    NUMPY = "numpy"
+    COLUMNS = "columns"
+    """A dict, list or tuple of one-dimensional arrays of one length."""
+    DATASET = "dataset"
+    STREAM = "stream"
+    """What has to be read to the end before it can be cut."""
+    ONCE = "once"
+    """The same, and what was read is gone."""
+
+
+def is_table(value: object) -> bool:
+    """Whether ``value`` can be registered; see :data:`TABLES_ARE`."""
+    return kind_of(value) is not None
+
+
+def kind_of(value: object) -> Kind | None:
+    """How ``value`` is read as a table, None where DuckDB would not take it for one."""
+    if isinstance(value, type):
+        return None
+    return _known_kind(value) or _arrow_kind(value)
+
+
+def _known_kind(value: object) -> Kind | None:
+    package, name = type(value).__module__.partition(".")[0], type(value).__name__
+    match package, name:
+        case "pandas", "DataFrame" | "Series":
+            return Kind.PANDAS
+        case "polars", "DataFrame" | "LazyFrame":
+            return Kind.STREAM
+        case "polars", "Series":
+            return Kind.POLARS_SERIES
+        case "pyarrow", "Table" | "RecordBatch" | "ChunkedArray":
+            return Kind.ARROW
+        case "pyarrow", "RecordBatchReader" | "Scanner":
+            return Kind.ONCE
+        case "builtins", "dict" | "list" | "tuple":
+            columns = list(_columns(value))
+            alike = all(_is_array(column) and column.shape == (len(columns[0]),) for column in columns)
+            return Kind.COLUMNS if columns and alike else None
+        case "builtins", "PyCapsule":
+            return Kind.ONCE if '"arrow_array_stream"' in repr(value) else None
+    shape: tuple[int, ...] = getattr(value, "shape", ()) if _is_array(value) else ()
+    return Kind.NUMPY if len(shape) == 1 or (len(shape) == 2 and shape[0] > 0) else None
+
+
+def _arrow_kind(value: object) -> Kind | None:
+    bases = {base.__name__ for base in type(value).__mro__ if base.__module__.partition(".")[0] == "pyarrow"}
+    if "Dataset" in bases:
+        return Kind.DATASET
+    if "Array" in bases:
+        return Kind.ARROW
+    exported = hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__")
+    return Kind.STREAM if exported else None
+
+
+def _is_array(value: object) -> bool:
+    return any(base.__name__ == "ndarray" and base.__module__ == "numpy" for base in type(value).__mro__)
+
+
+def _columns(value: Any) -> Iterable[Any]:
+    # A long list of something else is looked at no further than its first item.
+    values = value.values() if isinstance(value, dict) else value
+    first = next(iter(values), None)
+    return values if _is_array(first) else ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +176,15 @@ class MemorySource:
     number: int
     value: Any
     origin: object
+    kind: Kind
     rows: int | None
     size_bytes: int | None
     max_slices: int
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the user's code may change the rows in place."""
+        return self.kind in (Kind.PANDAS, Kind.NUMPY, Kind.COLUMNS)
 
     def slice(self, index: int, count: int) -> Any:
         """The ``index``-th of ``count`` runs of rows, without a copy."""
@@ -110,9 +193,17 @@ class MemorySource:
         if self.rows is None:
             return _dataset_slice(self.value, index, count)
         first, last = self.rows * index // count, self.rows * (index + 1) // count
-        if type(self.value).__module__.startswith("pandas"):
-            return self.value.iloc[first:last]
-        return self.value.slice(first, last - first)
+        match self.kind:
+            case Kind.PANDAS:
+                return self.value.iloc[first:last]
+            case Kind.NUMPY:
+                return self.value[..., first:last]
+            case Kind.COLUMNS if isinstance(self.value, dict):
+                return {name: column[first:last] for name, column in self.value.items()}
+            case Kind.COLUMNS:
+                return [column[first:last] for column in self.value]
+            case _:
+                return self.value.slice(first, last - first)
 
 
 def memory_source(name: str, value: object) -> MemorySource:
@@ -121,39 +212,68 @@ def memory_source(name: str, value: object) -> MemorySource:
     Raises:
         BindError: it cannot be a table.
     """
-    if not is_table(value):
+    kind = kind_of(value)
+    if kind is None:
         raise BindError(
-            f"{name!r} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be a table",
-            code="NOT_A_TABLE",
-            hint="tables are pandas and polars frames, Arrow tables, batches, readers and datasets, "
-            "and objects with __arrow_c_stream__",
+            f"{name!r} is of type {described(value)}, which is no table", code="NOT_A_TABLE", hint=TABLES_ARE
         )
-    kind = _kind(value)
     number = next(_numbers)
-    readable: Any = value
-    if kind == "pandas":
-        size = int(readable.memory_usage(index=False, deep=False).sum())
-        return MemorySource(name, number, value, value, len(readable), size, max(2, len(readable)))
-    if kind == "dataset":
-        return MemorySource(name, number, value, value, None, None, _dataset_fragments(value))
-    table = _arrow_table(readable, kind)
-    return MemorySource(name, number, table, value, table.num_rows, table.nbytes, max(2, table.num_rows))
+    if kind is Kind.DATASET:
+        return MemorySource(name, number, value, value, kind, None, None, _dataset_fragments(value))
+    readable, rows, size = _measured(value, kind)
+    return MemorySource(name, number, readable, value, kind, rows, size, max(2, rows))
 
 
-def _arrow_table(value: Any, kind: str | None) -> Any:
+def _measured(value: Any, kind: Kind) -> tuple[Any, int, int]:
+    """What can be cut into slices, its rows and its bytes."""
+    match kind:
+        case Kind.PANDAS:
+            used = value.memory_usage(index=False, deep=False)
+            return value, len(value), int(used if isinstance(used, int) else used.sum())
+        case Kind.POLARS_SERIES:
+            return value, len(value), int(value.estimated_size())
+        case Kind.NUMPY:
+            return value, int(value.shape[-1]), int(value.nbytes)
+        case Kind.COLUMNS:
+            columns = list(_columns(value))
+            return value, len(columns[0]), sum(int(column.nbytes) for column in columns)
+        case _:
+            table = _arrow_table(value)
+            return table, len(table), table.nbytes
+
+
+def _arrow_table(value: Any) -> Any:
     import pyarrow as pa
 
-    if kind == "polars":
+    if type(value).__module__.partition(".")[0] == "polars":
         if type(value).__name__ == "LazyFrame":
             value = value.collect()
         return value.to_arrow()
-    if isinstance(value, pa.Table):
+    if isinstance(value, pa.Table | pa.ChunkedArray | pa.Array):
         return value
     if isinstance(value, pa.RecordBatch):
         return pa.Table.from_batches([value])
     if isinstance(value, pa.RecordBatchReader):
         return value.read_all()
-    return pa.RecordBatchReader.from_stream(value).read_all()
+    if type(value).__name__ == "Scanner":
+        return value.to_table()
+    if type(value).__name__ == "PyCapsule":
+        return pa.RecordBatchReader._import_from_c_capsule(value).read_all()
+    if not hasattr(value, "__arrow_c_stream__"):
+        array = pa.array(value)
+        return pa.Table.from_batches([pa.RecordBatch.from_struct_array(array)]) if _is_struct(array) else array
+    try:
+        return pa.RecordBatchReader.from_stream(value).read_all()
+    except pa.ArrowInvalid as error:
+        if "non-struct" not in str(error):
+            raise
+        return pa.chunked_array(value)
+
+
+def _is_struct(array: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_struct(array.type))
 
 
 def _dataset_fragments(dataset: Any) -> int:

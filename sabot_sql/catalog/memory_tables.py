@@ -5,21 +5,30 @@ from __future__ import annotations
 import contextlib
 import re
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
-import pyarrow as pa
 
 from sabot_sql.catalog.connection import ColumnTypes, Connection, Statement
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.duckdb_errors import translate
-from sabot_sql.catalog.frames import MemorySource, Scope, find_object, memory_source
+from sabot_sql.catalog.frames import (
+    TABLES_ARE,
+    Kind,
+    MemorySource,
+    Scope,
+    described,
+    find_object,
+    memory_source,
+    what_else,
+)
 from sabot_sql.catalog.shadows import Shadows
-from sabot_sql.errors import BindError
+from sabot_sql.errors import BindError, SabotSQLError, SourceError
 from sabot_sql.scratch import Scratch
 
+_MISSING_TABLE = re.compile(r'Table with name "?(.*?)"? does not exist')
 _WORD = re.compile(r'"(?:[^"]|"")*"|[^\W\d]\w*')
 
 
@@ -29,6 +38,15 @@ class ShadowedTable:
 
     source: MemorySource
     columns: ColumnTypes
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """The text of a view, a macro or a prepared statement, which names tables of its own."""
+
+    name: str
+    database: str
+    words: frozenset[str]
 
 
 class MemoryTables:
@@ -44,7 +62,9 @@ class MemoryTables:
         self._shadows: Shadows | None = None
         self._registered: dict[str, MemorySource] = {}
         self._shadowed: dict[str, tuple[str, ShadowedTable]] = {}
+        self._bodies: tuple[_Body, ...] | None = None
         self._drained: weakref.WeakKeyDictionary[object, MemorySource] = weakref.WeakKeyDictionary()
+        self._last_drained: tuple[object, MemorySource] | None = None
 
     def register(self, name: str, value: object) -> None:
         """Make ``value`` a table named ``name``, in place of any other in-process table of that name.
@@ -89,10 +109,10 @@ class MemoryTables:
             yield dict(bound.values())
 
     def _refresh_frames(self) -> None:
-        # A pandas frame may have been changed in place since: its columns and rows are looked at anew.
+        # What may have been changed in place since is looked at anew: its columns and rows.
         for name, source in self._registered.items():
-            if type(source.value).__module__.startswith("pandas"):
-                fresh = self._registered[name] = memory_source(name, source.value)
+            if source.may_change:
+                fresh = self._registered[name] = _read(name, source.value)
                 self._bind_object(name, fresh)
 
     @contextmanager
@@ -107,40 +127,88 @@ class MemoryTables:
             for name, source in found.items():
                 self._bind_object(name, source)
             yield found
+        except BindError as error:
+            _say_what_it_is(error, scopes)
+            raise
         finally:
             for name in found:
                 self._drop(name)
 
+    def forget(self) -> None:
+        """Ask again for the views, macros and prepared statements: a statement may have changed them."""
+        self._bodies = None
+
     def _unknown_names(self, statement: Statement, scopes: Sequence[Scope]) -> list[str]:
-        """Names in the statement that are tables in ``scopes`` and none to DuckDB."""
-        words = {word.strip('"').replace('""', '"') for word in _WORD.findall(statement.text)}
-        names = {w for w in words if w not in self._registered and find_object(w, scopes) is not None}
-        if not names:
-            return []
-        main = self._connection.main
-        if not self._connection.in_transaction:  # which an error would end
+        """Names that are tables in ``scopes`` and none to DuckDB, in the statement and the views and macros it uses."""
+        words = _words(statement.text)
+        names = self._objects_among(words, scopes)
+        inner = self._inner_names(words, scopes)
+        if names and not self._connection.in_transaction:  # which an error would end
             # DuckDB binds a little here: USING over tables it does not know fails. A word too many costs a view.
             with contextlib.suppress(duckdb.Error):
-                names &= main.get_table_names(statement.text)
-        known = main.execute(
+                names &= self._connection.main.get_table_names(statement.text)
+        names |= inner
+        if not names:
+            return []
+        known = self._connection.main.execute(
             "SELECT lower(table_name) FROM duckdb_tables() WHERE in_search_path(database_name, schema_name)"
             " UNION ALL SELECT lower(view_name) FROM duckdb_views() WHERE in_search_path(database_name, schema_name)"
         ).fetchall()
         return sorted(name for name in names if (name.lower(),) not in known)
 
+    def _objects_among(self, words: Iterable[str], scopes: Sequence[Scope]) -> set[str]:
+        return {word for word in words if word not in self._registered and find_object(word, scopes) is not None}
+
+    def _inner_names(self, words: frozenset[str], scopes: Sequence[Scope]) -> set[str]:
+        """Names that are objects, in the texts that ``words`` lead to from view to view."""
+        if self._bodies is None:
+            self._bodies = self._find_bodies()
+        reached, names = {word.lower() for word in words}, set[str]()
+        pending = list(self._bodies)
+        while used := [body for body in pending if body.name in reached]:
+            pending = [body for body in pending if body not in used]
+            for body in used:
+                reached |= {word.lower() for word in body.words}
+                names |= self._objects_among(body.words, scopes) - self._tables_of(body.database)
+        return names
+
+    def _find_bodies(self) -> tuple[_Body, ...]:
+        try:
+            rows = self._connection.main.execute(
+                "SELECT lower(view_name), database_name, sql FROM duckdb_views() WHERE NOT internal"
+                " UNION ALL SELECT lower(function_name), database_name, macro_definition FROM duckdb_functions()"
+                " WHERE NOT internal AND macro_definition IS NOT NULL"
+                " UNION ALL SELECT lower(name), '', statement FROM duckdb_prepared_statements()"
+            ).fetchall()
+        except duckdb.Error:
+            return ()  # a transaction that failed: nothing runs before it is rolled back
+        return tuple(_Body(name, database, _words(text or "")) for name, database, text in rows)
+
+    def _tables_of(self, database: str) -> set[str]:
+        """Tables that a text of that database finds before it would look for ours."""
+        rows = self._connection.main.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = $1"
+            " UNION ALL SELECT view_name FROM duckdb_views() WHERE database_name = $1 AND NOT internal",
+            [database],
+        ).fetchall()
+        return {name for (name,) in rows}
+
     def _source(self, name: str, value: object) -> MemorySource:
+        if self._last_drained is not None and self._last_drained[0] is value:
+            return self._last_drained[1]
         try:
             drained = self._drained.get(value)
         except TypeError:
-            return memory_source(name, value)
+            drained = None
         if drained is not None:
             return drained
-        source = memory_source(name, value)
-        if isinstance(value, pa.RecordBatchReader):
-            # It can be read once; the table that came of it serves for as long as the reader is around.
-            self._drained[value] = MemorySource(
-                name, source.number, source.value, None, source.rows, source.size_bytes, source.max_slices
-            )
+        source = _read(name, value)
+        if source.kind is Kind.ONCE:
+            # The table that came of it serves for as long as the reader is around.
+            try:
+                self._drained[value] = replace(source, origin=None)
+            except TypeError:  # nobody can tell how long a capsule is around: the last one is kept
+                self._last_drained = value, source
         return source
 
     def _bind_object(self, name: str, source: MemorySource) -> None:
@@ -148,8 +216,8 @@ class MemoryTables:
             self._drop(name)
         try:
             self._connection.main.register(name, source.value)
-        except (duckdb.Error, RuntimeError) as error:
-            raise translate(error) from None
+        except (duckdb.Error, RuntimeError, ValueError) as error:
+            raise _unreadable(name, source.origin, translate(error).message) from None
 
     def _bind_shadow(self, name: str, source: MemorySource, taken: set[str]) -> tuple[str, ShadowedTable]:
         main = self._connection.main
@@ -170,3 +238,30 @@ class MemoryTables:
         main = self._connection.main
         main.unregister(name)
         main.execute(f"DROP VIEW IF EXISTS temp.{quote_name(name)}")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word.strip('"').replace('""', '"') for word in _WORD.findall(text))
+
+
+def _say_what_it_is(error: BindError, scopes: Sequence[Scope]) -> None:
+    """Where a table is missing whose name the user's program gives to something else, the error says so."""
+    match = _MISSING_TABLE.match(error.message) if error.code == "TABLE_NOT_FOUND" else None
+    found = what_else(match.group(1), scopes) if match else None
+    if match and found:
+        error.hint = f"{match.group(1)} is of type {found} in Python, which is no table; {TABLES_ARE}"
+
+
+def _read(name: str, value: object) -> MemorySource:
+    """See :func:`memory_source`; reading it runs code of the object's, which may fail in any way."""
+    try:
+        return memory_source(name, value)
+    except SabotSQLError:
+        raise
+    except Exception as error:
+        raise _unreadable(name, value, f"{type(error).__name__}: {error}") from error
+
+
+def _unreadable(name: str, value: object, reason: str) -> SourceError:
+    message = f"{name!r} is of type {described(value)} and cannot be read: {reason}"
+    return SourceError(message, code="OBJECT_UNREADABLE")
