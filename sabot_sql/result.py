@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
+from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.conversion import Converter, is_lossy
 from sabot_sql.errors import BindError
 from sabot_sql.plan_view import Plan
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+_T = TypeVar("_T")
+
 _ITERATION_ROWS = 10_000
+"""So many rows are converted without a look at Ctrl-C."""
 _SHOWN_ROWS = 20
 _SMALL_ROWS = 5_000
 """So many rows are made Python values here; more are faster by way of DuckDB."""
@@ -60,8 +64,7 @@ class Result:
     def to_arrow_table(self) -> pa.Table:
         """All rows as a table with the schema that DuckDB's own ``to_arrow_table`` has."""
         if self._needs_duckdb:
-            with self._relation() as relation:
-                return relation.to_arrow_table()
+            return self._converted(lambda relation: relation.to_arrow_table())
         return pa.Table.from_batches(self._named_batches(), self._named_schema)
 
     def to_arrow_reader(self, batch_size: int = 1_000_000) -> pa.RecordBatchReader:
@@ -76,8 +79,8 @@ class Result:
 
     def __arrow_c_schema__(self) -> object:
         if self._needs_duckdb:
-            with self._relation([]) as relation:
-                return relation.to_arrow_table().schema.__arrow_c_schema__()
+            table = self._converted(lambda relation: relation.to_arrow_table(), [])
+            return table.schema.__arrow_c_schema__()
         return self._named_schema.__arrow_c_schema__()
 
     @property
@@ -93,11 +96,19 @@ class Result:
         schema = self._named_schema
         return (renamed(batch, schema) for batch in self._store.reader())
 
-    def _relation(self, batches: Sequence[pa.RecordBatch] | None = None) -> Any:
+    def _converted(self, convert: Callable[[Any], _T], batches: Sequence[pa.RecordBatch] | None = None) -> _T:
+        """What ``convert`` makes of the rows as a relation; of many rows in a thread, so that Ctrl-C is answered."""
+        running = RunningQuery("conversion", None)
         reader = self._store.reader()
         if batches is not None:
             reader = pa.RecordBatchReader.from_batches(self._store.schema, batches)
-        return self._converter.open(reader, self.columns, self.types)
+
+        def work() -> _T:
+            with self._converter.open(reader, self.columns, self.types, running.interrupts) as relation:
+                return convert(relation)
+
+        rows = len(self) if batches is None else sum(batch.num_rows for batch in batches)
+        return work() if rows <= _ITERATION_ROWS else running.run(work)
 
     # ------------------------------------------------------------------------------------------------------ frames
 
@@ -107,8 +118,7 @@ class Result:
             import pandas as pd
 
             return pd.DataFrame()
-        with self._relation() as relation:
-            frame: pd.DataFrame = relation.df()
+        frame: pd.DataFrame = self._converted(lambda relation: relation.df())
         return frame
 
     def pl(self) -> pl.DataFrame:
@@ -117,8 +127,7 @@ class Result:
 
         if not self.columns:
             return pl.DataFrame()
-        with self._relation() as relation:
-            frame: pl.DataFrame = relation.pl()
+        frame: pl.DataFrame = self._converted(lambda relation: relation.pl())
         return frame
 
     # ------------------------------------------------------------------------------------------------ Python values
@@ -148,17 +157,16 @@ class Result:
             if values is not None:
                 return values
         whole = offset == 0 and count >= len(self)
-        with self._relation(None if whole else self._store.part(offset, count)) as relation:
-            rows: list[tuple[Any, ...]] = relation.fetchall()
+        rows: list[tuple[Any, ...]] = self._converted(
+            lambda relation: relation.fetchall(), None if whole else self._store.part(offset, count)
+        )
         return rows
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         if not self.columns:
             return
         for batch in rebatched(self._store.reader(), _ITERATION_ROWS):
-            with self._relation([batch]) as relation:
-                rows = relation.fetchall()
-            yield from rows
+            yield from self._converted(lambda relation: relation.fetchall(), [batch])
 
     def __len__(self) -> int:
         return self._store.rows
@@ -181,8 +189,7 @@ class Result:
             BindError: the statement gave no columns to write.
         """
         self._check_columns()
-        with self._relation() as relation:
-            relation.to_parquet(fspath(path))
+        self._converted(lambda relation: relation.to_parquet(fspath(path)))
 
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write all rows to a CSV file with a header.
@@ -192,8 +199,7 @@ class Result:
             BindError: the statement gave no columns to write.
         """
         self._check_columns()
-        with self._relation() as relation:
-            relation.to_csv(fspath(path))
+        self._converted(lambda relation: relation.to_csv(fspath(path)))
 
     def _check_columns(self) -> None:
         if not self.columns:
@@ -231,8 +237,7 @@ class Result:
             tail = max_rows // 2 if len(self) > max_rows else 0
             head = min(max_rows, len(self)) - tail
             batches = [*self._store.part(0, head), *self._store.part(len(self) - tail, tail)]
-            with self._relation(batches) as relation:
-                rows: list[tuple[Any, ...]] = relation.fetchall()
+            rows: list[tuple[Any, ...]] = self._converted(lambda relation: relation.fetchall(), batches)
             self._shown = max_rows, rows[:head], rows[head:]
         return self._shown[1], self._shown[2]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,17 +52,18 @@ class ResultStore:
         *,
         max_rows: int | None = None,
         borrowed: bool = False,
+        check: Callable[[], None] = lambda: None,
     ) -> ResultStore:
         """Read ``reader`` to its end; from ``budget_bytes`` on all rows go to one Arrow IPC file in ``scratch``.
 
         Rows past ``max_rows`` are left out. ``borrowed`` batches lie in memory that somebody else will take back, so
-        they are copied.
+        they are copied. ``check`` is called for each batch and raises when the rows are not wanted any more.
 
         Raises:
             ResourceError: the file cannot be written.
         """
         schema = numbered(reader.schema)
-        source = _Limited(reader, schema, max_rows)
+        source = _Limited(reader, schema, max_rows, check)
         batches: list[pa.RecordBatch] = []
         for batch in source:
             batches.append(_copied(batch) if borrowed else batch)
@@ -102,16 +103,20 @@ class ResultStore:
 class _Limited:
     """The batches of a reader that have rows, under the names of ``schema``, up to ``max_rows`` rows; counts them."""
 
-    def __init__(self, reader: pa.RecordBatchReader, schema: pa.Schema, max_rows: int | None) -> None:
+    def __init__(
+        self, reader: pa.RecordBatchReader, schema: pa.Schema, max_rows: int | None, check: Callable[[], None]
+    ) -> None:
         self._reader = reader
         self._schema = schema
         self._max_rows = max_rows
+        self._check = check
         self.rows = 0
         self.size_bytes = 0
         self.truncated = False
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         for batch in self._reader:
+            self._check()
             if batch.num_rows == 0:
                 continue
             if self._max_rows is not None and self.rows + batch.num_rows > self._max_rows:

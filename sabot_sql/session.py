@@ -33,6 +33,7 @@ from sabot_sql.result import Result
 from sabot_sql.result_store import ResultStore
 from sabot_sql.scratch import Scratch
 from sabot_sql.single_plan import not_a_query, single_document
+from sabot_sql.stoppable import within
 
 if TYPE_CHECKING:
     from sabot_planner import QueryPlan
@@ -115,7 +116,8 @@ class Session:
             SourceError: a file is missing or unreadable.
             ResourceError: memory or disk ran out.
             AgentError: agents failed more often than a task is tried.
-            QueryCancelled, QueryTimeout: nothing of the query is left running.
+            QueryCancelled, QueryTimeout: within a second; nothing of the query is left running, but for foreign code
+                that does not return, such as a stream of the user's.
             SessionClosed: the session was closed.
         """
         scopes = (scope,) if scope is not None else caller_scopes()
@@ -157,7 +159,8 @@ class Session:
             statements = self._catalog.split(sql, params)
             if len(statements) != 1 or not (statements[0].is_query or statements[0].is_open_pivot):
                 raise BindError("only a single query can be explained", code="NOT_A_QUERY")
-            with self._catalog.listed(statements[0], scopes, running.interrupting) as query:
+            listed = self._catalog.listed(statements[0], scopes, running.interrupting)
+            with listed as query, running.holding(self._catalog.connection):
                 planned = self._plan(query, config, scopes)
             if isinstance(planned, str):
                 self._check(statements[0], scopes)
@@ -185,7 +188,8 @@ class Session:
         Raises:
             BindError: ``table`` is none of these.
         """
-        self._catalog.register(name, table)
+        running = RunningQuery("registered", None)
+        self._guarded(running, lambda: self._catalog.register(name, table))
 
     def unregister(self, name: str) -> None:
         """Take away a table that :meth:`register` made.
@@ -198,7 +202,11 @@ class Session:
     # -------------------------------------------------------------------------------------------------------- life
 
     def close(self) -> None:
-        """Stop everything that runs, end the agents and remove all temporary files. May be called again."""
+        """Stop everything that runs, end the agents and remove all temporary files. May be called again.
+
+        It returns within seconds: a statement that does not stop, since foreign code in it does not return, is left to
+        end by itself, and its database is closed then.
+        """
         self.cancel()
         self._release()
 
@@ -360,6 +368,6 @@ class Session:
 
 
 def _release(pools: Pools, catalog: Catalog, scratch: Scratch) -> None:
-    pools.close()
+    within(_STOP_SECONDS, pools.close, "close-agents")
     catalog.close()
     scratch.close()

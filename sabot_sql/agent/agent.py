@@ -51,6 +51,15 @@ class Agent(Protocol):
         """Figures of the agent's shuffle manager."""
         ...
 
+    def end(self) -> None:
+        """Interrupt everything and take nothing more; returns at once."""
+        ...
+
     def close(self) -> None:
-        """Interrupt everything, free everything, end."""
+        """End, if need be by force where that is possible, and free everything; returns within seconds."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it runs any more."""
         ...

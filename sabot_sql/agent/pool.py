@@ -43,7 +43,12 @@ class AgentPool:
     and maps the memory of all others. Close it, or use it as a context manager.
     """
 
-    def __init__(self, config: SessionConfig, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self,
+        config: SessionConfig,
+        connection: duckdb.DuckDBPyConnection,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.config = config
         self._lock = threading.Lock()
         self._scratch = Scratch(config.spill_directory)
@@ -66,7 +71,7 @@ class AgentPool:
         self.session_agent: Agent = self._thread_agent(SESSION_AGENT)
         self._agents: list[Agent] = []
         try:
-            started = self._start(config.agent_count)
+            started = self._start(config.agent_count, check)
             self._introduce(started)
             self._agents = started
         except BaseException:
@@ -182,9 +187,12 @@ class AgentPool:
             self._lost = []
         self._closing.set()
         for agent in agents:
+            agent.end()
+        for agent in agents:
             agent.close()
-        for cursor in self._cursors:
-            cursor.close()
+        if all(agent.ended for agent in agents):
+            for cursor in self._cursors:
+                cursor.close()
         self.manager.close()
         self._scratch.close()
 
@@ -200,14 +208,14 @@ class AgentPool:
                 if isinstance(agent, ProcessAgent):
                     agent.check_lease()
 
-    def _start(self, count: int) -> list[Agent]:
+    def _start(self, count: int, check: Callable[[], None] = lambda: None) -> list[Agent]:
         with self._lock:
             numbers = range(self._next_number, self._next_number + count)
             self._next_number += count
         names = [f"agent-{number}" for number in numbers]
         if self.config.isolation is Isolation.THREAD:
             return [self._thread_agent(name) for name in names]
-        return list(self._process_agents(names))
+        return list(self._process_agents(names, check))
 
     def _thread_agent(self, agent_id: str) -> ThreadAgent:
         runner = Runner(agent_id, self._cursor(), self.manager)
@@ -219,14 +227,16 @@ class AgentPool:
         self._cursors.append(cursor)
         return cursor
 
-    def _process_agents(self, names: Sequence[str]) -> list[ProcessAgent]:
+    def _process_agents(self, names: Sequence[str], check: Callable[[], None]) -> list[ProcessAgent]:
         started: list[ProcessAgent] = []
         try:
             # All of them come up at the same time.
             started.extend(ProcessAgent(self._instance_config(name)) for name in names)
             for agent in started:
-                agent.wait_ready()
+                agent.wait_ready(check)
         except BaseException:
+            for agent in started:
+                agent.kill()
             for agent in started:
                 agent.close()
             raise
@@ -264,14 +274,18 @@ class AgentPool:
         )
 
 
-def start_agents(config: SessionConfig, connection: duckdb.DuckDBPyConnection) -> AgentPool:
+def start_agents(
+    config: SessionConfig, connection: duckdb.DuckDBPyConnection, check: Callable[[], None] = lambda: None
+) -> AgentPool:
     """Start the agents that ``config`` asks for; ``connection`` is the session's own DuckDB.
+
+    ``check`` is called while they come up, and raises when they are not wanted any more.
 
     Raises:
         AgentError: one of them did not start.
         ResourceError: no directory for spilled segments can be made.
     """
-    return AgentPool(config, connection)
+    return AgentPool(config, connection, check)
 
 
 def _peer(agent: ProcessAgent) -> Peer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sabot_sql.agent.agent import Done
@@ -36,6 +37,7 @@ LEASE_SECONDS = 5.0
 """A process that gives no sign of life for so long is taken for dead, and ended so that it is."""
 _ANSWER_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
+_CHECK_SECONDS = 0.05
 _LAST_WORDS_BYTES = 2000
 
 Peer = tuple[str, str, int]
@@ -87,12 +89,17 @@ class ProcessAgent:
         """Whether the process can take work, as far as is known."""
         return self._alive
 
-    def wait_ready(self) -> None:
-        """Wait for the process to come up.
+    def wait_ready(self, check: Callable[[], None] = lambda: None) -> None:
+        """Wait for the process to come up; ``check`` raises when it is not wanted any more.
 
         Raises:
             AgentError: it did not, or is of another version.
         """
+        give_up = time.monotonic() + START_SECONDS
+        while not select.select([self._connection], [], [], _CHECK_SECONDS)[0]:
+            check()
+            if time.monotonic() > give_up:
+                raise self._no_start(f"it said nothing within {START_SECONDS:.0f} s")
         self._connection.settimeout(START_SECONDS)
         try:
             hello = receive_frame(self._connection)
@@ -168,12 +175,20 @@ class ProcessAgent:
         """End the process at once; its work answers ``AGENT_DIED``."""
         self._process.kill()
 
-    def close(self) -> None:
-        """Ask the process to end, and make it."""
-        self._send(Frame("close"))
-        # Both ends must see it: this session's reader, and the process should the frame not have arrived.
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
+
+    def end(self) -> None:
+        """Ask the process to end."""
+        # It ends with its socket; this session's reader sees the end as well.
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Ask the process to end, and make it."""
+        self.end()
         try:
             self._process.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:

@@ -33,7 +33,7 @@ class _Server:
     def serve(self) -> None:
         hello = {"version": PROTOCOL_VERSION, "pid": os.getpid()}
         self._send(Frame("hello", hello, [], (self.manager.arena_fd(),)))
-        while (frame := receive_frame(self._connection)) is not None and frame.kind != "close":
+        while (frame := receive_frame(self._connection)) is not None:
             self._handle(frame)
 
     def _handle(self, frame: Frame) -> None:

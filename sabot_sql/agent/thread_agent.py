@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 RunnerSource = Callable[[QueryContext], AbstractContextManager[Runner]]
 """The runner for a query: a process agent may have to open another DuckDB instance for it."""
 
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 2.0
+_INTERRUPT_SECONDS = 0.05
 
 
 class _Query:
@@ -105,15 +107,32 @@ class ThreadAgent:
         """Figures of the shuffle manager."""
         return dict(self._manager.metrics())
 
-    def close(self) -> None:
-        """Interrupt everything and end the thread."""
+    @property
+    def ended(self) -> bool:
+        """Whether the thread is gone."""
+        return not self._thread.is_alive()
+
+    def end(self) -> None:
+        """Interrupt everything; the thread ends when DuckDB has returned."""
         with self._lock:
-            self._closed = True
+            closed, self._closed = self._closed, True
             queries = list(self._queries)
-        self._works.put(None)
+        if not closed:
+            self._works.put(None)
+        for query_id in queries:
+            self.cancel(query_id)
+
+    def close(self) -> None:
+        """End the thread and free what its queries committed."""
+        give_up = time.monotonic() + _CLOSE_SECONDS
+        self.end()
+        while self._thread.is_alive() and time.monotonic() < give_up:
+            self._thread.join(_INTERRUPT_SECONDS)
+            self.end()  # an interrupt that comes before DuckDB executes is lost
+        with self._lock:
+            queries = list(self._queries)
         for query_id in queries:
             self.release(query_id)
-        self._thread.join(_CLOSE_SECONDS)
 
     def _admit(self, work: Work) -> TaskFailure | None:
         key = (work.id.stage, work.id.task)

@@ -30,6 +30,7 @@ class Pools:
         self._pool: AgentPool | None = None
         self._config: SessionConfig | None = None
         self._users = 0
+        self._changing = False
         self._closed = False
 
     @contextmanager
@@ -47,35 +48,54 @@ class Pools:
                 self._condition.notify_all()
 
     def close(self) -> None:
-        """End the agents; queries that still use them fail."""
+        """End the agents; queries that still use them fail. Agents that start meanwhile end as well."""
         with self._condition:
             self._closed = True
-            self._end()
+            pool, self._pool, self._config = self._pool, None, None
             self._condition.notify_all()
+        if pool is not None:
+            pool.close()
 
     def _acquire(self, config: SessionConfig, check: Callable[[], None]) -> AgentPool:
         wanted = replace(config, agents=config.agent_count)
         with self._condition:
-            while self._users and self._config != wanted and not self._closed:
+            while self._changing or (self._users and self._config != wanted and not self._closed):
                 self._condition.wait(_CHECK_SECONDS)
                 check()
-            if self._closed:
-                raise SessionClosed("the session was closed")
-            if self._pool is None or self._config != wanted:
-                self._end()
-                self._start(wanted)
-            assert self._pool is not None
-            self._users += 1
-            return self._pool
+            self._check_open()
+            if self._pool is not None and self._config == wanted:
+                self._users += 1
+                return self._pool
+            self._changing = True
+            before, self._pool, self._config = self._pool, None, None
+        # Without the lock: others can be stopped while they wait for it.
+        pool = None
+        try:
+            if before is not None:
+                before.close()
+            pool = self._start(wanted, check)
+        finally:
+            with self._condition:
+                self._changing = False
+                if pool is not None and not self._closed:
+                    self._pool, self._config = pool, wanted
+                    self._users += 1
+                self._condition.notify_all()
+        if self._pool is not pool:
+            pool.close()
+        self._check_open()
+        return pool
 
-    def _start(self, config: SessionConfig) -> None:
+    def _start(self, config: SessionConfig, check: Callable[[], None]) -> AgentPool:
         from sabot_sql.agent.pool import start_agents  # native code, which one agent does not need
 
-        self._catalog.share_memory(config)
-        self._pool = start_agents(config, self._catalog.agents_connection())
-        self._config = config
+        def check_both() -> None:
+            check()
+            self._check_open()
 
-    def _end(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
-        self._pool = self._config = None
+        self._catalog.share_memory(config)
+        return start_agents(config, self._catalog.agents_connection(), check_both)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosed("the session was closed")

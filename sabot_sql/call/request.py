@@ -31,5 +31,5 @@ class Request:
 
     def drain(self, reader: pa.RecordBatchReader, scratch: Scratch, *, borrowed: bool = False) -> ResultStore:
         """The rows of ``reader`` as far as they are wanted; see :meth:`ResultStore.drain`."""
-        budget = self.config.result_bytes
-        return ResultStore.drain(reader, scratch, budget, max_rows=self.max_rows, borrowed=borrowed)
+        budget, check = self.config.result_bytes, self.running.check
+        return ResultStore.drain(reader, scratch, budget, max_rows=self.max_rows, borrowed=borrowed, check=check)

@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from sabot_sql.errors import ConfigError, QueryCancelled, QueryTimeout
+from sabot_sql.errors import ConfigError, QueryCancelled
+from sabot_sql.stoppable import stopped_by
 
 if TYPE_CHECKING:
     from sabot_sql.catalog.connection import Connection
@@ -16,13 +17,24 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _INTERRUPT_SECONDS = 0.05
-_GIVE_UP_SECONDS = 10.0
+_GIVE_UP_SECONDS = 0.8
+"""How long a query that was stopped is waited for; after that its thread is left to end by itself."""
+
+
+class Interrupted(Protocol):
+    """What runs a statement and can be told to stop: a connection, a cursor."""
+
+    def interrupt(self) -> None:
+        """Stop what runs; callable from any thread."""
+        ...
 
 
 class RunningQuery:
     """Runs the work of one query in a thread and stops it on cancel, at its deadline and on Ctrl-C.
 
-    It is also the cancellation that the coordinator looks at.
+    Whoever waits is answered within a second. Work that does not stop by then, because it is inside foreign code, goes
+    on alone: it is interrupted until it ends, and nobody gets its result. It is also the cancellation that the
+    coordinator looks at.
     """
 
     def __init__(self, query_id: str, timeout_seconds: float | None) -> None:
@@ -34,7 +46,8 @@ class RunningQuery:
         self._began = time.monotonic()
         self._cancelled = threading.Event()
         self._ended = threading.Event()
-        self._interrupted: Connection | None = None
+        self._interrupted: Interrupted | None = None
+        self._interrupting = threading.Lock()
 
     @property
     def cancelled(self) -> bool:
@@ -67,11 +80,17 @@ class RunningQuery:
     @contextmanager
     def interrupting(self, connection: Connection) -> Iterator[None]:
         """While it is open, cancelling interrupts what ``connection`` runs; other queries wait outside."""
-        with self.holding(connection):
-            self._interrupted = connection
-            try:
-                yield
-            finally:
+        with self.holding(connection), self.interrupts(connection):
+            yield
+
+    @contextmanager
+    def interrupts(self, runner: Interrupted) -> Iterator[None]:
+        """While it is open, cancelling interrupts what ``runner`` runs, which nobody else uses meanwhile."""
+        self._interrupted = runner
+        try:
+            yield
+        finally:
+            with self._interrupting:  # an interrupt that is on its way must not hit the next one's statement
                 self._interrupted = None
 
     @contextmanager
@@ -94,26 +113,29 @@ class RunningQuery:
 
         Raises:
             QueryCancelled: it was cancelled, also by its deadline (``timed_out`` tells).
-            KeyboardInterrupt: Ctrl-C; the work has ended, or does not answer.
+            KeyboardInterrupt: Ctrl-C, whatever the work does then.
         """
         outcome: list[_T] = []
         failure: list[BaseException] = []
 
         def target() -> None:
             try:
-                outcome.append(work())
+                with stopped_by(self.check):
+                    outcome.append(work())
             except BaseException as error:  # noqa: BLE001  it is raised again in the thread that waits
                 failure.append(error)
             finally:
                 self._ended.set()
 
-        threading.Thread(target=target, name=f"sabot-{self.query_id}", daemon=True).start()
         try:
+            threading.Thread(target=target, name=f"sabot-{self.query_id}", daemon=True).start()
             self._wait()
-        except KeyboardInterrupt:
+        except BaseException:
             self.cancel()
             self._stop()
             raise
+        if not self._ended.is_set():
+            raise QueryCancelled("the query was cancelled", hint="what it waits for does not stop: it is left to end")
         if failure:
             try:
                 raise failure[0]
@@ -122,6 +144,7 @@ class RunningQuery:
         return outcome[0]
 
     def _wait(self) -> None:
+        """Until the work has ended, or was asked to and did not."""
         while not self._ended.is_set():
             left = None if self.timeout_seconds is None else self.timeout_seconds - self.elapsed_ms() / 1e3
             if left is not None and left <= 0:
@@ -133,11 +156,28 @@ class RunningQuery:
             self._ended.wait(_INTERRUPT_SECONDS if left is None else min(left, _INTERRUPT_SECONDS))
 
     def _stop(self) -> None:
-        """Interrupt until the work has ended: an interrupt that comes before DuckDB executes is lost."""
-        give_up = time.monotonic() + _GIVE_UP_SECONDS
+        """Interrupt until the work has ended: an interrupt that comes before DuckDB executes is lost.
+
+        Whoever called this does not wait longer than is promised; what is still at work then is interrupted by a thread
+        that has the time.
+        """
+        try:
+            if self._interrupt_until(time.monotonic() + _GIVE_UP_SECONDS):
+                return
+        except BaseException:  # a second Ctrl-C
+            self._leave()
+            raise
+        self._leave()
+
+    def _leave(self) -> None:
+        name = f"sabot-stop-{self.query_id}"
+        threading.Thread(target=self._interrupt_until, args=(None,), name=name, daemon=True).start()
+
+    def _interrupt_until(self, give_up: float | None) -> bool:
         while not self._ended.wait(_INTERRUPT_SECONDS):
-            connection = self._interrupted
-            if connection is not None:
-                connection.interrupt()
-            if time.monotonic() > give_up:
-                raise QueryTimeout(f"query {self.query_id} was cancelled but does not stop", code="CANCEL_TIMEOUT")
+            with self._interrupting:
+                if self._interrupted is not None:
+                    self._interrupted.interrupt()
+            if give_up is not None and time.monotonic() > give_up:
+                return False
+        return True

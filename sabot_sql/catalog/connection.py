@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,11 +17,13 @@ from sabot_sql.catalog.duckdb_errors import StatementText, translate
 from sabot_sql.catalog.streams import StartedStatement
 from sabot_sql.config import SessionConfig
 from sabot_sql.errors import BindError, ConfigError, SabotSQLError, SessionClosed
+from sabot_sql.stoppable import within
 
 ColumnTypes = tuple[tuple[str, str], ...]
 """Names with DuckDB types."""
 
 _BATCH_ROWS = 122_880
+_INTERRUPT_SECONDS = 0.05
 _STATE = "AGGREGATE_STATE"
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
@@ -242,8 +246,10 @@ class Connection:
 
     def interrupt(self) -> None:
         """Stop what is running on the connection; callable from any thread, without the lock."""
-        if self._main is not None:
-            self._main.interrupt()
+        main = self._main
+        if main is not None:
+            with contextlib.suppress(duckdb.Error):  # it was closed meanwhile
+                main.interrupt()
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Another connection to the same instance, with this one's settings."""
@@ -265,13 +271,22 @@ class Connection:
         defaults = {name: self._defaults[name] for name in _ENVIRONMENT_SETTINGS if name in self._defaults}
         return {**defaults, **self._settings}
 
-    def close(self) -> None:
-        """Interrupt what runs and close the instance."""
-        self.interrupt()
-        with self.lock:
-            if self._main is not None:
-                self._main.close()
-                self._main = None
+    def close(self, seconds: float = 1.0) -> None:
+        """Interrupt what runs and close the instance, once that has ended; it is waited for ``seconds``.
+
+        What runs longer keeps the instance open until it ends, and nothing else can be run.
+        """
+        main, self._main = self._main, None
+        if main is not None and not within(seconds, lambda: self._close(main), "close"):
+            logging.getLogger(__name__).warning("a statement does not stop: its database is closed once it has ended")
+
+    def _close(self, main: duckdb.DuckDBPyConnection) -> None:
+        while not self.lock.acquire(timeout=_INTERRUPT_SECONDS):
+            main.interrupt()  # it is lost where it comes before DuckDB executes
+        try:
+            main.close()
+        finally:
+            self.lock.release()
 
     def _explain_error(self, statement: Statement) -> SabotSQLError | None:
         """The error of a query bound as a plain statement: a relation loses some of the places DuckDB knows."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import duckdb
@@ -32,6 +32,18 @@ def is_lossy(types: Sequence[str]) -> bool:
     return any(_LOSSY_TYPES.search(_without_texts(type_name)) for type_name in types)
 
 
+class Reading:
+    """What a cursor runs, to be stopped by another thread."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+
+    def interrupt(self) -> None:
+        """Stop it; its session may have closed the cursor already."""
+        with suppress(duckdb.Error):
+            self._cursor.interrupt()
+
+
 class Converter:
     """Gives cursors that read Arrow batches as the relation they came from; usable after the session was closed."""
 
@@ -40,8 +52,17 @@ class Converter:
         self._settings = dict(connection.session_settings())
 
     @contextmanager
-    def open(self, reader: pa.RecordBatchReader, names: Sequence[str], types: Sequence[str]) -> Iterator[Any]:
-        """A DuckDB relation over ``reader`` with the user's column names and DuckDB's own types; once readable."""
+    def open(
+        self,
+        reader: pa.RecordBatchReader,
+        names: Sequence[str],
+        types: Sequence[str],
+        interrupts: Callable[[Reading], AbstractContextManager[Any]] = nullcontext,
+    ) -> Iterator[Any]:
+        """A DuckDB relation over ``reader`` with the user's column names and DuckDB's own types; once readable.
+
+        While ``interrupts`` is open, what reads the relation can be stopped by what it is given.
+        """
         cursor = self.cursor()
         try:
             cursor.register("result", _without_inner_dictionaries(reader))
@@ -50,7 +71,8 @@ class Converter:
                 f"{_cast(quote_name(column[0]), column[1], wanted)} AS {quote_name(name)}"
                 for column, name, wanted in zip(found, names, types, strict=True)
             ]
-            yield cursor.sql(f"SELECT {', '.join(columns)} FROM result")
+            with interrupts(Reading(cursor)):
+                yield cursor.sql(f"SELECT {', '.join(columns)} FROM result")
         except duckdb.Error as error:
             raise translate(error) from None
         finally:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from sabot_sql.errors import BindError
+from sabot_sql.stoppable import left_when_stopped
 
 
 class Scope(Protocol):
@@ -237,6 +238,10 @@ def _measured(value: Any, kind: Kind) -> tuple[Any, int, int]:
         case Kind.COLUMNS:
             columns = list(_columns(value))
             return value, len(columns[0]), sum(int(column.nbytes) for column in columns)
+        case Kind.STREAM | Kind.ONCE:
+            # What the user's own code gives may come late or never.
+            table = left_when_stopped(lambda: _arrow_table(value), "source")
+            return table, len(table), table.nbytes
         case _:
             table = _arrow_table(value)
             return table, len(table), table.nbytes
