@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up the repository and run its jobs: ``python3 tasks.py demo``, ``test``, ``lint`` or ``bench``.
+"""Set up the repository and run its jobs: ``python3 tasks.py demo``, ``test``, ``full``, ``lint`` or ``bench``.
 
 Needs Python 3.11 and a C++20 compiler, and only the standard library, because it is what a fresh machine runs first.
 Everything is installed into ``.venv`` beside this file; generated data lies in ``data/``.
@@ -24,6 +24,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 DEMO_SCALE = 0.1
 DEMO_AGENTS = 4
+FUZZ_MINUTES = 10
 DEMO_SQL = """
 SELECT n_name AS nation, count(*) AS items, sum(l_extendedprice * (1 - l_discount)) AS revenue
 FROM '{data}/lineitem.parquet' JOIN '{data}/orders.parquet' ON l_orderkey = o_orderkey
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     jobs.add_parser("lint", help="style, layers, types, stubs and C++ tests")
     test = jobs.add_parser("test", help="everything in lint, then pytest; further arguments go to pytest")
     test.add_argument("pytest", nargs=argparse.REMAINDER, help="arguments for pytest")
+    full = jobs.add_parser("full", help=f"everything in test, then {FUZZ_MINUTES} minutes of the fuzzer")
+    full.add_argument("--seed", type=int, default=1, help="of the fuzzer (1)")
     bench = jobs.add_parser("bench", help="run benchmarks/tpch.py; further arguments go to it")
     bench.add_argument("tpch", nargs=argparse.REMAINDER, help="arguments for benchmarks/tpch.py")
     options = parser.parse_args(arguments)
@@ -61,10 +64,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.job == "lint":
         return len(failed_checks())
     if options.job == "test":
-        failed = failed_checks()
-        if failed:
-            say(f"failed: {', '.join(failed)}")
-        return run_pytest(options.pytest) or len(failed)
+        return run_tests(options.pytest)
+    if options.job == "full":
+        return run_tests([]) + run_fuzzer(options.seed)
     if options.job == "bench":
         return run(["python", "benchmarks/tpch.py", *options.tpch])
     return 0
@@ -125,6 +127,20 @@ def failed_checks() -> list[str]:
         if run(command):
             failed.append(name)
     return failed
+
+
+def run_tests(arguments: Sequence[str]) -> int:
+    """Run every check, then pytest; how many did not pass."""
+    failed = failed_checks()
+    if failed:
+        say(f"failed: {', '.join(failed)}")
+    return run_pytest(arguments) or len(failed)
+
+
+def run_fuzzer(seed: int) -> int:
+    """Compare random queries with plain DuckDB for a while; 1 where one went wrong."""
+    say(f"fuzzer, {FUZZ_MINUTES} minutes")
+    return run(["python", "-m", "tests.fuzz", "--seed", str(seed), "--minutes", str(FUZZ_MINUTES)])
 
 
 def run(command: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ the input; :meth:`Oracle.judge` gives the verdict.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -50,6 +50,7 @@ class Oracle:
     _connection: duckdb.DuckDBPyConnection = field(init=False)
     _history: list[str] = field(init=False, default_factory=list)
     _expected: dict[str, Expectation] = field(init=False, default_factory=dict)
+    _parameters: Mapping[str, Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._connection = duckdb.connect(config={"threads": self.threads})
@@ -65,16 +66,26 @@ class Oracle:
     def close(self) -> None:
         self._connection.close()
 
-    def execute(self, statement: str) -> None:
-        """Run a statement that changes the database."""
-        self._connection.execute(statement)
+    def interrupt(self) -> None:
+        """Stop what :meth:`execute` or :meth:`expect` runs in another thread."""
+        self._connection.interrupt()
+
+    def execute(self, statement: str) -> Rows:
+        """Run a statement that changes the database; what it returns."""
+        returned = fetch(self._connection, statement)
         self._history.append(statement)
+        self._expected.clear()
+        return returned
+
+    def bind(self, parameters: Mapping[str, Any] | None) -> None:
+        """Give the queries that follow the values of their parameters."""
+        self._parameters = parameters or None
         self._expected.clear()
 
     def expect(self, sql: str) -> Expectation:
         """What plain DuckDB answers."""
         if sql not in self._expected:
-            answer = fetch(self._connection, sql)
+            answer = fetch(self._connection, sql, self._parameters)
             self._expected[sql] = Expectation(answer, self._tie_groups(sql, answer))
         return self._expected[sql]
 
@@ -91,11 +102,26 @@ class Oracle:
             free = self._agrees_where_determined(sql, expected.answer, actual)
         return Verdict.ADMISSIBLE if free else Verdict.WRONG, found
 
+    def variants(self, sql: str) -> list[Rows | duckdb.Error]:
+        """What plain DuckDB gives without its optimizer, and on permuted copies: answers or errors."""
+        given: list[Rows | duckdb.Error] = []
+        self._connection.execute("PRAGMA disable_optimizer")
+        try:
+            given.append(fetch(self._connection, sql, self._parameters))
+        except duckdb.Error as error:
+            given.append(error)
+        finally:
+            self._connection.execute("PRAGMA enable_optimizer")
+        for seed in range(1, PERMUTATIONS + 1):
+            rows = self._permuted(sql, seed)
+            given.append(duckdb.Error("it failed on a permuted copy") if rows is None else rows)
+        return given
+
     # --- order
 
     def _tie_groups(self, sql: str, answer: Rows) -> tuple[int, ...] | None:
         """Lengths of the runs of equal sort keys, read off the exported plan with its sort keys added as columns."""
-        tree = _ordered_part(exported(self._connection, sql)) if self._promises_order(sql) else None
+        tree = _ordered_part(exported(self._connection, sql, self._parameters)) if self._promises_order(sql) else None
         if tree is None:
             return None
         keys = [ordered.args["this"] for ordered in tree.args["order"].args["expressions"]]
@@ -121,7 +147,7 @@ class Oracle:
 
         None where the query has no LIMIT of its own, or where the unlimited answer is not determined either.
         """
-        tree = exported(self._connection, sql)
+        tree = exported(self._connection, sql, self._parameters)
         if tree is None or (tree.args.get("limit") is None and tree.args.get("offset") is None):
             return None
         keys = _visible_keys(tree) if tree.args.get("order") is not None else []
@@ -168,20 +194,21 @@ class Oracle:
                     copy, ".".join('"' + part.replace('"', '""') + '"' for part in (database, schema, table)), seed
                 )
             try:
-                tree = exported(copy, sql)
+                parameters = self._parameters if "$" in sql else None  # what is exported has none
+                tree = exported(copy, sql, parameters)
                 if tree is not None and _break_ties(tree, seed):
                     return fetch(copy, to_sql(tree))
-                return fetch(copy, sql)
+                return fetch(copy, sql, parameters)
             except duckdb.Error:
                 return None
 
 
-def exported(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
+def exported(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
     """DuckDB's plan of a query as a tree, or None where there is none."""
     # Late materialisation hides the LIMIT in a semi-join on row ids.
     connection.execute("SET disabled_optimizers = 'late_materialization'")
     try:
-        (row,) = connection.execute(f"EXPLAIN (SQL) {sql}").fetchall()
+        (row,) = connection.execute(f"EXPLAIN (SQL) {sql}", parameters).fetchall()
         return parse_exported(row[1])
     except (duckdb.Error, PlannerError, ValueError):
         return None
@@ -189,9 +216,9 @@ def exported(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
         connection.execute("RESET disabled_optimizers")
 
 
-def fetch(connection: duckdb.DuckDBPyConnection, sql: str) -> Rows:
+def fetch(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None) -> Rows:
     """The answer of one query."""
-    relation = connection.execute(sql)
+    relation = connection.execute(sql, parameters)
     description = relation.description or []
     return Rows(
         tuple(column[0] for column in description),
