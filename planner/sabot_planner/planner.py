@@ -16,7 +16,7 @@ from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import Limit, Node, Project, Scan, Sort, walk
 from sabot_planner.logical.prune import prune
-from sabot_planner.logical.rules.rewrites import apply_rules
+from sabot_planner.logical.rules.apply import apply_rules
 from sabot_planner.logical.unsupported import (
     refuse_collated,
     refuse_states,

@@ -15,7 +15,7 @@ from sabot_planner.job.plan import Zone
 from sabot_planner.logical.build import build
 from sabot_planner.logical.nodes import Node
 from sabot_planner.logical.prune import prune
-from sabot_planner.logical.rules.rewrites import apply_rules
+from sabot_planner.logical.rules.apply import apply_rules
 from sabot_sql.catalog.connection import UNEXPORTABLE_OPTIMIZERS
 from sabot_sql.catalog.estimates import Estimates
 

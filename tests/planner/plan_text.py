@@ -50,7 +50,7 @@ def plan_text(plan: QueryPlan) -> str:
             f" ×{edge.partitions}{written}{rereads}{split} ({', '.join(edge.columns)})"
             f" ~{edge.rows_estimated} rows: {edge.reason}"
         )
-    return _renumbered("\n".join(lines)) + "\n"
+    return renumbered("\n".join(lines)) + "\n"
 
 
 def _read(scan: ScanInput, sql: str) -> str:
@@ -74,7 +74,8 @@ def _clauses(sql: str) -> list[str]:
     return indented
 
 
-def _renumbered(text: str) -> str:
+def renumbered(text: str) -> str:
+    """The text with its columns numbered in the order in which they appear."""
     numbers: dict[str, str] = {}
     pieces = _QUOTED.split(text)
     for i in range(0, len(pieces), 2):

@@ -19,7 +19,9 @@ from sabot_planner.logical.nodes import (
     walk,
 )
 from sabot_planner.logical.prune import prune
-from sabot_planner.logical.rules.rewrites import apply_rules, inline_ctes, mark_to_semi
+from sabot_planner.logical.rules.apply import apply_rules
+from sabot_planner.logical.rules.inline_ctes import inline_ctes
+from sabot_planner.logical.rules.mark_to_semi import mark_to_semi
 from tests.planner.context import FakeContext, forced
 from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same

@@ -14,7 +14,7 @@ from sabot_planner.job.plan import Zone
 from sabot_planner.logical.build import build
 from sabot_planner.logical.nodes import Node, Scan
 from sabot_planner.logical.prune import prune
-from sabot_planner.logical.rules.rewrites import apply_rules
+from sabot_planner.logical.rules.apply import apply_rules
 from sabot_planner.sql.text import quote, task_sql
 from tests.planner.context import FakeContext, describe, forced
 from tests.planner.simulate import Simulation

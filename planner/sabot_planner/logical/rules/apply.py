@@ -1,0 +1,27 @@
+"""The order of the rules: each is a free function, a plan in and a plan out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sabot_planner.logical.nodes import Node
+from sabot_planner.logical.rules.asof_in_two_steps import asof_in_two_steps
+from sabot_planner.logical.rules.distinct_in_two_levels import distinct_in_two_levels
+from sabot_planner.logical.rules.inline_ctes import inline_ctes
+from sabot_planner.logical.rules.mark_to_semi import mark_to_semi
+from sabot_planner.logical.rules.whole_windows import whole_windows
+
+RULES: tuple[Callable[[Node], Node], ...] = (
+    mark_to_semi,
+    asof_in_two_steps,
+    whole_windows,
+    inline_ctes,
+    distinct_in_two_levels,
+)
+
+
+def apply_rules(root: Node) -> Node:
+    """All rules, in order."""
+    for rule in RULES:
+        root = rule(root)
+    return root

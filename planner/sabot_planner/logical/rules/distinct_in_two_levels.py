@@ -1,0 +1,44 @@
+"""Aggregates over DISTINCT values become aggregates over a DISTINCT."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sqlglot import exp
+
+from sabot_planner.logical.nodes import Aggregate, Computed, Distinct, Node, Project, rewrite
+from sabot_planner.sql.dialect import to_sql
+from sabot_planner.sql.scalars import column
+
+
+def distinct_in_two_levels(root: Node) -> Node:
+    """Aggregates over DISTINCT values become aggregates over a DISTINCT: values meet by (group, value), then by group.
+
+    Their states must not be combined: each task counts a value that others count too, 21 for 7.
+    """
+    return rewrite(root, _distinct_in_two_levels)
+
+
+def _distinct_in_two_levels(node: Node) -> Node:
+    if not isinstance(node, Aggregate) or node.grouping_sets is not None or not node.aggregates:
+        return node
+    calls = [a.expression for a in node.aggregates]
+    plain = all(
+        type(c) is exp.Anonymous
+        and c.args.get("distinct")
+        and len(c.args["expressions"]) == 1
+        and not any(c.args.get(word) for word in ("filter", "order", "nulls", "export_state"))
+        for c in calls
+    )
+    if not plain or len({to_sql(c.args["expressions"][0]) for c in calls}) != 1:
+        return node
+    value = Computed(f"{node.aggregates[0].name}d", calls[0].args["expressions"][0])
+    keys = tuple(Computed(f"{k.name}d", k.expression) for k in node.keys)
+    projected = Project(node.input, (*keys, value))
+    deduplicated = Distinct(projected, tuple(column(name) for name in projected.columns))
+    aggregates = tuple(
+        Computed(a.name, exp.Anonymous(**{**a.expression.args, "distinct": None, "expressions": [column(value.name)]}))
+        for a in node.aggregates
+    )
+    outer = tuple(Computed(k.name, column(d.name)) for k, d in zip(node.keys, keys, strict=True))
+    return replace(node, input=deduplicated, keys=outer, aggregates=aggregates)
