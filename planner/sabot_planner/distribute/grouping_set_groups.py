@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
+from sabot_planner.distribute.distinct_in_two_levels import distinct_in_two_levels
 from sabot_planner.logical.nodes import (
     Aggregate,
     Computed,
@@ -26,7 +27,6 @@ from sabot_planner.logical.nodes import (
     SetOp,
     Shared,
 )
-from sabot_planner.logical.rules.distinct_in_two_levels import distinct_in_two_levels
 from sabot_planner.sql.dialect import call, function_call, to_sql
 from sabot_planner.sql.scalars import column, integer, null_of, substitute
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from sabot_planner.logical.nodes import Node
 from sabot_planner.logical.rules.asof_in_two_steps import asof_in_two_steps
-from sabot_planner.logical.rules.distinct_in_two_levels import distinct_in_two_levels
 from sabot_planner.logical.rules.inline_ctes import inline_ctes
 from sabot_planner.logical.rules.mark_to_semi import mark_to_semi
 from sabot_planner.logical.rules.whole_windows import whole_windows
@@ -16,7 +15,6 @@ RULES: tuple[Callable[[Node], Node], ...] = (
     asof_in_two_steps,
     whole_windows,
     inline_ctes,
-    distinct_in_two_levels,
 )
 
 

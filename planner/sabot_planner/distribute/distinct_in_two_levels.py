@@ -1,4 +1,7 @@
-"""Aggregates over DISTINCT values become aggregates over a DISTINCT."""
+"""Aggregates over DISTINCT values become aggregates over a DISTINCT.
+
+DuckDB 2.0 does the same before it exports a plan, but not for grouping sets: those are split first, and then need it.
+"""
 
 from __future__ import annotations
 
