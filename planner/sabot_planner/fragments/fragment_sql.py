@@ -242,7 +242,7 @@ class FragmentWriter:
     def _values(self, node: Values) -> Block:
         if not node.names:
             return Block(None, ())
-        rows = ", ".join(f"({', '.join(map(to_sql, row))})" for row in node.rows)
+        rows = f"({node.text})" if node.text else ", ".join(f"({', '.join(map(to_sql, row))})" for row in node.rows)
         return Block(f"(VALUES {rows}) AS {self._alias()}({', '.join(node.names)})", node.names)
 
     def _project(self, node: Project) -> Block:

@@ -34,7 +34,8 @@ from sabot_planner.logical.nodes import (
     Values,
 )
 from sabot_planner.logical.scope import Names, Relation, Scope
-from sabot_planner.sql.dialect import join_type, parse_exported, to_sql
+from sabot_planner.sql.constant_lists import first_row, is_list, put_back, set_aside
+from sabot_planner.sql.dialect import join_type, parse_exported, parse_rows, to_sql
 from sabot_planner.sql.print_guard import same_meaning
 from sabot_planner.sql.scalars import column, column_name, nodes, substitute
 
@@ -54,9 +55,12 @@ def build(sql: str, context: PlanContext) -> tuple[Node, tuple[str, ...]]:
     Raises:
         Undistributable: the text has a form that the planner does not know.
     """
+    sql, lists = set_aside(sql)
     tree = parse_exported(sql)
     if not same_meaning(context.serialized(sql), context.serialized(to_sql(tree))):
         raise Undistributable("the exported plan was not read exactly")
+    if lists:
+        put_back(nodes(tree), lists)
     builder = _Builder(tree, context)
     node = builder.query(tree, {})
     return node, _output_names(tree, len(node.columns))
@@ -162,7 +166,12 @@ class _Builder:
 
     def _values(self, tree: exp.Expression) -> Node:
         rows = tuple(tuple(row.args["expressions"]) for row in tree.args["expressions"])
-        return Values(self.names.many(len(rows[0])), rows)
+        if len(rows) == 1 and is_list(rows[0]):
+            text: str = rows[0][0].args["this"]
+            first, count = first_row(text)
+            rows = tuple(map(tuple, parse_rows(first)))
+            return Values(self.names.many(len(rows[0])), rows, count, text)
+        return Values(self.names.many(len(rows[0])), rows, len(rows))
 
     # --- common table expressions
 

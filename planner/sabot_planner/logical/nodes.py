@@ -132,10 +132,16 @@ class Scan(Node):
 
 @dataclass(frozen=True, eq=False)
 class Values(Node):
-    """Literal rows; with no names it is the single empty row of a SELECT without FROM."""
+    """Literal rows; with no names it is the single empty row of a SELECT without FROM.
+
+    Of very many rows of constants ``rows`` has the first only, and ``text`` is all of them as they stand between the
+    outermost parentheses of VALUES; ``count`` is their number.
+    """
 
     names: tuple[str, ...]
     rows: tuple[tuple[exp.Expression, ...], ...]
+    count: int = 1
+    text: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:

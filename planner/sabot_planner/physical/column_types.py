@@ -107,6 +107,17 @@ class ColumnTypes:
         return self._context.types([to_sql(e) for e in expressions], f"(SELECT {columns or '1'})")
 
     def _read_off(self, expression: exp.Expression) -> str | None:
+        """The type of an expression as far as it can be told from its parts, whatever their depth."""
+        parts = [expression]
+        for part in parts:  # which grows meanwhile
+            parts += _typed_by(part)
+        found: dict[int, str | None] = {}
+        for part in reversed(parts):
+            found[id(part)] = self._type_of(part, [found[id(inner)] for inner in _typed_by(part)])
+        return found[id(expression)]
+
+    def _type_of(self, expression: exp.Expression, inner: Sequence[str | None]) -> str | None:
+        """The type of an expression of which those it is told by, :func:`_typed_by`, have the types ``inner``."""
         kind = type(expression)
         if kind is exp.Column:
             return self._types.get(expression.args["this"].args["this"])
@@ -117,16 +128,12 @@ class ColumnTypes:
         if kind is exp.Collate:
             return "VARCHAR"
         if kind is exp.Window:
-            return self._read_off(expression.args["this"])
+            return inner[0]
         if kind is exp.Anonymous and not expression.args.get("export_state"):
-            arguments = [self._read_off(a) for a in expression.args["expressions"]]
-            if None not in arguments:
-                return known_type(expression.args["this"], [a for a in arguments if a is not None])
+            known = [i for i in inner if i is not None]
+            return known_type(expression.args["this"], known) if len(known) == len(inner) else None
         if kind is exp.Case:
-            branches = [i.args["true"] for i in expression.args["ifs"]]
-            default = expression.args.get("default")
-            found = {self._read_off(b) for b in [*branches, *([default] if default is not None else [])]}
-            return found.pop() if len(found) == 1 else None
+            return inner[0] if len(set(inner)) == 1 else None
         return None
 
     def _visit(self, node: Node) -> None:
@@ -206,6 +213,19 @@ class ColumnTypes:
         out = ", ".join(node.names)
         relation = f"(SELECT {columns or '1'}) CROSS JOIN {to_sql(node.function)} AS lateral_({out})"
         self._types.update(zip(node.names, self._context.types(list(node.names), relation), strict=True))
+
+
+def _typed_by(expression: exp.Expression) -> list[exp.Expression]:
+    """The inner expressions whose types tell that of the outer one."""
+    args = expression.args
+    kind = type(expression)
+    if kind is exp.Window:
+        return [args["this"]]
+    if kind is exp.Anonymous:
+        return list(args["expressions"])
+    if kind is exp.Case:
+        return [*(i.args["true"] for i in args["ifs"]), *([args["default"]] if args.get("default") is not None else [])]
+    return []
 
 
 def width_bytes(types: Mapping[str, str], names: Sequence[str]) -> int:

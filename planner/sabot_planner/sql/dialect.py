@@ -25,7 +25,8 @@ SQL                                           node
                                               ``"CURRENT ROW"``
 ``CAST(a AS t)``, ``TRY_CAST(a AS t)``        ``Cast`` / ``TryCast`` with ``to=DataType(USERDEFINED, kind=text)``; see
                                               :func:`data_type` and :func:`type_text`
-``a = b``, ``!=``, ``<``, … ``AND``, ``OR``   ``EQ``, ``NEQ``, ``LT``, ``LTE``, ``GT``, ``GTE``, ``And``, ``Or``
+``a = b``, ``!=``, ``<``, … ``AND``, ``OR``   ``EQ``, ``NEQ``, ``LT``, ``LTE``, ``GT``, ``GTE``, ``And``, ``Or``; chains
+                                              are balanced trees, and ``(a AND b) AND c`` has a ``Paren``
 ``a IS [NOT] DISTINCT FROM b``                ``NullSafeNEQ`` / ``NullSafeEQ``
 ``a IS NULL``, ``a IS NOT NULL``              ``Is(this=a, expression=Null())``, ``Not(Is(…))``
 ``NOT a``, ``a IN (…)``, ``a BETWEEN b AND c`` ``Not``, ``In``, ``Between``
@@ -38,6 +39,7 @@ SQL                                           node
 ``e COLLATE c``                               ``Collate(this=e, expression=Identifier)``
 ``X'41'``, ``B'01'``, ``'s'``, ``1.5``        ``HexString``, ``BitString``, ``Literal``, ``Literal``
 ``TRUE``, ``NULL``, ``- 5``                   ``Boolean``, ``Null``, ``Neg``
+a long list of constants                      one ``Var(this=text)`` for all of them; see ``constant_lists``
 ``(SELECT …)`` in an expression               ``Subquery`` without alias
 ============================================= ==========================================================================
 
@@ -70,11 +72,22 @@ from typing import Any
 
 from sqlglot import exp
 
-from sabot_planner.sql.query_reader import read_exported
+from sabot_planner.sql.expression_reader import chained
+from sabot_planner.sql.query_reader import read_exported, read_rows
 from sabot_planner.sql.type_names import data_type
 from sabot_planner.sql.writer import write_sql
 
-__all__ = ["call", "data_type", "function_call", "join_type", "parse_exported", "to_sql", "type_text"]
+__all__ = [
+    "call",
+    "chained",
+    "data_type",
+    "function_call",
+    "join_type",
+    "parse_exported",
+    "parse_rows",
+    "to_sql",
+    "type_text",
+]
 
 SYSTEM_SCHEMA = '"system".main'
 
@@ -87,6 +100,12 @@ def parse_exported(sql: str) -> exp.Expression:
     """
     tree: exp.Expression = read_exported(sql)
     return tree
+
+
+def parse_rows(sql: str) -> list[list[exp.Expression]]:
+    """The rows of a VALUES whose text after that word is ``sql``."""
+    rows: list[list[exp.Expression]] = read_rows(sql)
+    return rows
 
 
 def to_sql(expression: exp.Expression) -> str:

@@ -30,6 +30,12 @@ def read_exported(sql: str) -> Node:
     return query
 
 
+def read_rows(sql: str) -> list[list[Node]]:
+    """The rows of expressions that are written as ``sql``, each in parentheses."""
+    rows = _QueryReader(sql)
+    return [row.args["expressions"] for row in rows.listed(rows.row)]
+
+
 class _QueryReader(ExpressionReader):
     __slots__ = ()
 
@@ -42,7 +48,7 @@ class _QueryReader(ExpressionReader):
         if self.token == "SELECT":
             return self._select()
         if self.take("VALUES"):
-            return exp.Values(expressions=self.listed(self._row))
+            return exp.Values(expressions=self.listed(self.row))
         self.expect("(")
         inner = self.query()
         self.expect(")")
@@ -65,7 +71,8 @@ class _QueryReader(ExpressionReader):
             query.set("with_", with_)
         return query
 
-    def _row(self) -> Node:
+    def row(self) -> Node:
+        """Expressions in parentheses."""
         return exp.Tuple(expressions=self.wrapped(self.expression))
 
     def _with_clause(self) -> Node:
@@ -125,7 +132,7 @@ class _QueryReader(ExpressionReader):
         if self.token == "GROUPING" and self.tokens[self.position + 1] == "SETS":
             self.advance()
             self.advance()
-            sets = self.wrapped(self._row)
+            sets = self.wrapped(self.row)
             return exp.Group(expressions=[], grouping_sets=[exp.GroupingSets(expressions=sets)])
         return exp.Group(expressions=self.listed(self.expression))
 
@@ -198,7 +205,7 @@ class _QueryReader(ExpressionReader):
         while self.take("."):
             parts.append(self.identifier())
         if self.token == "(":
-            this = self._arguments(parts)
+            this = self.arguments(parts)
             return exp.Table(this=this, alias=self._alias())
         args: dict[str, Node] = dict(zip(("this", "db", "catalog"), reversed(parts), strict=False))
         args["alias"] = self._alias()

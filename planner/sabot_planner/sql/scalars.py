@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlglot import exp
 
-from sabot_planner.sql.dialect import data_type, to_sql
+from sabot_planner.sql.dialect import chained, data_type, to_sql
 
 
 def column(name: str) -> exp.Column:
@@ -57,37 +57,56 @@ def columns_of(*expressions: exp.Expression | None) -> frozenset[str]:
 
 def conjuncts(predicate: exp.Expression | None) -> list[exp.Expression]:
     """The terms of a conjunction, in order."""
-    if predicate is None:
-        return []
-    while type(predicate) is exp.Paren:
-        predicate = predicate.args["this"]
-    if type(predicate) is exp.And:
-        return conjuncts(predicate.args["this"]) + conjuncts(predicate.args["expression"])
-    return [predicate]
+    found: list[exp.Expression] = []
+    left = [predicate]
+    while left:
+        term = left.pop()
+        if type(term) is exp.Paren:
+            left.append(term.args["this"])
+        elif type(term) is exp.And:
+            left += (term.args["expression"], term.args["this"])
+        elif term is not None:
+            found.append(term)
+    return found
 
 
 def conjunction(terms: Iterable[exp.Expression]) -> exp.Expression | None:
     """The conjunction of the terms; None of none."""
-    result: exp.Expression | None = None
-    for term in terms:
-        result = term if result is None else exp.And(this=result, expression=term)
-    return result
+    operands = list(terms)
+    return chained(exp.And, operands) if operands else None
 
 
 def map_nodes(expression: exp.Expression, edit: Callable[[exp.Expression], exp.Expression | None]) -> exp.Expression:
-    """A copy in which every node for which ``edit`` returns another one is replaced; replaced nodes are not entered."""
-    new = edit(expression)
-    if new is not None:
-        return new
-    args: dict[str, Any] = {}
-    for name, value in expression.args.items():
-        if isinstance(value, exp.Expression):
-            args[name] = map_nodes(value, edit)
-        elif type(value) is list:
-            args[name] = [map_nodes(v, edit) if isinstance(v, exp.Expression) else v for v in value]
+    """A copy in which every node for which ``edit`` returns another one is replaced; replaced nodes are not entered.
+
+    What holds no replaced node is not copied.
+    """
+    new: dict[int, exp.Expression] = {}
+    kept: list[exp.Expression] = []
+    left = [expression]
+    while left:
+        node = left.pop()
+        replaced = edit(node)
+        if replaced is not None:
+            new[id(node)] = replaced
         else:
-            args[name] = value
-    return type(expression)(**args)
+            kept.append(node)
+            left += reversed(children(node))
+    for node in reversed(kept):  # what is inside comes first
+        args: dict[str, Any] = {}
+        changed = False
+        for name, value in node.args.items():
+            if isinstance(value, exp.Expression):
+                args[name] = new.get(id(value), value)
+                changed |= args[name] is not value
+            elif type(value) is list:
+                args[name] = [new.get(id(v), v) if isinstance(v, exp.Expression) else v for v in value]
+                changed |= any(a is not b for a, b in zip(args[name], value, strict=True))
+            else:
+                args[name] = value
+        if changed:
+            new[id(node)] = type(node)(**args)
+    return new.get(id(expression), expression)
 
 
 def substitute(expression: exp.Expression, mapping: Mapping[str, exp.Expression]) -> exp.Expression:

@@ -17,6 +17,7 @@ _TOKEN = re.compile(
       | "(?:[^"]|"")*"                          # quoted identifier
       | [xXbB]?'(?:[^']|'')*'                   # string, hexadecimal or bit string
       | (?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?
+      | \$\w+                                  # what stands for a list that was set aside
       | :=|<=|>=|!=|<>
       | [^\s]
     )""",
@@ -83,10 +84,14 @@ class Tokens:
         """A name, quoted or bare."""
         token = self.token
         first = token[:1]
-        if first == '"':
-            self.advance()
-            return exp.Identifier(this=token[1:-1].replace('""', '"'), quoted=True)
-        if not (first.isalpha() or first == "_"):
+        if not (first == '"' or first.isalpha() or first == "_"):
             self.fail("a name")
         self.advance()
-        return exp.Identifier(this=token, quoted=False)
+        return identifier(token)
+
+
+def identifier(token: str) -> exp.Identifier:
+    """The name that ``token`` spells."""
+    if token[0] == '"':
+        return exp.Identifier(this=token[1:-1].replace('""', '"'), quoted=True)
+    return exp.Identifier(this=token, quoted=False)

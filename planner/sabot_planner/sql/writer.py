@@ -1,4 +1,8 @@
-"""Writer of DuckDB SQL from the tree that ``dialect`` describes: one function a node class, one way to print each."""
+"""Writer of DuckDB SQL from the tree that ``dialect`` describes: one function a node class, one way to print each.
+
+Each function gives the node's own pieces of text and its inner nodes between them, so that printing takes time by the
+length of the text alone, and a deep tree no stack.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +17,39 @@ from sabot_planner.errors import PlannerError
 Node: TypeAlias = Any
 """A sqlglot node; its classes are not precise enough to be worth naming at each step."""
 
+Part: TypeAlias = Any
+"""A piece of text, or a node that is still to be printed."""
+
+Parts: TypeAlias = str | Sequence[Part]
+
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 def write_sql(node: Node) -> str:
     """SQL of ``node`` and everything below it."""
-    write = _WRITERS.get(type(node))
-    if write is None:
-        raise PlannerError(f"no way to print a {type(node).__name__}: {node!r}")
-    return write(node)
+    written: list[str] = []
+    left: list[Part] = [node]
+    while left:
+        part = left.pop()
+        if type(part) is str:
+            written.append(part)
+            continue
+        write = _WRITERS.get(type(part))
+        if write is None:
+            raise PlannerError(f"no way to print a {type(part).__name__}: {part!r}")
+        parts = write(part)
+        if type(parts) is str:
+            written.append(parts)
+        else:
+            left += reversed(parts)
+    return "".join(written)
 
 
-def _list(nodes: Sequence[Node]) -> str:
-    return ", ".join([write_sql(node) for node in nodes])
+def _list(nodes: Sequence[Node]) -> list[Part]:
+    parts: list[Part] = []
+    for node in nodes:
+        parts += (node, ", ")
+    return parts[:-1]
 
 
 def _quoted(name: str) -> str:
@@ -42,12 +66,8 @@ def _identifier(node: Node) -> str:
 
 def _column(node: Node) -> str:
     args = node.args
-    text = write_sql(args["this"])
-    table = args.get("table")
-    if table is None:
-        return text
-    text = f"{_identifier(table)}.{text}"
-    for part in ("db", "catalog"):
+    text = "*" if type(args["this"]) is exp.Star else _identifier(args["this"])
+    for part in ("table", "db", "catalog"):
         if args.get(part) is not None:
             text = f"{_identifier(args[part])}.{text}"
     return text
@@ -58,245 +78,260 @@ def _literal(node: Node) -> str:
     return "'" + value.replace("'", "''") + "'" if node.args["is_string"] else value
 
 
-def _call(node: Node) -> str:
+def _call(node: Node) -> Parts:
     args = node.args
     name: str = args["this"]
     if args.get("quoted") or not _BARE.match(name):
         name = _quoted(name)
     schema = args.get("schema")
-    parts = [f"{schema}.{name}(" if schema else f"{name}("]
+    parts: list[Part] = [f"{schema}.{name}(" if schema else f"{name}("]
     if args.get("distinct"):
         parts.append("DISTINCT ")
-    parts.append(_list(args["expressions"]))
+    parts += _list(args["expressions"])
     if args.get("order") is not None:
-        parts.append(_order(args["order"]))
+        parts += _order(args["order"])
     if args.get("nulls"):
         parts.append(f" {args['nulls']} NULLS")
     parts.append(")")
     if args.get("filter") is not None:
-        parts.append(f" FILTER (WHERE {write_sql(args['filter'])})")
+        parts += (" FILTER (WHERE ", args["filter"], ")")
     if args.get("export_state"):
         parts.append(" EXPORT_STATE")
-    return "".join(parts)
+    return parts
 
 
-def _window(node: Node) -> str:
+def _window(node: Node) -> Parts:
     args = node.args
-    parts = []
+    clauses: list[list[Part]] = []
     if args.get("partition_by"):
-        parts.append(f"PARTITION BY {_list(args['partition_by'])}")
+        clauses.append(["PARTITION BY ", *_list(args["partition_by"])])
     if args.get("order") is not None:
-        parts.append(_order(args["order"])[1:])
+        clauses.append(["ORDER BY ", *_list(args["order"].args["expressions"])])
     if args.get("spec") is not None:
-        parts.append(_frame(args["spec"]))
-    return f"{write_sql(args['this'])} OVER ({' '.join(parts)})"
+        clauses.append(_frame(args["spec"]))
+    parts: list[Part] = [args["this"], " OVER ("]
+    for clause in clauses:
+        parts += (*clause, " ")
+    if clauses:
+        parts.pop()
+    return [*parts, ")"]
 
 
-def _frame(node: Node) -> str:
+def _frame(node: Node) -> list[Part]:
     args = node.args
-    text = _bound(args["start"], args.get("start_side"))
+    bound = _bound(args["start"], args.get("start_side"))
     if args.get("end") is not None:
-        text = f"BETWEEN {text} AND {_bound(args['end'], args.get('end_side'))}"
+        bound = ["BETWEEN ", *bound, " AND ", *_bound(args["end"], args.get("end_side"))]
     exclude = f" EXCLUDE {args['exclude']}" if args.get("exclude") else ""
-    return f"{args['kind']} {text}{exclude}"
+    return [f"{args['kind']} ", *bound, exclude]
 
 
-def _bound(value: Node, side: str | None) -> str:
-    text = value if isinstance(value, str) else write_sql(value)
-    return f"{text} {side}" if side else text
+def _bound(value: Node, side: str | None) -> list[Part]:
+    return [value, f" {side}" if side else ""]
 
 
-def _cast(node: Node) -> str:
-    return f"CAST({write_sql(node.args['this'])} AS {node.args['to'].args['kind']})"
+def _cast(node: Node) -> Parts:
+    return "CAST(", node.args["this"], f" AS {node.args['to'].args['kind']})"
 
 
-def _try_cast(node: Node) -> str:
-    return f"TRY_CAST({write_sql(node.args['this'])} AS {node.args['to'].args['kind']})"
+def _try_cast(node: Node) -> Parts:
+    return "TRY_CAST(", node.args["this"], f" AS {node.args['to'].args['kind']})"
 
 
-def _binary(operator: str) -> Callable[[Node], str]:
-    def write(node: Node) -> str:
-        return f"({write_sql(node.args['this'])} {operator} {write_sql(node.args['expression'])})"
+def _binary(operator: str) -> Callable[[Node], Parts]:
+    between = f" {operator} "
 
-    return write
-
-
-def _connective(operator: str) -> Callable[[Node], str]:
-    separator = f" {operator} "
-
-    def write(node: Node) -> str:
-        # A left-deep chain is one flat conjunction to DuckDB.
-        kind, operands = type(node), []
-        while type(node) is kind:
-            operands.append(write_sql(node.args["expression"]))
-            node = node.args["this"]
-        operands.append(write_sql(node))
-        return f"({separator.join(reversed(operands))})"
+    def write(node: Node) -> Parts:
+        return "(", node.args["this"], between, node.args["expression"], ")"
 
     return write
 
 
-def _paren(node: Node) -> str:
+def _connective(operator: str) -> Callable[[Node], Parts]:
+    between = f" {operator} "
+
+    def write(node: Node) -> Parts:
+        # However the tree leans, a chain is one flat conjunction to DuckDB.
+        kind, parts, left = type(node), ["("], [node]
+        while left:
+            operand = left.pop()
+            if type(operand) is kind:
+                left += (operand.args["expression"], operand.args["this"])
+            else:
+                parts += (operand, between)
+        parts[-1] = ")"
+        return parts
+
+    return write
+
+
+def _paren(node: Node) -> Parts:
     # Every operator brings its own parentheses.
-    return write_sql(node.args["this"])
+    return (node.args["this"],)
 
 
-def _not(node: Node) -> str:
+def _not(node: Node) -> Parts:
     inner = node.args["this"]
     if type(inner) is exp.Is:
-        return f"({write_sql(inner.args['this'])} IS NOT {write_sql(inner.args['expression'])})"
-    return f"(NOT {write_sql(inner)})"
+        return "(", inner.args["this"], " IS NOT ", inner.args["expression"], ")"
+    return "(NOT ", inner, ")"
 
 
-def _neg(node: Node) -> str:
+def _neg(node: Node) -> Parts:
     # The blank keeps two signs from becoming a comment.
-    return f"- {write_sql(node.args['this'])}"
+    return "- ", node.args["this"]
 
 
-def _in(node: Node) -> str:
-    return f"({write_sql(node.args['this'])} IN ({_list(node.args['expressions'])}))"
+def _in(node: Node) -> Parts:
+    return ["(", node.args["this"], " IN (", *_list(node.args["expressions"]), "))"]
 
 
-def _between(node: Node) -> str:
+def _between(node: Node) -> Parts:
     args = node.args
-    return f"({write_sql(args['this'])} BETWEEN {write_sql(args['low'])} AND {write_sql(args['high'])})"
+    return "(", args["this"], " BETWEEN ", args["low"], " AND ", args["high"], ")"
 
 
-def _case(node: Node) -> str:
+def _case(node: Node) -> Parts:
     args = node.args
-    parts = ["CASE"]
+    parts: list[Part] = ["CASE "]
     if args.get("this") is not None:
-        parts.append(write_sql(args["this"]))
-    parts += [f"WHEN {write_sql(each.args['this'])} THEN {write_sql(each.args['true'])}" for each in args["ifs"]]
+        parts += (args["this"], " ")
+    for each in args["ifs"]:
+        parts += ("WHEN ", each.args["this"], " THEN ", each.args["true"], " ")
     if args.get("default") is not None:
-        parts.append(f"ELSE {write_sql(args['default'])}")
+        parts += ("ELSE ", args["default"], " ")
     parts.append("END")
-    return " ".join(parts)
+    return parts
 
 
-def _coalesce(node: Node) -> str:
-    return f"COALESCE({_list([node.args['this'], *node.args['expressions']])})"
+def _coalesce(node: Node) -> Parts:
+    return ["COALESCE(", *_list([node.args["this"], *node.args["expressions"]]), ")"]
 
 
-def _lambda(node: Node) -> str:
-    return f"(lambda {_list(node.args['expressions'])}: {write_sql(node.args['this'])})"
+def _lambda(node: Node) -> Parts:
+    return ["(lambda ", *_list(node.args["expressions"]), ": ", node.args["this"], ")"]
 
 
-def _bracket(node: Node) -> str:
-    return f"{write_sql(node.args['this'])}[{_list(node.args['expressions'])}]"
+def _bracket(node: Node) -> Parts:
+    return [node.args["this"], "[", *_list(node.args["expressions"]), "]"]
 
 
-def _slice(node: Node) -> str:
+def _slice(node: Node) -> Parts:
     args = node.args
     this, end, step = args.get("this"), args.get("expression"), args.get("step")
-    text = f"{write_sql(this) if this is not None else ''}: {write_sql(end) if end is not None else ''}"
-    if step is None:
-        return text
-    return f"{text if end is not None else text + '-'}: {write_sql(step)}"
+    parts: list[Part] = [this if this is not None else "", ": "]
+    if end is not None:
+        parts.append(end)
+    if step is not None:
+        parts += ("" if end is not None else "-", ": ", step)
+    return parts
 
 
-def _dot(node: Node) -> str:
-    this, text = node.args["this"], write_sql(node.args["this"])
-    return f"{text if type(this) in (exp.Column, exp.Dot) else f'({text})'}.{write_sql(node.args['expression'])}"
+def _dot(node: Node) -> Parts:
+    this, field = node.args["this"], node.args["expression"]
+    if type(this) in (exp.Column, exp.Dot):
+        return this, ".", field
+    return "(", this, ").", field
 
 
-def _collate(node: Node) -> str:
-    return f"{write_sql(node.args['this'])} COLLATE {write_sql(node.args['expression'])}"
+def _collate(node: Node) -> Parts:
+    return node.args["this"], " COLLATE ", node.args["expression"]
 
 
-def _named_argument(node: Node) -> str:
-    return f"{write_sql(node.args['this'])} := {write_sql(node.args['expression'])}"
+def _named_argument(node: Node) -> Parts:
+    return node.args["this"], " := ", node.args["expression"]
 
 
-def _tuple(node: Node) -> str:
-    return f"({_list(node.args['expressions'])})"
+def _tuple(node: Node) -> Parts:
+    return ["(", *_list(node.args["expressions"]), ")"]
 
 
-def _alias(node: Node) -> str:
-    alias = node.args["alias"]
-    name = alias if isinstance(alias, str) else write_sql(alias)
-    return f"{write_sql(node.args['this'])} AS {name}"
+def _alias(node: Node) -> Parts:
+    return node.args["this"], " AS ", node.args["alias"]
 
 
 # --- queries
 
 
-def _select(node: Node) -> str:
+def _select(node: Node) -> Parts:
     args = node.args
-    parts = [_with(args.get("with_")), "SELECT "]
+    parts = [*_with(args.get("with_")), "SELECT "]
     distinct = args.get("distinct")
     if distinct is not None:
         on = distinct.args.get("on")
-        parts.append("DISTINCT " if on is None else f"DISTINCT ON {_tuple(on)} ")
-    parts.append(_list(args["expressions"]))
+        parts += ("DISTINCT ",) if on is None else ("DISTINCT ON ", on, " ")
+    parts += _list(args["expressions"])
     from_ = args.get("from_")
     if from_ is not None:
-        parts.append(" FROM " + _joined(from_.args["this"], args.get("joins")))
-    for clause, word in (("where", "WHERE"), ("group", "GROUP BY"), ("having", "HAVING"), ("qualify", "QUALIFY")):
+        parts += (" FROM ", *_joined(from_.args["this"], args.get("joins")))
+    for clause, word in (
+        ("where", " WHERE "),
+        ("group", " GROUP BY "),
+        ("having", " HAVING "),
+        ("qualify", " QUALIFY "),
+    ):
         part = args.get(clause)
         if part is not None:
-            parts.append(f" {word} {_group(part) if clause == 'group' else write_sql(part.args['this'])}")
+            parts += (word, *(_group(part) if clause == "group" else (part.args["this"],)))
     if args.get("sample") is not None:
         parts.append(f" USING SAMPLE {args['sample'].args['size']}")
-    parts.append(_modifiers(args))
-    return "".join(parts)
+    parts += _modifiers(args)
+    return parts
 
 
-def _with(node: Node) -> str:
+def _with(node: Node) -> list[Part]:
     if node is None:
-        return ""
-    recursive = "RECURSIVE " if node.args.get("recursive") else ""
-    return f"WITH {recursive}{_list(node.args['expressions'])} "
+        return []
+    return ["WITH RECURSIVE " if node.args.get("recursive") else "WITH ", *_list(node.args["expressions"]), " "]
 
 
-def _cte(node: Node) -> str:
+def _cte(node: Node) -> Parts:
     args = node.args
     key = args.get("key_expressions")
-    key_text = f" USING KEY ({_list(key)})" if key is not None else ""
+    key_parts = [" USING KEY (", *_list(key), ")"] if key is not None else []
     materialized = {None: "", True: "MATERIALIZED ", False: "NOT MATERIALIZED "}[args.get("materialized")]
-    return f"{_table_alias(args['alias'])}{key_text} AS {materialized}({write_sql(args['this'])})"
+    return [_table_alias(args["alias"]), *key_parts, f" AS {materialized}(", args["this"], ")"]
 
 
-def _group(node: Node) -> str:
-    sets = node.args.get("grouping_sets")
-    keys = [write_sql(key) for key in node.args.get("expressions") or ()]
-    return ", ".join([*keys, *(f"GROUPING SETS ({_list(each.args['expressions'])})" for each in sets or ())])
+def _group(node: Node) -> list[Part]:
+    parts = _list(node.args.get("expressions") or ())
+    for each in node.args.get("grouping_sets") or ():
+        parts += (*([", "] if parts else []), "GROUPING SETS (", *_list(each.args["expressions"]), ")")
+    return parts
 
 
-def _modifiers(args: dict[str, Node]) -> str:
-    text = _order(args["order"]) if args.get("order") is not None else ""
+def _modifiers(args: dict[str, Node]) -> list[Part]:
+    parts = _order(args["order"]) if args.get("order") is not None else []
     limit = args.get("limit")
     if limit is not None:
-        value = write_sql(limit.args["expression"])
-        text += f" LIMIT ({value}) %" if limit.args.get("percent") else f" LIMIT {value}"
+        value = limit.args["expression"]
+        parts += (" LIMIT (", value, ") %") if limit.args.get("percent") else (" LIMIT ", value)
     if args.get("offset") is not None:
-        text += f" OFFSET {write_sql(args['offset'].args['expression'])}"
-    return text
+        parts += (" OFFSET ", args["offset"].args["expression"])
+    return parts
 
 
-def _order(node: Node) -> str:
-    return f" ORDER BY {_list(node.args['expressions'])}"
+def _order(node: Node) -> list[Part]:
+    return [" ORDER BY ", *_list(node.args["expressions"])]
 
 
-def _ordered(node: Node) -> str:
+def _ordered(node: Node) -> Parts:
     args = node.args
-    text = f"{write_sql(args['this'])} {'DESC' if args.get('desc') else 'ASC'}"
     nulls_first = args.get("nulls_first")
-    return text if nulls_first is None else f"{text} NULLS {'FIRST' if nulls_first else 'LAST'}"
+    nulls = "" if nulls_first is None else f" NULLS {'FIRST' if nulls_first else 'LAST'}"
+    return args["this"], f" {'DESC' if args.get('desc') else 'ASC'}{nulls}"
 
 
-def _values(node: Node) -> str:
-    return f"{_with(node.args.get('with_'))}VALUES {_list(node.args['expressions'])}{_modifiers(node.args)}"
+def _values(node: Node) -> Parts:
+    return [*_with(node.args.get("with_")), "VALUES ", *_list(node.args["expressions"]), *_modifiers(node.args)]
 
 
-def _set_operation(word: str) -> Callable[[Node], str]:
-    def write(node: Node) -> str:
+def _set_operation(word: str) -> Callable[[Node], Parts]:
+    def write(node: Node) -> Parts:
         args = node.args
         operator = word if args.get("distinct") else f"{word} ALL"
-        left, right = write_sql(args["this"]), write_sql(args["expression"])
-        if not args.get("chained"):
-            left = f"({left})"
-        return f"{_with(args.get('with_'))}{left} {operator} ({right}){_modifiers(args)}"
+        left = [args["this"]] if args.get("chained") else ["(", args["this"], ")"]
+        return [*_with(args.get("with_")), *left, f" {operator} (", args["expression"], ")", *_modifiers(args)]
 
     return write
 
@@ -304,37 +339,34 @@ def _set_operation(word: str) -> Callable[[Node], str]:
 # --- relations
 
 
-def _joined(first: Node, joins: Sequence[Node] | None) -> str:
-    text = write_sql(first)
+def _joined(first: Node, joins: Sequence[Node] | None) -> list[Part]:
+    parts: list[Part] = ["(" * len(joins or ()), first]
     for join in joins or ():
-        text = f"({text} {_join(join)})"
-    return text
+        parts += (" ", *_join(join), ")")
+    return parts
 
 
-def _join(node: Node) -> str:
+def _join(node: Node) -> list[Part]:
     args = node.args
     if args.get("by_type"):
-        words = f"JOIN BY (TYPE {args['by_type']})"
+        words = f"JOIN BY (TYPE {args['by_type']}) "
     else:
-        words = " ".join([args[key] for key in ("method", "side", "kind") if args.get(key)] + ["JOIN"])
-    on = f" ON {write_sql(args['on'])}" if args.get("on") is not None else ""
-    return f"{words} {write_sql(args['this'])}{on}"
+        words = " ".join([args[key] for key in ("method", "side", "kind") if args.get(key)] + ["JOIN "])
+    on = [" ON ", args["on"]] if args.get("on") is not None else []
+    return [words, args["this"], *on]
 
 
-def _table(node: Node) -> str:
+def _table(node: Node) -> Parts:
     args = node.args
-    text = write_sql(args["this"])
-    for part in ("db", "catalog"):
-        if args.get(part) is not None:
-            text = f"{_identifier(args[part])}.{text}"
-    return text + _as(args.get("alias"))
+    qualifiers = "".join(f"{_identifier(args[part])}." for part in ("catalog", "db") if args.get(part) is not None)
+    return qualifiers, args["this"], _as(args.get("alias"))
 
 
-def _subquery(node: Node) -> str:
+def _subquery(node: Node) -> Parts:
     args = node.args
     if args.get("joins"):
-        return _joined(args["this"], args["joins"]) + _as(args.get("alias"))
-    return f"({write_sql(args['this'])}){_as(args.get('alias'))}"
+        return [*_joined(args["this"], args["joins"]), _as(args.get("alias"))]
+    return "(", args["this"], ")", _as(args.get("alias"))
 
 
 def _as(alias: Node) -> str:
@@ -344,10 +376,10 @@ def _as(alias: Node) -> str:
 def _table_alias(node: Node) -> str:
     columns = node.args.get("columns")
     name = _identifier(node.args["this"])
-    return f"{name}({_list(columns)})" if columns else name
+    return f"{name}({', '.join(map(_identifier, columns))})" if columns else name
 
 
-_WRITERS: dict[type[Any], Callable[[Node], str]] = {
+_WRITERS: dict[type[Any], Callable[[Node], Parts]] = {
     exp.Alias: _alias,
     exp.And: _connective("AND"),
     exp.Anonymous: _call,
@@ -371,7 +403,7 @@ _WRITERS: dict[type[Any], Callable[[Node], str]] = {
     exp.Identifier: _identifier,
     exp.In: _in,
     exp.Intersect: _set_operation("INTERSECT"),
-    exp.Is: lambda node: f"({write_sql(node.args['this'])} IS {write_sql(node.args['expression'])})",
+    exp.Is: _binary("IS"),
     exp.LT: _binary("<"),
     exp.LTE: _binary("<="),
     exp.Lambda: _lambda,
@@ -395,5 +427,6 @@ _WRITERS: dict[type[Any], Callable[[Node], str]] = {
     exp.Tuple: _tuple,
     exp.Union: _set_operation("UNION"),
     exp.Values: _values,
+    exp.Var: lambda node: node.args["this"],
     exp.Window: _window,
 }

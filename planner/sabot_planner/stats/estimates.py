@@ -92,7 +92,7 @@ class Estimator:
             case Scan():
                 return node.source.rows or 0
             case Values():
-                return len(node.rows)
+                return node.count
             case Aggregate():
                 first = first_phase(node)
                 if first is not None:
@@ -186,7 +186,7 @@ class Estimator:
             case TaskOrdinal():
                 return Guess(1, 1)
             case Values():
-                return Guess(len(node.rows), len(node.rows))
+                return Guess(node.count, node.count)
             case Filter():
                 inner = self.guess(node.input)
                 asked = self._ask(node) if _of_scans(node.input) else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sabot_planner.logical.nodes import Computed, CteRef, Filter, Node, Project, Scan, Values, rewrite, walk
 from sabot_planner.sql.scalars import column, substitute
 
@@ -42,7 +44,7 @@ def _fresh_copy(node: Node, suffix: str) -> tuple[Node, dict[str, str]]:
             return Scan(node.source, tuple(renamed[n] for n in node.names), node.alias), renamed
         case Values():
             renamed = {n: f"{n}{suffix}" for n in node.names}
-            return Values(tuple(renamed[n] for n in node.names), node.rows), renamed
+            return replace(node, names=tuple(renamed[n] for n in node.names)), renamed
         case Filter():
             body, renamed = _fresh_copy(node.input, suffix)
             mapping = {old: column(new) for old, new in renamed.items()}

@@ -1,0 +1,79 @@
+"""Long lists of constants, set aside as text: rows of VALUES, and what stands in IN (…) and list_value(…).
+
+No pass learns anything from the ten thousandth constant, so such a list is one node, ``Var``, of the text that DuckDB
+printed. Until the print guard has compared the query, a parameter stands for it in the query's text:
+
+    VALUES (CAST(1 AS INTEGER)), (CAST(2 AS INTEGER)), …    →    VALUES ($sabot_list_0)
+
+A list is constants in parentheses and nothing else, so that the one says as much of the query's grammar as the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sqlglot import exp
+
+PARAMETER = "$sabot_list_"
+
+_FEWEST = 32
+_SHORTEST_TEXT = 1_000
+_MENTIONS = ("VALUES", "IN (", "list_value")
+
+_STRING = r"'(?:[^']|'')*+'"
+_ATOM = rf"(?:NULL|TRUE|FALSE|[xXbB]?{_STRING}|(?:-\s?)?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+_TYPE = r'(?:[A-Z][A-Z0-9_]*|"[A-Z]+")(?:\s?\(\d+(?:,\s?\d+)?\))?(?:\s?\[\d*\])*+'
+_CONSTANT = rf"(?:CAST\(\s*{_ATOM}\s+AS\s+{_TYPE}\s*\)|{_ATOM})"
+_ROW = rf"\(\s*{_CONSTANT}(?:\s*,\s*{_CONSTANT})*+\s*\)"
+_LONG_LIST = re.compile(
+    rf"""{_STRING} | "(?:[^"]|"")*+"
+      | (?<![\w$])(?:
+            VALUES\s+\( (?P<rows> {_ROW[2:]} (?:\s*,\s*{_ROW}){{{_FEWEST - 1},}}+ (?!\s*,) )
+          | (?:IN\s*|list_value)\( (?P<list> \s*{_CONSTANT} (?:\s*,\s*{_CONSTANT}){{{_FEWEST - 1},}}+ \s* ) \)
+        )""",
+    re.VERBOSE,
+)
+_ROWS = re.compile(_ROW)
+
+
+def set_aside(sql: str) -> tuple[str, list[str]]:
+    """``sql`` with a parameter in the place of each long list, and the lists in order."""
+    if len(sql) < _SHORTEST_TEXT or not any(word in sql for word in _MENTIONS):
+        return sql, []
+    lists: list[str] = []
+    parts: list[str] = []
+    end = 0
+    for match in _LONG_LIST.finditer(sql):
+        kind = match.lastgroup
+        if kind is None:
+            continue
+        start, stop = match.span(kind)
+        stop -= kind == "rows"  # the last row's own parenthesis stays where it is
+        parts += (sql[end:start], f"{PARAMETER}{len(lists)}")
+        lists.append(_one_line(sql[start:stop]))
+        end = stop
+    return "".join([*parts, sql[end:]]), lists
+
+
+def put_back(nodes: list[exp.Expression], lists: list[str]) -> None:
+    """Give the nodes that stand for a list its text, in place."""
+    for node in nodes:
+        if type(node) is exp.Var:
+            node.set("this", lists[int(node.args["this"].removeprefix(PARAMETER))])
+
+
+def is_list(expressions: Sequence[exp.Expression]) -> bool:
+    """Whether ``expressions`` are a long list of constants in one node."""
+    return len(expressions) == 1 and type(expressions[0]) is exp.Var
+
+
+def first_row(rows: str) -> tuple[str, int]:
+    """The first row of a long list of rows, in parentheses, and how many rows there are."""
+    found = _ROWS.findall(f"({rows})")
+    return found[0], len(found)
+
+
+def _one_line(text: str) -> str:
+    # DuckDB indents each row; a string's own blanks are left alone.
+    return text if "'" in text else " ".join(text.split())
