@@ -182,7 +182,7 @@ def test_printing_a_foreign_node_is_an_error() -> None:
         "SELECT a; SELECT b",
         "(SELECT 1) UNION ALL (SELECT 2) EXCEPT (SELECT 3)",
         "(SELECT 1) UNION ALL (SELECT 2) UNION (SELECT 3)",
-        "SELECT " + "f(" * 2000 + "1" + ")" * 2000,
+        "SELECT a FROM " + "(SELECT a FROM " * 2000 + "t" + ") AS r(a)" * 2000,
     ],
 )
 def test_what_is_not_understood_is_refused(text: str) -> None:

@@ -19,6 +19,7 @@ from sabot_planner.logical.nodes import (
     SortKey,
     Window,
 )
+from sabot_planner.logical.replacements import Replacements
 from sabot_planner.logical.scope import Names, Relation, Scope
 from sabot_planner.sql.dialect import function_call, to_sql
 from sabot_planner.sql.scalars import column, map_nodes, nodes
@@ -38,10 +39,9 @@ def select_block(tree: exp.Expression, relation: Relation, names: Names, context
     on = _distinct_on(distinct, scope)
 
     node, edits = _aggregated(tree, node, scope, items, keys, names, context)
-    if edits:
-        items = [_edited(item, edits) for item in items]
-        keys = tuple(SortKey(_edited(k.expression, edits), k.descending, k.nulls_first) for k in keys)
-        on = tuple(_edited(e, edits) for e in on) if on is not None else None
+    items = [edits.apply(item) for item in items]
+    keys = tuple(SortKey(edits.apply(k.expression), k.descending, k.nulls_first) for k in keys)
+    on = tuple(edits.apply(e) for e in on) if on is not None else None
     node, items = _windowed(node, items, names)
 
     sample = tree.args.get("sample")
@@ -147,7 +147,7 @@ def _aggregated(
     keys: tuple[SortKey, ...],
     names: Names,
     context: PlanContext,
-) -> tuple[Node, dict[str, exp.Expression]]:
+) -> tuple[Node, Replacements]:
     """An ``Aggregate`` below the select list where the block has one, and what stands for each of its expressions."""
     group = tree.args.get("group")
     calls: dict[str, exp.Expression] = {}
@@ -156,23 +156,21 @@ def _aggregated(
     for expression in [*items, *(k.expression for k in keys)]:
         _collect(expression, known, calls, groupings)
     if group is None and not calls:
-        return node, {}
+        return node, Replacements()
     group_keys, sets = _group_keys(group, scope)
-    edits: dict[str, exp.Expression] = {}
+    edits = Replacements()
     computed_keys = _computed(group_keys, names, edits)
     computed_calls = _computed(calls, names, edits)
     computed_groupings = _computed(groupings, names, edits)
     return Aggregate(node, computed_keys, computed_calls, sets, computed_groupings), edits
 
 
-def _computed(
-    expressions: dict[str, exp.Expression], names: Names, edits: dict[str, exp.Expression]
-) -> tuple[Computed, ...]:
+def _computed(expressions: dict[str, exp.Expression], names: Names, edits: Replacements) -> tuple[Computed, ...]:
     computed = []
     for text, expression in expressions.items():
         name = names.fresh()
         computed.append(Computed(name, expression))
-        edits[text] = column(name)
+        edits.add(text, expression, column(name))
     return tuple(computed)
 
 
@@ -221,52 +219,15 @@ def _group_keys(
             keys.setdefault(to_sql(scope.resolve(expression)), expression)
         return keys, None
     sets = []
+    positions: dict[str, int] = {}
     for row in group.args["grouping_sets"][0].args["expressions"]:
         ordinals = []
         for expression in row.args["expressions"]:
             text = to_sql(scope.resolve(expression))
             keys.setdefault(text, expression)
-            ordinals.append(list(keys).index(text))
+            ordinals.append(positions.setdefault(text, len(positions)))
         sets.append(tuple(ordinals))
     return keys, tuple(sets)
-
-
-def _edited(expression: exp.Expression, edits: dict[str, exp.Expression]) -> exp.Expression:
-    """The expression with every aggregate call and key replaced by the column that holds it."""
-
-    def edit(node: exp.Expression) -> exp.Expression | None:
-        if type(node) in (exp.Literal, exp.Identifier, exp.DataType):
-            return None
-        return edits.get(to_sql(node)) if type(node) in _REPLACEABLE or type(node) is exp.Column else None
-
-    return map_nodes(expression, edit)
-
-
-_REPLACEABLE = (
-    exp.Anonymous,
-    exp.Cast,
-    exp.TryCast,
-    exp.Case,
-    exp.Coalesce,
-    exp.Bracket,
-    exp.EQ,
-    exp.NEQ,
-    exp.LT,
-    exp.LTE,
-    exp.GT,
-    exp.GTE,
-    exp.And,
-    exp.Or,
-    exp.Not,
-    exp.Is,
-    exp.In,
-    exp.Between,
-    exp.NullSafeEQ,
-    exp.NullSafeNEQ,
-    exp.Collate,
-    exp.Dot,
-    exp.Tuple,
-)
 
 
 # --- windows

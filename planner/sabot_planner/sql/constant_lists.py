@@ -35,6 +35,8 @@ _LONG_LIST = re.compile(
     re.VERBOSE,
 )
 _ROWS = re.compile(_ROW)
+_STRINGS = re.compile(f"({_STRING})")
+_BLANKS = re.compile(r"\s\s+")
 
 
 def set_aside(sql: str) -> tuple[str, list[str]]:
@@ -75,5 +77,7 @@ def first_row(rows: str) -> tuple[str, int]:
 
 
 def _one_line(text: str) -> str:
-    # DuckDB indents each row; a string's own blanks are left alone.
-    return text if "'" in text else " ".join(text.split())
+    """``text`` without DuckDB's line breaks and indents; a string's own blanks are left alone."""
+    parts = _STRINGS.split(text)
+    parts[::2] = [_BLANKS.sub(" ", part) for part in parts[::2]]
+    return "".join(parts)
