@@ -1,8 +1,9 @@
 """Run suites of SELECTs on sabot_sql and on plain DuckDB, and say what is right and how much of it is distributed.
 
 ``python -m tests.differential.coverage --suite tests/differential/statements`` runs the repository's own statements;
-a suite is a ``.sql`` file, a ``.jsonl`` file (see ``tests.support.statements``), or a directory of ``.sql`` files whose
-``tables.sql`` comes first. The exit code is 1 where an answer was wrong or a statement failed.
+a suite is a ``.sql`` file, a ``.jsonl`` file (see ``tests.support.statements``), a directory of ``.sql`` files whose
+``tables.sql`` comes first, or ``tpch@0.1`` or ``tpcds@0.1``, whose data is generated at that scale factor.
+The exit code is 1 where an answer was wrong or a statement failed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import duckdb
 from tests.support.engine import answer, session
 from tests.support.oracle import Oracle, Verdict
 from tests.support.statements import Script, Step, scripts
+from tests.support.tpcds import data as tpcds
+from tests.support.tpch import data as tpch
 
 READS_NOTHING = "the query reads no table"
 
@@ -124,8 +127,25 @@ def configurations(agents: Sequence[int], settings: Sequence[str], isolation: st
     }
 
 
+def _tpch(scale: float) -> Script:
+    steps = [Step(sql, compared=False) for sql in tpch.views(tpch.tpch(scale))]
+    return Script(f"tpch@{scale:g}", (*steps, *(Step(sql, compared=True) for sql in tpch.queries().values())))
+
+
+def _tpcds(scale: float) -> Script:
+    steps = [Step(sql, compared=False) for sql in tpcds.views(tpcds.tpcds(scale))]
+    return Script(f"tpcds@{scale:g}", (*steps, *(Step(sql, compared=True) for sql in tpcds.queries().values())))
+
+
+BENCHMARKS = {"tpch": _tpch, "tpcds": _tpcds}
+
+
 def suite(path: Path) -> Iterator[Script]:
-    """The scripts of a suite at ``path``."""
+    """The scripts of a suite at ``path``, or of the benchmark that it names."""
+    name, at, scale = str(path).partition("@")
+    if at and name in BENCHMARKS:
+        yield BENCHMARKS[name](float(scale))
+        return
     if not path.is_dir():
         yield from scripts(path)
         return
@@ -197,7 +217,13 @@ def generalised(text: str) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Run the command; the exit code is the process's."""
     parser = argparse.ArgumentParser(prog="coverage", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--suite", type=Path, action="append", required=True, help="file or directory; repeatable")
+    parser.add_argument(
+        "--suite",
+        type=Path,
+        action="append",
+        required=True,
+        help="file, directory, tpch@SCALE or tpcds@SCALE; repeatable",
+    )
     parser.add_argument("--agents", default="1,2,3", help="numbers of agents (1,2,3)")
     parser.add_argument("--settings", default="late,hash-early", help=f"some of {','.join(SETTINGS)}")
     parser.add_argument("--isolation", default="thread", choices=["thread", "process"])
