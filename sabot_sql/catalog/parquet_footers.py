@@ -46,9 +46,13 @@ class FooterFacts:
             statistics = self.metadata.row_group(number).column(index).statistics
             if statistics is None or not statistics.has_min_max or statistics.null_count != 0:
                 return None
-            if type(statistics.min) not in (int, date, datetime):
+            try:
+                least, greatest = statistics.min, statistics.max
+            except (OverflowError, ValueError):
+                return None  # a date or time that Python cannot say: BC, after 9999, infinity
+            if type(least) not in (int, date, datetime):
                 return None
-            zones.append(Zone(statistics.min, statistics.max, rows))
+            zones.append(Zone(least, greatest, rows))
         return tuple(zones)
 
     @property

@@ -63,10 +63,8 @@ def parse_pivot(text: str) -> OpenPivot | None:
             element = tokens.text_of(first, last)
             if not element or element[0] in "(*" or tokens.find(("COLUMNS",), first, last) is not None:
                 return None
-            value = (
-                f"SELECT DISTINCT CAST(({element}) AS VARCHAR) FROM {source} WHERE ({element}) IS NOT NULL ORDER BY 1"
-            )
-            values.append(f"{with_clause} {value}")
+            value = f"SELECT DISTINCT CAST(({element}) AS VARCHAR) FROM {source} WHERE ({element}) IS NOT NULL"
+            values.append(f"{with_clause} {value} ORDER BY 1 ASC")
             # "k + 1 IN x" would be one expression.
             pieces.append(f"{tokens.text_of(written, first)} ({element})")
             written = last

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from tests.support.engine import session
+import pytest
+
+from tests.support.engine import agents_answer, session
+from tests.support.oracle import Oracle
 from tests.support.statements import as_parquet, own_tables
 
 RUNS = 150
@@ -21,3 +24,13 @@ def test_an_offset_by_a_subquery_skips_the_first_rows(tmp_path: Path) -> None:
         assert len(expected) == 200
         found = Counter(tuple(agents.query(sql).fetchall()) for _ in range(RUNS))
     assert found == Counter({expected: RUNS})
+
+
+@pytest.mark.parametrize("ending", ["LIMIT (SELECT 5)", "OFFSET (SELECT 290)", "LIMIT (SELECT 2) %"])
+def test_the_cut_keeps_the_order_of_a_query_under_a_default_of_descending(ending: str) -> None:
+    setup = ["CREATE TABLE t AS SELECT i % 17 AS a, i AS b FROM range(300) AS r(i)", "SET default_order = 'DESC'"]
+    sql = f"SELECT a, b FROM t ORDER BY a, b {ending}"
+    with Oracle(setup) as oracle, session(setup, agents=2, partitions=3, broadcast_limit=0) as agents:
+        found = agents_answer(agents, sql)
+        assert found.mode != "single", found.reason
+        assert found.rows == oracle.expect(sql).answer

@@ -58,7 +58,7 @@ def queries(draw: st.DrawFn) -> str:
     ]
     asked = draw(st.lists(st.lists(st.sampled_from(keys), min_size=1, unique=True), max_size=2))
     groupings = [f"GROUPING({', '.join(one)})" for one in asked]
-    aggregates = draw(st.lists(st.sampled_from(AGGREGATES), min_size=1, max_size=4, unique=True))
+    aggregates = draw(st.lists(st.sampled_from(AGGREGATES), max_size=4, unique=True))
     having = draw(st.sampled_from(["", "", " HAVING count(*) > 3"]))
     select = ", ".join([*keys, *groupings, *aggregates])
     return f"SELECT {select} FROM {draw(st.sampled_from(SOURCES))} AS s GROUP BY {draw(st.sampled_from(forms))}{having}"
@@ -82,3 +82,11 @@ def test_random_grouping_sets(opened: dict[str, Any], plain: Oracle, sql: str, n
     found = agents_answer(opened[name], sql)
     wrong = difference(plain.expect(sql).answer, found.rows)
     assert wrong is None, f"{sql}\n{found.mode}: {found.reason}\n{wrong}"
+
+
+@pytest.mark.parametrize("sets", ["(a), (a), ()", "(a), (), ()", "(a), (b), (b), ()", "(), ()"])
+def test_sets_that_come_twice_without_aggregates(opened: dict[str, Any], plain: Oracle, sets: str) -> None:
+    for source in ("t", "e"):
+        sql = f"SELECT 1 AS one, {'a, ' if 'a' in sets else ''} FROM {source} GROUP BY GROUPING SETS ({sets})"
+        found = agents_answer(opened["two"], sql)
+        assert difference(plain.expect(sql).answer, found.rows) is None

@@ -142,8 +142,8 @@ def store(tables: Sequence[Table], directory: Path) -> Stored:
                     objects[table.name] = _as_object(maker, table)
                     plain += _as_seen(objects[table.name], table, directory)
                     continue
-            except duckdb.Error:
-                objects.pop(table.name, None)  # the format lacks a type of the table
+            except Exception:  # noqa: BLE001 (the format lacks a type of the table, and says so in many ways)
+                objects.pop(table.name, None)
             if storage == "view":
                 made = made.replace(f"TABLE {table.name}", f"TABLE base_{table.name}", 1)
                 session += [made, f"CREATE VIEW {table.name} AS FROM base_{table.name}"]

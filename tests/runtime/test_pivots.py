@@ -109,6 +109,19 @@ def test_the_values_are_those_that_are_there_now(session: Session) -> None:
     session.execute("DROP TABLE changing")
 
 
+def test_columns_ascend_under_a_default_of_descending(session: Session, plain: duckdb.DuckDBPyConnection) -> None:
+    sql = "PIVOT t ON s USING count(*) GROUP BY k"
+    try:
+        for each in (session, plain):
+            each.execute("SET default_order = 'DESC'")
+        found = session.query(sql)
+        assert found.plan.mode != "single", found.plan.reason
+        assert found.columns == [name for name, *_ in plain.execute(sql).description or ()]
+    finally:
+        for each in (session, plain):
+            each.execute("RESET default_order")
+
+
 def test_an_error_is_about_the_users_text(session: Session) -> None:
     with pytest.raises(BindError) as caught:
         session.query("PIVOT t ON\n  nothing USING sum(v)")

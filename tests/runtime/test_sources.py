@@ -95,6 +95,16 @@ def test_files_and_databases(session: Session, plain: duckdb.DuckDBPyConnection,
     assert (result.plan.mode == "single") == alone, result.plan.reason
 
 
+@pytest.mark.parametrize("values", ["DATE '0044-03-15 (BC)'", "DATE '290000-01-01'", "TIMESTAMP 'infinity'"])
+def test_days_that_python_cannot_say(session: Session, tmp_path: Path, values: str) -> None:
+    file = tmp_path / "t.parquet"
+    duckdb.sql(f"COPY (SELECT {values} AS day, i FROM range(10000) AS r(i)) TO '{file}' (ROW_GROUP_SIZE 2048)")
+    grouped = f"SELECT day::VARCHAR, count(*) FROM '{file}' GROUP BY day"
+    joined = f"SELECT count(*) FROM '{file}' AS a JOIN '{file}' AS b USING (day, i)"
+    for query in (grouped, joined):
+        assert session.query(query).fetchall() == duckdb.sql(query).fetchall()
+
+
 def test_relative_paths(session: Session, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(files)
     with sabot_sql.connect(agents=session.config.agents, isolation=session.isolation) as here:  # type: ignore[arg-type]

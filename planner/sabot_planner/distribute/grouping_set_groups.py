@@ -108,6 +108,9 @@ class _Family:
         for number, aggregates in enumerate(alike.values()):
             reading, names = self._reading(f"z{number}")
             rows.append(distinct_in_two_levels(Aggregate(reading, (), self._renamed(aggregates, names))))
+        if not rows:  # a group is one row, whether or not something is formed of it
+            reading, _ = self._reading()
+            rows.append(Aggregate(reading, (), (Computed(self._name("rows"), call("count_star")),)))
         joined = rows[0]
         for row in rows[1:]:
             joined = Join(JoinKind.CROSS, joined, row, None)

@@ -306,7 +306,7 @@ class FragmentWriter:
         if node.offset is not None:
             parts.append(f"OFFSET (SELECT {to_sql(node.offset)} FROM {values})")
         numbered = f"(SELECT *, row_number() OVER () AS {number} FROM {rows.relation()}) AS {self._alias()}"
-        return Block(numbered, node.columns, order=number, limit=" ".join(parts))
+        return Block(numbered, node.columns, order=f"{number} ASC", limit=" ".join(parts))
 
     def _distinct(self, node: Distinct) -> Block:
         block = self._open(node.input)
