@@ -20,6 +20,7 @@ from sabot_sql.protocol.task_spec import (
     Fragment,
     OutputReport,
     QueryContext,
+    ScanRead,
     SplitReport,
     SplitSpec,
     TaskId,
@@ -137,6 +138,7 @@ class Runner:
             tuple(output_report(manifest, self.agent_id) for manifest in manifests),
             sum(stream.rows for stream in streams.values()),
             (time.monotonic() - began) * 1e3,
+            tuple(ScanRead(scan.name, scan.sliced, scan.spans) for scan in spec.fragment.all_scans()),
         )
 
     def split(self, spec: SplitSpec) -> SplitReport:

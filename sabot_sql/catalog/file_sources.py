@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sabot_planner import Column, SourceInfo, Zone
+from sabot_planner import Column, RangeSplit, SourceInfo, Zone
 from sabot_sql.catalog.connection import quote_text
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.file_places import GLOB, PlacedCall, ShownNames, is_remote
 from sabot_sql.catalog.parquet_footers import FooterFacts, footer, local_path
 from sabot_sql.catalog.relation_text import FunctionCall, text_literal
-from sabot_sql.catalog.sources import SliceBinding, select
+from sabot_sql.catalog.sources import WHOLE, SliceBinding, nothing, select
+from sabot_sql.protocol.task_spec import Span
 
 if TYPE_CHECKING:
     import duckdb
@@ -98,7 +99,7 @@ class FileSource:
     def slice(self, index: int, count: int) -> SliceBinding:
         """Pieces go to the slice in which their middle row falls, so slices are contiguous and nearly even."""
         if count == 1:
-            return SliceBinding(self._plain(None))
+            return SliceBinding(self._plain(None), WHOLE)
         units = self._units(count)
         total = sum(weight for _, weight in units) or 1
         pieces, before = [], 0
@@ -107,15 +108,20 @@ class FileSource:
                 pieces.append(piece)
             before += weight
         if not pieces:
-            return SliceBinding(self._plain("false"))
-        return SliceBinding(" UNION ALL ".join(self._select(run) for run in self._runs(pieces)))
+            return nothing(self.info.columns, self.relation)
+        runs = self._runs(pieces)
+        spans = tuple(self._span(piece) for run in runs for piece in run)
+        return SliceBinding(" UNION ALL ".join(map(self._select, runs)), spans)
 
-    def range(self, column: str, low: str | None, high: str | None) -> SliceBinding:
+    def range(self, split: RangeSplit, first: int, last: int) -> SliceBinding:
         """The rows of a range of values; DuckDB skips the row groups outside of it."""
-        name = quote_name(column)
-        bounds = [(name, ">=", low), (name, "<", high)]
-        conditions = " AND ".join(f"{n} {sign} {value}" for n, sign, value in bounds if value is not None)
-        return SliceBinding(self._plain(conditions or None))
+        bounds = split.between(first, last)
+        if bounds is None:
+            return nothing(self.info.columns, self.relation)
+        compared = zip((">=", "<"), bounds, strict=True)
+        name = quote_name(split.column)
+        conditions = " AND ".join(f"{name} {sign} {value}" for sign, value in compared if value is not None)
+        return SliceBinding(self._plain(conditions or None), (Span(*bounds),))
 
     def zones(self, column: str) -> tuple[Zone, ...] | None:
         """Least and greatest values of a column by row group; not of one that hive paths or DuckDB itself provide."""
@@ -182,6 +188,16 @@ class FileSource:
                 runs.append([Piece(piece.file) if whole else piece])
         return runs
 
+    def _span(self, piece: Piece) -> Span:
+        """Places are rows of files, but the end of a file is the beginning of the next one."""
+        low: str | None = f"{piece.file}:{piece.first_row}"
+        high: str | None = f"{piece.file}:{piece.last_row}"
+        if piece.file == piece.first_row == 0:
+            low = None
+        if piece.last_row is None or piece.last_row == self._file_rows(piece.file):
+            high = f"{piece.file + 1}:0" if piece.file + 1 < len(self.files) else None
+        return Span(low, high)
+
     def _file_rows(self, file: int) -> int:
         return sum(weight for piece, weight in self.units if piece.file == file)
 
@@ -223,10 +239,10 @@ def file_units(call: FunctionCall, columns: Sequence[Column], found: FileSet) ->
     units: list[tuple[Piece, int]] = []
     for number, fact in enumerate(found.facts):
         first = 0
-        for rows in fact.group_rows:
+        for rows in filter(None, fact.group_rows):
             units.append((Piece(number, first, first + rows), rows))
             first += rows
-        if not fact.group_rows:
+        if not first:
             units.append((Piece(number), 0))
     return tuple(units)
 

@@ -187,13 +187,15 @@ class MemorySource:
         """Whether the user's code may change the rows in place."""
         return self.kind in (Kind.PANDAS, Kind.NUMPY, Kind.COLUMNS)
 
-    def slice(self, index: int, count: int) -> Any:
-        """The ``index``-th of ``count`` runs of rows, without a copy."""
-        if count == 1:
-            return self.value
+    @property
+    def pieces(self) -> int:
+        """The smallest pieces that it can be cut into: rows, or the files of a dataset."""
+        return self.max_slices if self.rows is None else self.rows
+
+    def part(self, first: int, last: int) -> Any:
+        """Its pieces [``first``, ``last``), without a copy."""
         if self.rows is None:
-            return _dataset_slice(self.value, index, count)
-        first, last = self.rows * index // count, self.rows * (index + 1) // count
+            return _dataset_slice(self.value, first, last)
         match self.kind:
             case Kind.PANDAS:
                 return self.value.iloc[first:last]
@@ -286,13 +288,14 @@ def _dataset_fragments(dataset: Any) -> int:
     return max(1, len(dataset.files)) if hasattr(dataset, "files") else 1
 
 
-def _dataset_slice(dataset: Any, index: int, count: int) -> Any:
+def _dataset_slice(dataset: Any, first: int, last: int) -> Any:
     import pyarrow.dataset as ds
 
-    fragments = list(dataset.get_fragments())
-    first, last = len(fragments) * index // count, len(fragments) * (index + 1) // count
     if first == last:
         return dataset.schema.empty_table()
     return ds.FileSystemDataset(
-        fragments[first:last], schema=dataset.schema, format=dataset.format, filesystem=dataset.filesystem
+        list(dataset.get_fragments())[first:last],
+        schema=dataset.schema,
+        format=dataset.format,
+        filesystem=dataset.filesystem,
     )

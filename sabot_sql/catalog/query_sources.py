@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from sabot_planner import Column, Placement, PlanSettings, SourceInfo, Zone
+from sabot_planner import Column, Placement, PlanSettings, RangeSplit, SourceInfo, Zone
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.duckdb_errors import translate
@@ -140,12 +140,12 @@ class QuerySources:
         """See :class:`~sabot_sql.catalog.sources.SourceBinder`."""
         return self._by_id[source_id].slice(index, count)
 
-    def bind_range(self, source_id: str, column: str, low: str | None, high: str | None) -> SliceBinding:
+    def bind_range(self, source_id: str, split: RangeSplit, first: int, last: int) -> SliceBinding:
         """See :class:`~sabot_sql.catalog.sources.SourceBinder`."""
         source = self._by_id[source_id]
         if not isinstance(source, FileSource):
             raise InternalError(f"source {source_id} has no ranges")
-        return source.range(column, low, high)
+        return source.range(split, first, last)
 
     def session_settings(self) -> Mapping[str, str]:
         """Settings that change answers, and one that slices need."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sabot_planner import Column, Placement, SourceInfo
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.relation_text import FunctionCall
-from sabot_sql.catalog.sources import SliceBinding, select, type_bytes
+from sabot_sql.catalog.sources import WHOLE, SliceBinding, even_share, even_spans, select, type_bytes
 
 if TYPE_CHECKING:
     import duckdb
@@ -44,10 +44,11 @@ class SeriesSource:
     def slice(self, index: int, count: int) -> SliceBinding:
         """Slices differ by at most one row in length."""
         rows = self.cuttable.rows
-        first, last = rows * index // count, rows * (index + 1) // count
-        if count == 1 or first == last:
-            return SliceBinding(select(self.info.columns, self.relation, None if count == 1 else "false"))
-        return SliceBinding(select(self.info.columns, self.cuttable.part(first, last), None))
+        first, last = even_share(index, count, rows)
+        if count == 1:
+            return SliceBinding(select(self.info.columns, self.relation, None), WHOLE)
+        part, condition = (self.relation, "false") if first == last else (self.cuttable.part(first, last), None)
+        return SliceBinding(select(self.info.columns, part, condition), even_spans(index, count, rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sabot_planner import Column, SourceInfo
+from sabot_planner import Column, RangeSplit, SourceInfo
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.frames import MemorySource
+from sabot_sql.protocol.task_spec import Span
 
 _ROW_GROUP_ROWS = 122_880
 """Rows of a row group in DuckDB's own tables."""
@@ -16,10 +17,31 @@ _ROW_GROUP_ROWS = 122_880
 
 @dataclass(frozen=True, slots=True)
 class SliceBinding:
-    """How a task reads a slice: a SELECT that gives the source's columns, and objects to register before it."""
+    """How a task reads a slice: a SELECT that gives the source's columns, and objects to register before it.
+
+    ``spans`` name the rows that the SELECT reads, none where it reads none.
+    """
 
     sql: str
+    spans: tuple[Span, ...]
     registrations: Mapping[str, object] = field(default_factory=dict)
+
+
+WHOLE = (Span(),)
+"""All rows of a source."""
+
+
+def even_share(index: int, count: int, pieces: int) -> tuple[int, int]:
+    """The pieces [first, last) of slice ``index`` of ``count``; slices differ by at most one piece."""
+    return pieces * index // count, pieces * (index + 1) // count
+
+
+def even_spans(index: int, count: int, pieces: int) -> tuple[Span, ...]:
+    """That share as a span. The first slice of an empty source is the whole of it."""
+    first, last = even_share(index, count, pieces)
+    if first == last:
+        return WHOLE if index == pieces == 0 else ()
+    return (Span(str(first) if first > 0 else None, str(last) if last < pieces else None),)
 
 
 class SourceBinder(Protocol):
@@ -29,8 +51,8 @@ class SourceBinder(Protocol):
         """Slice ``index`` of ``count`` contiguous slices, in source order; (0, 1) is the whole source."""
         ...
 
-    def bind_range(self, source_id: str, column: str, low: str | None, high: str | None) -> SliceBinding:
-        """The rows with low <= column < high; the bounds are SQL literals, None leaves that side open."""
+    def bind_range(self, source_id: str, split: RangeSplit, first: int, last: int) -> SliceBinding:
+        """The rows of parts [``first``, ``last``) of ``split``; none where those are no parts."""
         ...
 
     def session_settings(self) -> Mapping[str, str]:
@@ -72,7 +94,9 @@ class WholeSource:
 
     def slice(self, index: int, count: int) -> SliceBinding:
         """The first slice is everything, the others are empty."""
-        return SliceBinding(select(self.info.columns, self.relation, None if index == 0 else "false", self.shown))
+        if index > 0:
+            return nothing(self.info.columns, self.relation)
+        return SliceBinding(select(self.info.columns, self.relation, None, self.shown), WHOLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +109,18 @@ class TableSource:
     def slice(self, index: int, count: int) -> SliceBinding:
         """Row ids may run past the number of rows (after deletes), so the last slice is open."""
         if count == 1:
-            return SliceBinding(select(self.info.columns, self.relation, None))
+            return SliceBinding(select(self.info.columns, self.relation, None), WHOLE)
         rows = self.info.rows or 0
         unit = _ROW_GROUP_ROWS if rows >= count * _ROW_GROUP_ROWS else 1
         units = max(1, -(-rows // unit))
         first, last = units * index // count * unit, units * (index + 1) // count * unit
+        low = str(first) if first > 0 else None
         if index + 1 == count:
-            condition = f"rowid >= {first}"
-        else:
-            condition = f"rowid BETWEEN {first} AND {last - 1}" if last > first else "false"
-        return SliceBinding(select(self.info.columns, self.relation, condition))
+            return SliceBinding(select(self.info.columns, self.relation, f"rowid >= {first}"), (Span(low),))
+        if first == last:
+            return nothing(self.info.columns, self.relation)
+        condition = f"rowid BETWEEN {first} AND {last - 1}"
+        return SliceBinding(select(self.info.columns, self.relation, condition), (Span(low, str(last)),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +135,14 @@ class MemoryTableSource:
         name = f"sabot_table_{self.source.number}_{index}_{count}"
         names = [(quote_name(column.name), column.type) for column in self.info.columns]
         columns = ", ".join(f"CAST({column} AS {type_name}) AS {column}" for column, type_name in names)
-        return SliceBinding(f"SELECT {columns} FROM {name}", {name: self.source.slice(index, count)})
+        first, last = even_share(index, count, self.source.pieces)
+        part = {name: self.source.value if count == 1 else self.source.part(first, last)}
+        return SliceBinding(f"SELECT {columns} FROM {name}", even_spans(index, count, self.source.pieces), part)
+
+
+def nothing(columns: Sequence[Column], relation: str) -> SliceBinding:
+    """No rows of ``relation``."""
+    return SliceBinding(select(columns, relation, "false"), ())
 
 
 def select(

@@ -8,7 +8,7 @@ from sabot_planner import SourceInfo
 from sabot_sql.catalog.connection import quote_text
 from sabot_sql.catalog.file_places import ShownNames
 from sabot_sql.catalog.relation_text import FunctionCall
-from sabot_sql.catalog.sources import SliceBinding, select
+from sabot_sql.catalog.sources import WHOLE, SliceBinding, even_share, even_spans, nothing, select
 
 WHOLE_FILE_FUNCTIONS = frozenset({"read_text", "read_blob"})
 """Each row is a file; the columns are the same whatever the files are."""
@@ -26,10 +26,14 @@ class WholeFilesSource:
 
     def slice(self, index: int, count: int) -> SliceBinding:
         """The same call over a part of the files."""
-        first, last = len(self.files) * index // count, len(self.files) * (index + 1) // count
+        first, last = even_share(index, count, len(self.files))
         shown = {"filename": self.names.sql("filename")}
-        if count == 1 or first == last:
-            return SliceBinding(select(self.info.columns, self.relation, None if count == 1 else "false", shown))
+        if count == 1:
+            return SliceBinding(select(self.info.columns, self.relation, None, shown), WHOLE)
+        if first == last:
+            return nothing(self.info.columns, self.relation)
         names = ", ".join(map(quote_text, self.files[first:last]))
         part = replace(self.call, arguments=(f"[{names}]",))
-        return SliceBinding(select(self.info.columns, part.sql(), None, shown))
+        return SliceBinding(
+            select(self.info.columns, part.sql(), None, shown), even_spans(index, count, len(self.files))
+        )

@@ -36,7 +36,8 @@ def skip_rest(run: StageRun, shuffles: ShuffleCoordinator, query_id: str) -> Non
         record.next_attempt += 1
         record.skipped = True
         report = TaskReport(task_id, first.report.agent_id, first.report.columns, outputs, 0, 0.0)
-        record.state = Finished(task_id.attempt, first.started_ms, report)
+        reads = {edge_id: reads[record.index] for edge_id, reads in run.reads.by_edge.items()}
+        record.state = Finished(task_id.attempt, first.started_ms, report, reads)
         for output in outputs:
             shuffles.edge(output.edge_id).outputs.setdefault(record.index, output)
     if rest:

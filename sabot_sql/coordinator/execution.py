@@ -8,6 +8,7 @@ from sabot_planner.job.operators import Placement, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts, QueryPlan
 from sabot_sql.coordinator import exchange_rules as rules
 from sabot_sql.coordinator.chained_stages import Stage, stages_of
+from sabot_sql.coordinator.conservation import check_split, check_stage, check_task
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.dispatch import choose, demand
 from sabot_sql.coordinator.enough import skip_rest
@@ -125,7 +126,7 @@ class Execution:
             case TaskReport():
                 commands += self._committed(event)
             case SplitReport():
-                self._split_done(event)
+                commands += self._split_done(event)
             case TaskFailure():
                 commands += self._failed(event)
             case AgentLost(agent_id):
@@ -152,7 +153,10 @@ class Execution:
         record = run.tasks[report.id.task]
         if not record.is_current(report.id.attempt, report.agent_id) or not isinstance(record.state, Running):
             return []
-        record.state = Finished(report.id.attempt, record.state.started_ms, report)
+        error = check_task(report, record.state)
+        if error is not None:
+            return [self._fail(error)]
+        record.state = Finished(report.id.attempt, record.state.started_ms, report, record.state.reads)
         wanted = {output.edge_id: output for output in run.outputs}
         for output in report.outputs:
             shuffle = self.shuffles.edge(output.edge_id)
@@ -165,7 +169,9 @@ class Execution:
         if not run.finished:
             return []
         self._stages_changed = True
-        return self._stage_committed(run)
+        inputs = {edge.edge_id: self.shuffles.edge(edge.edge_id) for edge in run.stage.inputs}
+        error = check_stage(run, inputs)
+        return self._stage_committed(run) if error is None else [self._fail(error)]
 
     def _stage_committed(self, run: StageRun) -> list[Command]:
         commands: list[Command] = []
@@ -198,13 +204,18 @@ class Execution:
             self.plan, self.graph = revised, revised.job_graph
             self.shuffles.initialize(self.graph.to_execution_graph())
 
-    def _split_done(self, report: SplitReport) -> None:
+    def _split_done(self, report: SplitReport) -> list[Command]:
         edge_id = self._splits.pop(report.id, None)
-        if edge_id is not None:
-            shuffle = self.shuffles.edge(edge_id)
-            shuffle.outputs[report.id.task] = report.output
-            shuffle.measured = shuffle.facts()
-            self._stages_changed = True
+        if edge_id is None:
+            return []
+        shuffle = self.shuffles.edge(edge_id)
+        error = check_split(shuffle.outputs.get(report.id.task, report.output), report.output)
+        if error is not None:
+            return [self._fail(error)]
+        shuffle.outputs[report.id.task] = report.output
+        shuffle.measured = shuffle.facts()
+        self._stages_changed = True
+        return []
 
     def _failed(self, failure: TaskFailure) -> list[Command]:
         died = failure.kind is FailureKind.AGENT_DIED
@@ -378,13 +389,16 @@ class Execution:
     def _start_task(self, run: StageRun, record: TaskRecord, agent: str, now_ms: float) -> StartTask:
         task_id = TaskId(self.query_id, run.stage.stage_id, record.index, record.next_attempt)
         record.next_attempt += 1
-        record.state = Running(task_id.attempt, agent, now_ms)
+        reads = {edge_id: reads[record.index] for edge_id, reads in run.reads.by_edge.items()}
+        rows_in = sum(
+            self.shuffles.edge(edge_id).rows_of(read.producers, read.first, read.last)
+            for edge_id, read in reads.items()
+        )
+        record.state = Running(task_id.attempt, agent, now_ms, reads, rows_in)
         self._busy.setdefault(agent, set()).add(task_id)
         self.shuffles.set_task_locations({f"{task_id.stage}_{task_id.task}": agent})
         inputs = {
-            edge.edge_id: rules.edge_input(
-                edge, self.shuffles.edge(edge.edge_id), run.reads.by_edge[edge.edge_id][record.index]
-            )
+            edge.edge_id: rules.edge_input(edge, self.shuffles.edge(edge.edge_id), reads[edge.edge_id])
             for edge in run.stage.inputs
         }
         outputs = tuple(self._current_output(output) for output in run.outputs)

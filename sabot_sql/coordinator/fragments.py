@@ -31,9 +31,9 @@ def _fragment(command: StartTask, operator_id: str, sources: SourceBinder) -> Fr
         if scan.split is None:
             binding = sources.bind_slice(scan.source_id, index, count)
         else:
-            first, last = index * scan.split.parts // count, (index + 1) * scan.split.parts // count
-            binding = sources.bind_range(scan.source_id, scan.split.column, *scan.split.between(first, last))
-        scans.append(ScanBinding(scan.name, scan.columns, binding.sql, dict(binding.registrations)))
+            binding = sources.bind_range(scan.source_id, scan.split, *scan.split.share(index, count))
+        registrations = dict(binding.registrations)
+        scans.append(ScanBinding(scan.name, scan.columns, binding.sql, binding.spans, scan.sliced, registrations))
     return Fragment(
         node.sql,
         tuple(scans),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sabot_sql.errors import InternalError
 
 if TYPE_CHECKING:
+    from sabot_planner.job.operators import RangeSplit
     from sabot_sql.catalog.sources import SliceBinding
 
 
@@ -18,9 +19,9 @@ class NoSources:
         """There are none."""
         raise InternalError(f"no source {source_id!r}; slice {index} of {count} was asked for")
 
-    def bind_range(self, source_id: str, column: str, low: str | None, high: str | None) -> SliceBinding:
+    def bind_range(self, source_id: str, split: RangeSplit, first: int, last: int) -> SliceBinding:
         """There are none."""
-        raise InternalError(f"no source {source_id!r}; its range [{low}, {high}) of {column} was asked for")
+        raise InternalError(f"no source {source_id!r}; parts [{first}, {last}) of {split.column} were asked for")
 
     def session_settings(self) -> Mapping[str, str]:
         """None."""

@@ -44,10 +44,14 @@ def relieve(run: StageRun, record: TaskRecord, failure: TaskFailure, shuffles: S
 
 def _in_finer_slices(run: StageRun, shuffles: ShuffleCoordinator) -> bool:
     """Begin a stage anew with more tasks. Attempts that still run are overtaken, what is committed is not read."""
-    stage, tasks = run.stage, run.reads.parallelism * _FINER
+    stage = run.stage
+    # Values are cut where the plan says: more tasks than it has ranges would read nothing.
+    scans = (scan for operator in stage.operators for scan in run.graph.operator(operator).scans if scan.sliced)
+    finest = min((scan.split.parts for scan in scans if scan.split is not None), default=_FINEST)
+    tasks = run.reads.parallelism * _FINER
     others = [edge for edge in stage.inputs if edge.edge_type is not ShuffleEdgeType.BROADCAST]
     beside = [edge for edge in stage.outputs if edge.edge_type is ShuffleEdgeType.FORWARD]
-    if not stage.slices or stage.whole or others or beside or run.announced or tasks > _FINEST:
+    if not stage.slices or stage.whole or others or beside or run.announced or tasks > finest:
         return False
     by_edge = {edge_id: reads[:1] * tasks for edge_id, reads in run.reads.by_edge.items()}
     reason = f"{run.reads.reason}; {run.reads.parallelism} ran out of memory and begin anew as {tasks}"

@@ -58,6 +58,10 @@ class EdgeShuffle:
         """Rows of each partition over all producers."""
         return _sums((output.partition_rows for output in self.outputs.values()), self.partitions)
 
+    def rows_of(self, producers: Iterable[int], first: int, last: int) -> int:
+        """Rows of partitions [``first``, ``last``) of these producers."""
+        return sum(sum(self.outputs[producer].partition_rows[first:last]) for producer in producers)
+
     def facts(self) -> EdgeFacts:
         """What was measured, summed over the producers."""
         heavy: dict[int, tuple[int, int]] = {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sabot_planner.job.job_graph import JobGraph
 from sabot_sql.coordinator.chained_stages import Stage
-from sabot_sql.coordinator.exchange_rules import Reads
+from sabot_sql.coordinator.exchange_rules import Read, Reads
 from sabot_sql.protocol.task_spec import EdgeOutput, TaskReport
 
 
@@ -19,20 +20,23 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Given to ``agent``."""
+    """Given to ``agent``: ``reads`` are its parts of the incoming edges, which hold ``rows_in`` rows."""
 
     attempt: int
     agent: str
     started_ms: float
+    reads: Mapping[str, Read]
+    rows_in: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Committed."""
+    """Committed; ``reads`` are the parts of the incoming edges that it was given."""
 
     attempt: int
     started_ms: float
     report: TaskReport
+    reads: Mapping[str, Read]
 
 
 TaskState = Waiting | Running | Finished

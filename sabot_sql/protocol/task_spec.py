@@ -54,15 +54,30 @@ class TaskId:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Neighbouring rows of a source, from the place ``low`` up to the place ``high``; None is the source's own end.
+
+    A place has one name, whichever slice begins or ends there: a row, a file or a value. Slices that share out a source
+    are therefore a chain of spans from None to None.
+    """
+
+    low: str | None = None
+    high: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ScanBinding:
     """A slice of a source under the relation name ``name``.
 
+    ``spans`` are the rows that ``sql`` reads; a task that does not read a ``sliced`` source reads all of it.
     ``registrations`` are objects of this process; a task that has some can only run here.
     """
 
     name: str
     columns: tuple[str, ...]
     sql: str
+    spans: tuple[Span, ...] = (Span(),)
+    sliced: bool = True
     registrations: Mapping[str, object] = field(default_factory=dict, compare=False)
 
 
@@ -198,8 +213,20 @@ class OutputReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ScanRead:
+    """The rows of a source that an attempt read; see :class:`ScanBinding`."""
+
+    name: str
+    sliced: bool
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TaskReport:
-    """A committed attempt; ``columns`` are those of the fragment, helper columns included."""
+    """A committed attempt; ``columns`` are those of the fragment, helper columns included.
+
+    ``scans`` are what it read of each source, ``rows_in`` are the rows of all edge inputs together.
+    """
 
     id: TaskId
     agent_id: str
@@ -207,6 +234,7 @@ class TaskReport:
     outputs: tuple[OutputReport, ...]
     rows_in: int
     elapsed_ms: float
+    scans: tuple[ScanRead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

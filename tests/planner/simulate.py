@@ -115,8 +115,10 @@ class Simulation:
         if not scan.sliced:
             return f"SELECT {names} FROM {copy}"
         if scan.split is not None:
-            parts = scan.split.parts
-            low, high = scan.split.between(index * parts // count, (index + 1) * parts // count)
+            bounds = scan.split.between(*scan.split.share(index, count))
+            if bounds is None:
+                return f"SELECT {names} FROM {copy} WHERE false"
+            low, high = bounds
             column = quote(scan.split.column)
             terms = [f"{column} >= {low}"] * (low is not None) + [f"{column} < {high}"] * (high is not None)
             return f"SELECT {names} FROM {copy} WHERE {' AND '.join(terms) or 'TRUE'}"

@@ -34,6 +34,21 @@ def ranged(*names: str) -> Ranged:
     return Ranged(frozenset(names), SPLIT)
 
 
+def test_no_parts_have_no_bounds() -> None:
+    """[0, 0) came out as everything below the last bound."""
+    assert [SPLIT.between(first, first) for first in range(4)] == [None] * 4
+    assert SPLIT.between(2, 1) is None
+    assert SPLIT.between(3, 4) is None
+    assert SPLIT.between(0, 3) == (None, None)
+    assert [SPLIT.between(i, i + 1) for i in range(3)] == [(None, "10"), ("10", "20"), ("20", None)]
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3, 4, 16, 128])
+def test_tasks_share_out_the_parts_of_a_split(tasks: int) -> None:
+    shares = [SPLIT.share(task, tasks) for task in range(tasks)]
+    assert [part for first, last in shares for part in range(first, last)] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("offered", [*EVERY, hashed("a"), ranged("a")])
 def test_a_row_by_row_operator_takes_rows_from_anywhere(offered: Partitioning) -> None:
     assert satisfies(offered, AnyDistribution())

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from sabot_planner.job.job_graph import JobGraph
-from sabot_planner.job.operators import Column
+from sabot_planner.job.operators import Column, ScanInput
 from sabot_planner.job.plan import Mode, QueryPlan
+from sabot_sql.catalog.sources import even_spans
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.execution import Execution
 from sabot_sql.coordinator.messages import (
@@ -25,8 +26,11 @@ from sabot_sql.protocol.task_spec import (
     EdgeOutput,
     FailureKind,
     OutputReport,
+    ScanRead,
+    Span,
     SplitReport,
     TaskFailure,
+    TaskId,
     TaskReport,
     WriteKind,
 )
@@ -60,6 +64,7 @@ class Simulation:
         self.released: list[str] = []
         self.replacing: list[str] = []
         self.started: list[StartTask] = []
+        self._rows_in: dict[TaskId, int] = {}
         self.finished = False
         self.error: SabotSQLError | None = None
         self.skew: dict[str, int] = {}
@@ -115,7 +120,20 @@ class Simulation:
 
     def report(self, command: StartTask) -> TaskReport:
         outputs = tuple(self._write(command, output) for output in command.outputs)
-        return TaskReport(command.id, command.agent_id, COLUMNS, outputs, 0, 1.0)
+        scans = tuple(
+            ScanRead(scan.name, scan.sliced, self.spans(scan, command) if scan.sliced else (Span(),))
+            for operator_id in command.stage.operators
+            for scan in command.graph.operator(operator_id).scans
+        )
+        return TaskReport(command.id, command.agent_id, COLUMNS, outputs, self._rows_in[command.id], 1.0, scans)
+
+    @staticmethod
+    def spans(scan: ScanInput, command: StartTask) -> tuple[Span, ...]:
+        """What a task reads of a source of a thousand rows."""
+        if scan.split is None:
+            return even_spans(command.id.task, command.parallelism, 1000)
+        bounds = scan.split.between(*scan.split.share(command.id.task, command.parallelism))
+        return () if bounds is None else (Span(*bounds),)
 
     def _write(self, command: StartTask, output: EdgeOutput) -> OutputReport:
         rows = self.rows(output.edge_id, command.id.task)
@@ -138,6 +156,11 @@ class Simulation:
                     name = f"{command.id.stage}_{command.id.task}"
                     assert command.agent_id not in {c.agent_id for c in self.running.values()}, "an agent has one slot"
                     self.running[name] = command
+                    # Whatever is lost of the inputs later, an attempt reads them as they are now.
+                    self._rows_in[command.id] = sum(
+                        self.execution.shuffles.edge(edge_id).rows_of(read.producers, read.first, read.last)
+                        for edge_id, read in command.inputs.items()
+                    )
                     self.started.append(command)
                 case SplitOutput():
                     self.splits.append(command)

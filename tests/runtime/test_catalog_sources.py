@@ -15,13 +15,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from sabot_planner import Placement, SourceInfo
+from sabot_planner import Placement, RangeSplit, SourceInfo
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.sources import SliceBinding
 from sabot_sql.config import parse_config
+from sabot_sql.coordinator.conservation import spans_fault
 from sabot_sql.scratch import Scratch
 
-COUNTS = [1, 2, 3, 7]
+COUNTS = [1, 2, 3, 7, 19]
 
 
 @pytest.fixture
@@ -66,8 +67,11 @@ def check_slices(catalog: Catalog, bound: BoundQuery, info: SourceInfo) -> None:
     whole, _, _ = read(catalog, bound.sources.bind_slice(info.source_id, 0, 1))
     for count in COUNTS:
         rows: list[tuple[Any, ...]] = []
-        for index in range(count):
-            part, names, types = read(catalog, bound.sources.bind_slice(info.source_id, index, count))
+        slices = [bound.sources.bind_slice(info.source_id, index, count) for index in range(count)]
+        assert spans_fault(binding.spans for binding in slices) is None
+        for binding in slices:
+            part, names, types = read(catalog, binding)
+            assert bool(binding.spans) or not part
             assert names == [column.name for column in info.columns]
             assert types == [column.type for column in info.columns]
             rows += part
@@ -118,6 +122,30 @@ def test_slices_of_parquet_follow_row_groups_while_there_are_enough(catalog: Cat
     for slices, expected in ((2, [1000, 2000]), (3, [1000] * 3), (5, [600, 600, 600, 600, 600])):
         counts = [len(read(catalog, bound.sources.bind_slice(info.source_id, i, slices))[0]) for i in range(slices)]
         assert counts == expected
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3, 4, 5, 6, 40])
+def test_ranges_of_values_make_the_whole(catalog: Catalog, tmp_path: Path, tasks: int) -> None:
+    """Also where there are more tasks than ranges: those that are too many read nothing."""
+    write_parts(tmp_path)
+    bound, info = bind(catalog, f"FROM '{tmp_path}/*/*.parquet'")
+    split = RangeSplit("a", ("700", "1000", "4000", "7000"))
+    slices = [bound.sources.bind_range(info.source_id, split, *split.share(task, tasks)) for task in range(tasks)]
+    assert spans_fault(binding.spans for binding in slices) is None
+    parts = [read(catalog, binding)[0] for binding in slices]
+    assert [len(part) > 0 for part in parts].count(True) == min(tasks, 5)
+    assert [row for part in parts for row in part] == read(catalog, bound.sources.bind_slice(info.source_id, 0, 1))[0]
+
+
+def test_row_groups_and_files_without_rows_are_shared_out(catalog: Catalog, tmp_path: Path) -> None:
+    schema = pa.schema([("a", pa.int64())])
+    for number, groups in enumerate([[0], [3, 0, 4], [], [0, 5, 0], [0, 0]]):
+        with pq.ParquetWriter(tmp_path / f"t{number}.parquet", schema) as writer:
+            for rows in groups:
+                writer.write_table(pa.table({"a": range(rows)}, schema), row_group_size=max(1, rows))
+    bound, info = bind(catalog, f"FROM '{tmp_path}/*.parquet'")
+    assert info.rows == 12
+    check_slices(catalog, bound, info)
 
 
 def test_a_file_without_rows_is_a_source(catalog: Catalog, tmp_path: Path) -> None:

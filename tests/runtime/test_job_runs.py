@@ -27,7 +27,7 @@ from sabot_planner.job.operators import (
 from sabot_sql.agent.pool import AgentPool, start_agents
 from sabot_sql.agent.process_agent import ProcessAgent
 from sabot_sql.catalog.connection import Connection
-from sabot_sql.catalog.sources import SliceBinding
+from sabot_sql.catalog.sources import SliceBinding, even_share, even_spans
 from sabot_sql.config import parse_config
 from sabot_sql.coordinator.driver import FinishedQuery, run_job
 from sabot_sql.coordinator.no_sources import NoSources
@@ -50,11 +50,12 @@ class Numbers(NoSources):
         self.rows = rows
 
     def bind_slice(self, source_id: str, index: int, count: int) -> SliceBinding:
-        first, last = self.rows * index // count, self.rows * (index + 1) // count
+        first, last = even_share(index, count, self.rows)
+        spans = even_spans(index, count, self.rows)
         if source_id == "frame":
             table = pa.table({"i": pa.array(range(first, last), pa.int64())})
-            return SliceBinding("SELECT i FROM numbers_frame", {"numbers_frame": table})
-        return SliceBinding(f"SELECT range AS i FROM range({first}, {last})")
+            return SliceBinding("SELECT i FROM numbers_frame", spans, {"numbers_frame": table})
+        return SliceBinding(f"SELECT range AS i FROM range({first}, {last})", spans)
 
 
 class Switch:

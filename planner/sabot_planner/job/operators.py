@@ -73,8 +73,17 @@ class RangeSplit:
         """How many parts there are."""
         return len(self.bounds) + 1
 
-    def between(self, first: int, last: int) -> tuple[str | None, str | None]:
-        """The lower and upper bound of parts [first, last); None where there is none."""
+    def share(self, index: int, count: int) -> tuple[int, int]:
+        """The parts [first, last) of task ``index`` of ``count``: none for some where there are fewer parts."""
+        return index * self.parts // count, (index + 1) * self.parts // count
+
+    def between(self, first: int, last: int) -> tuple[str | None, str | None] | None:
+        """The lower and upper bound of parts [first, last), each None where that side is open.
+
+        None in place of both where those are no parts at all: no pair of bounds says so.
+        """
+        if not 0 <= first < last <= self.parts:
+            return None
         low = self.bounds[first - 1] if first > 0 else None
         high = self.bounds[last - 1] if last < self.parts else None
         return low, high
