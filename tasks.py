@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up the repository and run its jobs: ``python3 tasks.py demo``, ``test``, ``full``, ``lint`` or ``bench``.
+"""Set up the repository and run its jobs; ``python3 tasks.py --help`` lists them.
 
 Needs Python 3.11 and a C++20 compiler, and only the standard library, because it is what a fresh machine runs first.
 Everything is installed into ``.venv`` beside this file; generated data lies in ``data/``.
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -42,6 +42,10 @@ CHECKS = {
     "C++ tests": ["bash", "native/tests/run.sh"],
 }
 
+QUICK_CHECKS = ("ruff check", "ruff format", "import-linter")
+FAST_FOLDERS = [f"tests/{name}" for name in ("planner", "plan_view", "runtime", "magics", "native")]
+"""Where tests are marked ``fast``: the others need not be collected."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run one job; the exit code is the process's."""
@@ -49,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     jobs = parser.add_subparsers(dest="job", required=True)
     jobs.add_parser("setup", help="create .venv with the package (editable) and every tool")
     jobs.add_parser("demo", help=f"generate TPC-H data and run a query on {DEMO_AGENTS} local agents")
+    jobs.add_parser("check", help="what to run while working: style, layers and the fast tests, within a minute")
     jobs.add_parser("lint", help="style, layers, types, stubs and C++ tests")
     test = jobs.add_parser("test", help="everything in lint, then pytest; further arguments go to pytest")
     test.add_argument("pytest", nargs=argparse.REMAINDER, help="arguments for pytest")
@@ -61,8 +66,11 @@ def main(arguments: Sequence[str]) -> int:
     set_up()
     if options.job == "demo":
         return demo()
+    if options.job == "check":
+        failed = failed_checks(QUICK_CHECKS)
+        return run_pytest(["-q", "-m", "fast", *FAST_FOLDERS]) or len(failed)
     if options.job == "lint":
-        return len(failed_checks())
+        return len(failed_checks(CHECKS))
     if options.job == "test":
         return run_tests(options.pytest)
     if options.job == "full":
@@ -119,19 +127,19 @@ def demo() -> int:
     return run(["sabot-sql", "query", "--agents", str(DEMO_AGENTS), "--plan", sql])
 
 
-def failed_checks() -> list[str]:
-    """Run every check, also after one failed, and name those that did."""
+def failed_checks(names: Iterable[str]) -> list[str]:
+    """Run checks, also after one failed, and name those that did."""
     failed = []
-    for name, command in CHECKS.items():
+    for name in names:
         say(name)
-        if run(command):
+        if run(CHECKS[name]):
             failed.append(name)
     return failed
 
 
 def run_tests(arguments: Sequence[str]) -> int:
     """Run every check, then pytest; how many did not pass."""
-    failed = failed_checks()
+    failed = failed_checks(CHECKS)
     if failed:
         say(f"failed: {', '.join(failed)}")
     return run_pytest(arguments) or len(failed)

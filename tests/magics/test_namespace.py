@@ -15,6 +15,8 @@ import pytest
 from sabot_magics.namespace import bind_parameters, frame_columns, is_frame
 from sabot_sql import ConfigError
 
+pytestmark = pytest.mark.fast
+
 NAMESPACE: dict[str, Any] = {
     "n": 3,
     "text": "it's",

@@ -7,6 +7,8 @@ import pytest
 from sabot_magics.options import HELP, OPTION_NAMES, CellOptions, parse_options, split_words
 from sabot_sql import ConfigError
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("line", "options"),

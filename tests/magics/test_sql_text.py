@@ -6,6 +6,8 @@ import pytest
 
 from sabot_magics.sql_text import parameter_names
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("sql", "names"),

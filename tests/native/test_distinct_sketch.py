@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from sabot_native import CorruptSegment, Manifest, Output, Scheme, ShuffleManager, distinct_count
 
+pytestmark = pytest.mark.fast
+
 STANDARD_ERROR = 1 / (256 - 2) ** 0.5
 
 KEYS = [

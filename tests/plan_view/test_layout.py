@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from sabot_sql.plan_view.layout import Layout, Spacing, lay_out
 
+pytestmark = pytest.mark.fast
+
 SPACING = Spacing(100, 60, curve_width=40, level_width=10, node_gap=20, port_in=24, port_out=50)
 
 

@@ -14,6 +14,8 @@ from sabot_sql import table_view
 from sabot_sql.table_view import TableSummary, html_table, text_table
 from tests.plan_view import plans
 
+pytestmark = pytest.mark.fast
+
 COLUMNS = ["id", "name", "at", "price"]
 TYPES = ["BIGINT", "VARCHAR", "TIMESTAMP", "DECIMAL(15,2)"]
 ROWS: list[tuple[Any, ...]] = [

@@ -6,6 +6,8 @@ import pytest
 
 from sabot_sql.plan_view import units
 
+pytestmark = pytest.mark.fast
+
 SPACE = "\N{NO-BREAK SPACE}"
 
 

@@ -16,6 +16,8 @@ import pytest
 from sabot_sql.plan_view import Plan
 from tests.plan_view import plans, renew
 
+pytestmark = pytest.mark.fast
+
 DOCUMENTS = {
     "q3": plans.q3,
     "planned": plans.planned,

@@ -10,6 +10,8 @@ from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same
 from tests.support.oracle import fetch
 
+pytestmark = pytest.mark.fast
+
 HASH, BROADCAST = ShuffleEdgeType.HASH, ShuffleEdgeType.BROADCAST
 JOIN = "SELECT t.v, u.w FROM t JOIN u ON t.k = u.k"
 

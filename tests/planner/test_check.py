@@ -26,6 +26,8 @@ from tests.planner.simulate import Simulation
 from tests.support.compare import Rows, difference
 from tests.support.oracle import fetch
 
+pytestmark = pytest.mark.fast
+
 QUERIES = {
     "inner join": "SELECT t.v, u.w FROM t JOIN u ON t.k = u.k",
     "two keys": "SELECT t.v, u.w FROM t JOIN u ON t.k = u.k AND t.n = u.n",

@@ -10,6 +10,8 @@ from sabot_planner.errors import PlannerError, Undistributable
 from sabot_planner.sql.dialect import call, data_type, function_call, join_type, parse_exported, to_sql, type_text
 from sabot_planner.sql.print_guard import same_meaning
 
+pytestmark = pytest.mark.fast
+
 # (as DuckDB prints it, as we print it); where both are one text it stands once.
 SAME = None
 FORMS: list[tuple[str, str | None]] = [

@@ -12,6 +12,8 @@ from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same
 from tests.support.oracle import fetch
 
+pytestmark = pytest.mark.fast
+
 
 def counted(context: FakeContext, sql: str) -> dict[str, int]:
     """Run a query, compare its rows with DuckDB's, and say what was counted of its edges' keys, by their names."""

@@ -10,6 +10,8 @@ from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same
 from tests.support.oracle import fetch
 
+pytestmark = pytest.mark.fast
+
 BY_V = "SELECT v, count(*) AS n, avg(w) AS a, sum(w) FROM (SELECT v, n AS w FROM t) GROUP BY v"
 
 

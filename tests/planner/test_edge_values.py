@@ -10,6 +10,8 @@ import pytest
 
 from sabot_planner.sql.edge_values import is_restored, is_written, lost_in_results, lost_on_edges, restored, written
 
+pytestmark = pytest.mark.fast
+
 KIND = "ENUM('a', 'b')"
 UNION = f'UNION(num INTEGER, "s tr" VARCHAR, kind {KIND}, pair TUPLE(INTEGER, {KIND}))'
 SETUP = f"""

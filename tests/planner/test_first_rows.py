@@ -9,6 +9,8 @@ import pytest
 from sabot_planner import PlanSettings, StreamOperatorNode
 from tests.planner.context import FakeContext, describe
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def large(context: FakeContext) -> FakeContext:

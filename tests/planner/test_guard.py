@@ -7,6 +7,8 @@ import pytest
 
 from sabot_planner.sql.print_guard import same_meaning
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture(scope="module")
 def connection() -> duckdb.DuckDBPyConnection:

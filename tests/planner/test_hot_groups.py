@@ -10,6 +10,8 @@ from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same
 from tests.support.oracle import fetch
 
+pytestmark = pytest.mark.fast
+
 SQL = "SELECT u.k, count(*) AS n, avg(t.v) FROM t JOIN u ON t.k = u.k GROUP BY u.k"
 EVEN, HOT = (100,) * 12, (100,) * 11 + (1_200,)
 

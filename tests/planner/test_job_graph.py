@@ -15,6 +15,8 @@ from sabot_planner import (
 from sabot_planner.errors import InvalidJobGraph
 from sabot_planner.job.execution_graph import TaskInput, task_input
 
+pytestmark = pytest.mark.fast
+
 
 def node(operator_id: str, parallelism: int = 1, kind: OperatorType = OperatorType.MAP) -> StreamOperatorNode:
     return StreamOperatorNode(operator_id, kind, "SELECT 1", parallelism)

@@ -13,6 +13,8 @@ from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same
 from tests.support.oracle import fetch
 
+pytestmark = pytest.mark.fast
+
 HASH, BROADCAST = ShuffleEdgeType.HASH, ShuffleEdgeType.BROADCAST
 
 # The smaller side is broadcast where that is right: u and small are the smaller tables.

@@ -9,6 +9,8 @@ import pytest
 
 from sabot_planner.sql.known_types import _RULES, known_type
 
+pytestmark = pytest.mark.fast
+
 TYPES = [
     *(
         "TINYINT",

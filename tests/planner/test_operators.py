@@ -10,6 +10,8 @@ from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same, difference
 from tests.support.oracle import fetch
 
+pytestmark = pytest.mark.fast
+
 
 def check(context: FakeContext, sql: str, *, ordered: bool = False) -> str:
     """Demand DuckDB's rows; gives the plan as text."""

@@ -22,6 +22,8 @@ from sabot_planner.distribute.partitioning import (
 )
 from sabot_planner.job.operators import RangeSplit
 
+pytestmark = pytest.mark.fast
+
 EVERY: list[Partitioning] = [Single(), Replicated(), Arbitrary(), Sorted()]
 SPLIT = RangeSplit("a", ("10", "20"))
 

@@ -11,6 +11,8 @@ from sabot_planner import Mode, plan_query
 from tests.planner.plan_text import plan_text, snapshot
 from tests.planner.recordings import SUITES, NotRecorded, Recording
 
+pytestmark = pytest.mark.fast
+
 RECORDINGS = {suite: Recording.load(suite) for suite in SUITES}
 QUERIES = [(suite, name) for suite, recording in RECORDINGS.items() for name in recording.queries]
 

@@ -10,6 +10,8 @@ from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same
 from tests.support.oracle import fetch
 
+pytestmark = pytest.mark.fast
+
 SMALL = "SELECT small.k, name, w FROM small JOIN u ON small.k = u.k WHERE w > 7"
 
 

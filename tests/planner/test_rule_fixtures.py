@@ -8,6 +8,8 @@ from sabot_planner.logical.rules.apply import RULES
 from tests.planner.context import FakeContext
 from tests.planner.rule_fixtures import FOLDER, Case, cases, made, path_of
 
+pytestmark = pytest.mark.fast
+
 BY_NAME = {rule.__name__: rule for rule in RULES}
 CASES = [case for rule in RULES for case in cases(rule)]
 

@@ -27,6 +27,8 @@ from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same
 from tests.support.oracle import fetch
 
+pytestmark = pytest.mark.fast
+
 
 def kinds(root: Node) -> list[JoinKind]:
     return [n.kind for n in walk(root) if isinstance(n, Join)]

@@ -7,6 +7,8 @@ import pytest
 from sabot_planner import ShuffleEdgeType
 from tests.planner.context import FakeContext, describe
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("sql", "split"),

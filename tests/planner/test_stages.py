@@ -21,6 +21,8 @@ from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same
 from tests.support.oracle import fetch
 
+pytestmark = pytest.mark.fast
+
 JOINED = "SELECT t.k, u.s, sum(t.v) AS total FROM t JOIN u ON t.k = u.n GROUP BY t.k, u.s ORDER BY total DESC"
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from sabot_planner.sql.text import quote, task_sql
 
+pytestmark = pytest.mark.fast
+
 ONE = ("in", ("a",), "SELECT 1")
 TWO = ("in 2", (), 'SELECT a + 1 AS b FROM "in"')
 

@@ -12,6 +12,8 @@ from sabot_planner.distribute.order_and_limit import TOP_N_ROWS
 from tests.planner.context import FakeContext, describe
 from tests.support.tpch.data import queries, tpch, views
 
+pytestmark = pytest.mark.fast
+
 QUERIES = queries()
 LARGE = 10_000
 """Rows of scale factor 100 from data of 0.01."""

@@ -31,6 +31,8 @@ from sabot_sql.protocol.task_spec import (
 )
 from sabot_sql.protocol.wire import Frame, receive_frame, send_frame
 
+pytestmark = pytest.mark.fast
+
 ID = TaskId("q1", "s1", 3, 2)
 INNER = Fragment("SELECT * FROM t", scans=(ScanBinding("t", ("a", "b"), "SELECT 1, 2"),))
 SPEC = TaskSpec(

@@ -11,6 +11,8 @@ from sabot_sql.catalog.conversion import is_lossy
 from sabot_sql.catalog.estimates import Estimates
 from sabot_sql.catalog.relation_text import FunctionCall, TableName, parse_relation, split_arguments, text_literal
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("sql", "parts"),

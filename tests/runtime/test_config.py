@@ -7,6 +7,8 @@ import pytest
 from sabot_sql.config import Isolation, SessionConfig, parse_bytes, parse_config
 from sabot_sql.errors import ConfigError
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("text", "size_bytes"),

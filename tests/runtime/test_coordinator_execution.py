@@ -17,6 +17,8 @@ from sabot_sql.errors import AgentError, InternalError, QueryError
 from sabot_sql.protocol.task_spec import FailureKind, WriteKind
 from tests.runtime.simulated import Simulation
 
+pytestmark = pytest.mark.fast
+
 
 def op(name: str, parallelism: int = 1, sql: str = "", **more: object) -> StreamOperatorNode:
     return StreamOperatorNode(name, OperatorType.MAP, sql or f"SELECT * FROM {name}", parallelism, **more)  # type: ignore[arg-type]

@@ -13,6 +13,8 @@ from sabot_sql.coordinator.partitions import balanced_runs, even_runs, range_bou
 from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
 from sabot_sql.protocol.task_spec import OutputReport, WriteKind, WriteScheme
 
+pytestmark = pytest.mark.fast
+
 
 @given(st.integers(0, 50), st.integers(1, 20))
 def test_even_runs_cover_every_partition_once(partitions: int, tasks: int) -> None:

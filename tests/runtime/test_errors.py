@@ -7,6 +7,8 @@ import pytest
 from sabot_sql import errors
 from sabot_sql.errors import AgentError, BindError, Location, SabotSQLError, SourceError, error_from_dict
 
+pytestmark = pytest.mark.fast
+
 
 def test_a_sql_mistake_reads_like_a_compiler_message() -> None:
     sql = "-- orders\nselect o_orderkeyy\nfrom orders"
