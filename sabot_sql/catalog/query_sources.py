@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 _PURE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "repeat", "repeat_row"})
 
 # Slices name rows by number, and DuckDB 2.0 fails with an internal error where it materialises such a scan late.
-_FRAGMENT_SETTINGS = {"late_materialization_max_rows": "0"}
+# What another stage has sorted is read in that order, also where the session lets DuckDB forget orders.
+_FRAGMENT_SETTINGS = {"late_materialization_max_rows": "0", "preserve_insertion_order": "true"}
 
 
 class QuerySources:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from sabot_sql.catalog.connection import ColumnTypes, quote_text
+from sabot_sql.catalog.conversion import quote_name
 
 if TYPE_CHECKING:
     import duckdb
@@ -99,4 +100,9 @@ def _csv_shadow(path: Path, columns: Sequence[tuple[str, str]]) -> Shadow:
     file.touch()
     types = ", ".join(f"{quote_text(name)}: {quote_text(type_name)}" for name, type_name in columns)
     relation = f"read_csv({quote_text(str(file))}, columns = {{{types}}}, auto_detect = false, header = false)"
+    # A column of no type, such as one of None alone in a frame, is read as text: that would compare by a collation.
+    untyped = [quote_name(name) for name, type_name in columns if type_name == '"NULL"']
+    if untyped:
+        casts = ", ".join(f'CAST({name} AS "NULL") AS {name}' for name in untyped)
+        relation = f"(SELECT * REPLACE ({casts}) FROM {relation})"
     return Shadow(str(file), relation)

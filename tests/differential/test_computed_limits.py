@@ -34,3 +34,16 @@ def test_the_cut_keeps_the_order_of_a_query_under_a_default_of_descending(ending
         found = agents_answer(agents, sql)
         assert found.mode != "single", found.reason
         assert found.rows == oracle.expect(sql).answer
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("ending", ["OFFSET 7", "LIMIT 9000 OFFSET 50", "LIMIT (SELECT 9000)"])
+def test_the_cut_keeps_the_order_of_a_query_where_insertion_order_is_not_kept(ending: str, isolation: str) -> None:
+    setup = ["CREATE TABLE t AS SELECT i * 7 % 5003 AS a, i AS b FROM range(10000) AS r(i)"]
+    unordered = "SET preserve_insertion_order = false"
+    sql = f"SELECT a, b FROM t ORDER BY a, b {ending}"
+    with Oracle(setup) as oracle, session([*setup, unordered], agents=2, isolation=isolation, partitions=5) as agents:
+        for _ in range(5):
+            found = agents_answer(agents, sql)
+            assert found.mode != "single", found.reason
+            assert found.rows == oracle.expect(sql).answer

@@ -163,3 +163,12 @@ def test_what_the_session_made_joins_files(session: Session, files: Path) -> Non
         "SELECT k, count(*) FROM seen JOIN mine USING (a) JOIN few USING (k) GROUP BY k ORDER BY k"
     ).fetchall()
     assert rows == [(k, 200) for k in (0, 3, 6, 9)]
+
+
+def test_a_column_of_nothing_but_none_beside_what_parquet_lacks(session: Session) -> None:
+    frame = pd.DataFrame({"k": range(40), "u": pd.Series([None] * 40, dtype=object), "d": pd.to_timedelta(range(40))})
+    query = "SELECT DISTINCT ON (g) k % 7 AS g, u, d FROM frame ORDER BY g, u NULLS FIRST, k"
+    result = session.query(query, scope={"frame": frame})
+    assert not result.plan.reason.startswith("it failed"), result.plan.reason
+    assert result.types == ["BIGINT", '"NULL"', "INTERVAL"]
+    assert result.fetchall() == duckdb.sql(query).fetchall()
