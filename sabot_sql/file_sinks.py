@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from sabot_planner import Column
+from sabot_planner.sql.edge_values import restored
+from sabot_planner.sql.text import quote
 from sabot_sql.catalog.write_statements import CopyTo
 from sabot_sql.coordinator import FinishedQuery
 from sabot_sql.errors import SourceError
@@ -73,7 +76,7 @@ class DirectorySink:
 
 
 @contextmanager
-def directory_sink(form: object, names: Sequence[str], query_id: str) -> Iterator[DirectorySink | None]:
+def directory_sink(form: object, columns: Sequence[Column], query_id: str) -> Iterator[DirectorySink | None]:
     """The sink of a COPY with PER_THREAD_OUTPUT to a directory that is new or empty; None for any other statement.
 
     Whatever is not finished when this closes is removed.
@@ -81,7 +84,7 @@ def directory_sink(form: object, names: Sequence[str], query_id: str) -> Iterato
     target = _target(form)
     options = form.chosen() if isinstance(form, CopyTo) else {}
     file_format = (options.get("FORMAT") or (target.suffix[1:] if target else "")).lower() or "csv"
-    distinct = len({name.lower() for name in names}) == len(names)
+    distinct = len({column.name.lower() for column in columns}) == len(columns)
     if target is None or file_format not in _FORMATS or options.keys() & _LAYOUT or not distinct:
         yield None
         return
@@ -94,7 +97,7 @@ def directory_sink(form: object, names: Sequence[str], query_id: str) -> Iterato
         yield None
         return
     try:
-        yield DirectorySink(_sink(form, directory, file_format, names), target, umask)
+        yield DirectorySink(_sink(form, directory, file_format, columns), target, umask)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -110,7 +113,7 @@ def _target(form: object) -> Path | None:
     return target
 
 
-def _sink(form: object, directory: Path, file_format: str, names: Sequence[str]) -> FileSink:
+def _sink(form: object, directory: Path, file_format: str, columns: Sequence[Column]) -> FileSink:
     assert isinstance(form, CopyTo)
     chosen = form.chosen()
     left_out = ("PER_THREAD_OUTPUT", "FILE_EXTENSION", "FORMAT")
@@ -119,4 +122,5 @@ def _sink(form: object, directory: Path, file_format: str, names: Sequence[str])
     if not extension:
         packed = "" if file_format == "parquet" else _COMPRESSED.get(chosen.get("COMPRESSION", "").lower(), "")
         extension = file_format + packed
-    return FileSink(str(directory), extension, ", ".join([f"FORMAT {file_format}", *options]), tuple(names))
+    items = tuple(f"{restored(f'c{i}', column.type)} AS {quote(column.name)}" for i, column in enumerate(columns))
+    return FileSink(str(directory), extension, ", ".join([f"FORMAT {file_format}", *options]), items)

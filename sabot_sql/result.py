@@ -12,8 +12,8 @@ from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.conversion import Converter, is_lossy
 from sabot_sql.errors import BindError
 from sabot_sql.plan_view import Plan
-from sabot_sql.result_store import ResultStore, rebatched, renamed
-from sabot_sql.result_values import python_rows
+from sabot_sql.result_store import HeldStore, ResultStore, rebatched, renamed
+from sabot_sql.result_values import are_plain, python_rows
 from sabot_sql.table_view import TableSummary, html_table, text_table
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Result:
 
     def __init__(
         self,
-        store: ResultStore,
+        store: ResultStore | HeldStore,
         columns: Sequence[tuple[str, str]],
         converter: Converter,
         *,
@@ -63,52 +63,52 @@ class Result:
 
     def to_arrow_table(self) -> pa.Table:
         """All rows as a table with the schema that DuckDB's own ``to_arrow_table`` has."""
-        if self._needs_duckdb:
+        kept = self._arrow_store
+        if kept is None:
             return self._converted(lambda relation: relation.to_arrow_table())
-        return pa.Table.from_batches(self._named_batches(), self._named_schema)
+        schema = self._named_schema(kept)
+        return pa.Table.from_batches(_named(kept, schema), schema)
 
     def to_arrow_reader(self, batch_size: int = 1_000_000) -> pa.RecordBatchReader:
         """All rows in batches of at most ``batch_size``."""
-        if self._needs_duckdb:
+        kept = self._arrow_store
+        if kept is None:
             table = self.to_arrow_table()
             return pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=batch_size))
-        return pa.RecordBatchReader.from_batches(self._named_schema, rebatched(self._named_batches(), batch_size))
+        schema = self._named_schema(kept)
+        return pa.RecordBatchReader.from_batches(schema, rebatched(_named(kept, schema), batch_size))
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.to_arrow_reader().__arrow_c_stream__(requested_schema)
 
     def __arrow_c_schema__(self) -> object:
-        if self._needs_duckdb:
-            table = self._converted(lambda relation: relation.to_arrow_table(), [])
-            return table.schema.__arrow_c_schema__()
-        return self._named_schema.__arrow_c_schema__()
+        kept = self._arrow_store
+        if kept is None:
+            return self._converted(lambda relation: relation.to_arrow_table(), 0, 0).schema.__arrow_c_schema__()
+        return self._named_schema(kept).__arrow_c_schema__()
 
     @property
-    def _needs_duckdb(self) -> bool:
-        return is_lossy(self.types)
+    def _arrow_store(self) -> ResultStore | None:
+        """The rows, if they are kept in the form that DuckDB's own Arrow of them has."""
+        return self._store if isinstance(self._store, ResultStore) and not is_lossy(self.types) else None
 
-    @property
-    def _named_schema(self) -> pa.Schema:
-        fields = zip(self.columns, self._store.schema, strict=True)
+    def _named_schema(self, kept: ResultStore) -> pa.Schema:
+        fields = zip(self.columns, kept.schema, strict=True)
         return pa.schema([field.with_name(name) for name, field in fields])
 
-    def _named_batches(self) -> Iterator[pa.RecordBatch]:
-        schema = self._named_schema
-        return (renamed(batch, schema) for batch in self._store.reader())
+    def _converted(self, convert: Callable[[Any], _T], offset: int = 0, count: int | None = None) -> _T:
+        """What ``convert`` makes of the rows, or of ``count`` of them from ``offset`` on, as a relation.
 
-    def _converted(self, convert: Callable[[Any], _T], batches: Sequence[pa.RecordBatch] | None = None) -> _T:
-        """What ``convert`` makes of the rows as a relation; of many rows in a thread, so that Ctrl-C is answered."""
+        Many rows are converted in a thread, so that Ctrl-C is answered.
+        """
         running = RunningQuery("conversion", None)
-        reader = self._store.reader()
-        if batches is not None:
-            reader = pa.RecordBatchReader.from_batches(self._store.schema, batches)
+        part = (offset, len(self) - offset if count is None else count)
 
         def work() -> _T:
-            with self._converter.open(reader, self.columns, self.types, running.interrupts) as relation:
+            with self._store.opened(self._converter, self.columns, self.types, part, running.interrupts) as relation:
                 return convert(relation)
 
-        rows = len(self) if batches is None else sum(batch.num_rows for batch in batches)
-        return work() if rows <= _ITERATION_ROWS else running.run(work)
+        return work() if part[1] <= _ITERATION_ROWS else running.run(work)
 
     # ------------------------------------------------------------------------------------------------------ frames
 
@@ -152,21 +152,18 @@ class Result:
     def _rows(self, offset: int, count: int) -> list[tuple[Any, ...]]:
         if not self.columns or count <= 0 or offset >= len(self):
             return []
-        if count <= _SMALL_ROWS:
+        if count <= _SMALL_ROWS and isinstance(self._store, ResultStore) and are_plain(self.types):
             values = python_rows(self._store.part(offset, count), self.types)
             if values is not None:
                 return values
-        whole = offset == 0 and count >= len(self)
-        rows: list[tuple[Any, ...]] = self._converted(
-            lambda relation: relation.fetchall(), None if whole else self._store.part(offset, count)
-        )
+        rows: list[tuple[Any, ...]] = self._converted(lambda relation: relation.fetchall(), offset, count)
         return rows
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         if not self.columns:
             return
-        for batch in rebatched(self._store.reader(), _ITERATION_ROWS):
-            yield from self._converted(lambda relation: relation.fetchall(), [batch])
+        for offset in range(0, len(self), _ITERATION_ROWS):
+            yield from self._converted(lambda relation: relation.fetchall(), offset, _ITERATION_ROWS)
 
     def __len__(self) -> int:
         return self._store.rows
@@ -236,9 +233,7 @@ class Result:
         if self._shown is None or self._shown[0] != max_rows:
             tail = max_rows // 2 if len(self) > max_rows else 0
             head = min(max_rows, len(self)) - tail
-            batches = [*self._store.part(0, head), *self._store.part(len(self) - tail, tail)]
-            rows: list[tuple[Any, ...]] = self._converted(lambda relation: relation.fetchall(), batches)
-            self._shown = max_rows, rows[:head], rows[head:]
+            self._shown = max_rows, self._rows(0, head), self._rows(len(self) - tail, tail)
         return self._shown[1], self._shown[2]
 
     def _summary(self) -> TableSummary:
@@ -255,3 +250,7 @@ class Result:
 
     def cancel(self) -> None:
         """Does nothing: the query behind a result has ended. A running one is cancelled by ``Session.cancel``."""
+
+
+def _named(kept: ResultStore, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    return (renamed(batch, schema) for batch in kept.reader())

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from sabot_sql.arrow_types import plain_boolean, with_leaves
 from sabot_sql.errors import ResourceError, SessionClosed
 from sabot_sql.scratch import Scratch
+
+if TYPE_CHECKING:
+    from sabot_sql.catalog.conversion import Converter, Interrupts
+    from sabot_sql.catalog.held_rows import HeldRows
 
 _numbers = itertools.count(1)
 
@@ -18,7 +25,8 @@ _numbers = itertools.count(1)
 class ResultStore:
     """Record batches that can be read any number of times.
 
-    Columns are named ``c0``, ``c1``, … here: the user's names may repeat.
+    A BOOLEAN is Arrow's own ``bool``, at whatever depth, as in DuckDB's results. Columns are named ``c0``, ``c1``, …
+    here: the user's names may repeat.
     """
 
     def __init__(
@@ -99,6 +107,51 @@ class ResultStore:
                 break
         return found
 
+    def opened(
+        self,
+        converter: Converter,
+        columns: Sequence[str],
+        types: Sequence[str],
+        part: tuple[int, int],
+        interrupts: Interrupts,
+    ) -> AbstractContextManager[Any]:
+        """A relation over ``part`` of the rows, an offset and a count, with the user's names and DuckDB's types."""
+        offset, count = part
+        reader = self.reader()
+        if offset > 0 or count < self.rows:
+            reader = pa.RecordBatchReader.from_batches(self.schema, self.part(offset, count))
+        return converter.open(reader, columns, types, interrupts)
+
+
+class HeldStore:
+    """Rows that only DuckDB can hold: they stay in the session's own, and go with it."""
+
+    on_disk = False
+    size_bytes = 0
+
+    def __init__(self, rows: HeldRows, count: int, max_rows: int | None) -> None:
+        """Keep the first ``max_rows`` of ``count`` rows."""
+        self.rows = count if max_rows is None else min(count, max_rows)
+        self.truncated_at = self.rows if self.rows < count else None
+        self._held = rows
+
+    def opened(
+        self,
+        converter: Converter,
+        columns: Sequence[str],
+        types: Sequence[str],
+        part: tuple[int, int],
+        interrupts: Interrupts,
+    ) -> AbstractContextManager[Any]:
+        """A relation over ``part`` of the rows, an offset and a count, with the user's names.
+
+        Raises:
+            SessionClosed: they went with their session.
+        """
+        offset, count = part
+        rows = f"(FROM {self._held.sql} LIMIT {max(0, min(count, self.rows - offset))} OFFSET {offset})"
+        return converter.open_held(rows, columns, interrupts)
+
 
 class _Limited:
     """The batches of a reader that have rows, under the names of ``schema``, up to ``max_rows`` rows; counts them."""
@@ -131,15 +184,20 @@ class _Limited:
 
 
 def numbered(schema: pa.Schema) -> pa.Schema:
-    """``schema`` with its columns named by their positions."""
-    return pa.schema([field.with_name(f"c{i}") for i, field in enumerate(schema)])
+    """``schema`` as results are kept: columns named by their positions, BOOLEAN as ``bool``."""
+    kinds = [with_leaves(field.type, plain_boolean) for field in schema]
+    return pa.schema([field.with_name(f"c{i}").with_type(kinds[i]) for i, field in enumerate(schema)])
 
 
 def renamed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The columns of ``batch`` under the names of ``schema``, without a copy."""
+    """The columns of ``batch`` under the names of ``schema``, without a copy of those that have its type."""
     if not schema:
         return batch
-    return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+    columns = [
+        column if column.type.equals(field.type) else column.cast(field.type)
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def batches(stream: object) -> pa.RecordBatchReader:

@@ -14,10 +14,13 @@ _PLAIN = re.compile(
 _HUGE = ("HUGEINT", "UHUGEINT")
 
 
+def are_plain(types: Sequence[str]) -> bool:
+    """Whether :func:`python_rows` knows all of ``types``."""
+    return all(name in _HUGE or _PLAIN.fullmatch(name) for name in types)
+
+
 def python_rows(batches: Sequence[pa.RecordBatch], types: Sequence[str]) -> list[tuple[Any, ...]] | None:
-    """The rows of ``batches``; None where a column is of a type that only DuckDB turns into its own Python value."""
-    if not all(name in _HUGE or _PLAIN.fullmatch(name) for name in types):
-        return None
+    """The rows of ``batches``, of plain types; None where only DuckDB can say a value of them in Python."""
     try:
         return [row for batch in batches for row in zip(*map(_values, batch.columns, types), strict=True)]
     except (OverflowError, ValueError):

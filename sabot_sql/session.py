@@ -30,7 +30,7 @@ from sabot_sql.errors import (
 )
 from sabot_sql.plan_view import Plan
 from sabot_sql.result import Result
-from sabot_sql.result_store import ResultStore
+from sabot_sql.result_store import HeldStore, ResultStore
 from sabot_sql.scratch import Scratch
 from sabot_sql.single_plan import not_a_query, single_document
 from sabot_sql.stoppable import within
@@ -268,13 +268,6 @@ class Session:
             if write is None:
                 return not_a_query(statement.kind)
             planned = self._plan(write.query, request.config, request.scopes)
-        if not isinstance(planned, str):
-            from sabot_planner.sql.edge_values import lost_in_results
-
-            for column in planned[0].output:
-                lost = lost_in_results(column.type)
-                if lost is not None:
-                    return f"a column of type {lost} does not survive the way to where it is written"
         return self._try(write.query, planned, request, write)
 
     def _plan(
@@ -306,11 +299,16 @@ class Session:
         began = time.monotonic()
         connection = self._catalog.connection
         with request.running.interrupting(connection), self._catalog.run(statement, request.scopes) as rows:
-            store = ResultStore.empty() if rows.reader is None else request.drain(rows.reader, self._scratch)
+            store = request.take(rows.stream, self._scratch)
         return self._single_result(request, reason, store, rows.columns, (time.monotonic() - began) * 1e3)
 
     def _single_result(
-        self, request: Request, reason: str, store: ResultStore, columns: ColumnTypes, elapsed_ms: float | None
+        self,
+        request: Request,
+        reason: str,
+        store: ResultStore | HeldStore,
+        columns: ColumnTypes,
+        elapsed_ms: float | None,
     ) -> Result:
         document = single_document(
             request.sql,
@@ -326,7 +324,7 @@ class Session:
     def _result(
         self,
         request: Request,
-        store: ResultStore,
+        store: ResultStore | HeldStore,
         columns: Sequence[tuple[str, str]],
         document: Mapping[str, Any],
         stats: Mapping[str, Any],

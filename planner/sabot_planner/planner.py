@@ -19,6 +19,7 @@ from sabot_planner.logical.prune import prune
 from sabot_planner.logical.rules.apply import apply_rules
 from sabot_planner.logical.unsupported import (
     refuse_collated,
+    refuse_lost,
     refuse_states,
     refuse_volatile,
     refuse_what_only_tables_have,
@@ -43,6 +44,7 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
         types = ColumnTypes(context)
         output = tuple(Column(n, t) for n, t in zip(names, types.of(logical).values(), strict=True))
         refuse_states(output)
+        refuse_lost(output)
         display = DisplayNames(logical, names)
         logical = prune(apply_rules(logical))
         types.of(logical)  # the rules made columns of their own

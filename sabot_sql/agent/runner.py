@@ -178,9 +178,9 @@ def fragment_sql(fragment: Fragment) -> str:
 
 
 def _copy_sql(sql: str, sink: FileSink, task_id: TaskId) -> str:
-    names = ", ".join(map(quote, sink.names))
+    columns = ", ".join(f"c{i}" for i in range(len(sink.items)))
     path = _text(sink.path(task_id.task, task_id.attempt))
-    return f"COPY (SELECT * FROM ({sql}) AS rows_of_task({names})) TO {path} ({sink.options})"
+    return f"COPY (SELECT {', '.join(sink.items)} FROM ({sql}) AS rows_of_task({columns})) TO {path} ({sink.options})"
 
 
 def edge_sql(edge: EdgeInput) -> str:

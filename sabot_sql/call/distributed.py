@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sabot_planner import QueryPlan
+from sabot_planner import Column, QueryPlan
+from sabot_planner.sql.edge_values import is_written
 from sabot_sql.call.pools import Pools
 from sabot_sql.call.request import Request
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
@@ -47,10 +48,9 @@ def run_on_agents(
     """
     plan, bound = planned
     running = request.running
-    names = [column.name for column in plan.output]
     with (
         pools.using(request.config, running.check) as pool,
-        directory_sink(write.form if write else None, names, running.query_id) as files,
+        directory_sink(write.form if write else None, plan.output, running.query_id) as files,
     ):
         try:
             finished = run_query(
@@ -68,7 +68,7 @@ def run_on_agents(
             raise catalog.explain_failure(error, query) from None
         catalog.measured.learn(finished.measured, finished.distinct)
         try:
-            store, columns = _taken(finished, names, files, write, request, catalog, scratch)
+            store, columns = _taken(finished, plan.output, files, write, request, catalog, scratch)
         finally:
             finished.release()
     return Answer(store, columns, finished.plan, finished.stats)
@@ -76,7 +76,7 @@ def run_on_agents(
 
 def _taken(
     finished: FinishedQuery,
-    names: Sequence[str],
+    output: Sequence[Column],
     files: DirectorySink | None,
     write: Write | None,
     request: Request,
@@ -85,11 +85,17 @@ def _taken(
 ) -> tuple[ResultStore, ColumnTypes]:
     if files is not None:
         return request.drain(files.finish(finished).to_reader(), scratch), _COUNT
-    if len(names) != len(finished.columns):
-        raise InternalError(f"planned {len(names)} columns, got {len(finished.columns)}")
+    if len(output) != len(finished.columns):
+        raise InternalError(f"planned {len(output)} columns, got {len(finished.columns)}")
+    columns = tuple(
+        # What travels in another form has the type that was planned, not the one that arrived.
+        Column(wanted.name, wanted.type if is_written(wanted.type) else arrived.type)
+        for wanted, arrived in zip(output, finished.columns, strict=True)
+    )
     if write is None:
-        columns = tuple(zip(names, (column.type for column in finished.columns), strict=True))
-        return request.drain(batches(finished.stream), scratch, borrowed=True), columns
+        named = tuple((column.name, column.type) for column in columns)
+        return request.drain(batches(finished.stream), scratch, borrowed=True), named
+    carried = [column.name for column in finished.columns]
     with request.running.interrupting(catalog.connection):
-        table, columns = catalog.writes.run(write, request.scopes, finished.stream, names, finished.columns)
-    return request.drain(table.to_reader(), scratch), columns
+        table, answer = catalog.writes.run(write, request.scopes, finished.stream, columns, carried)
+    return request.drain(table.to_reader(), scratch), answer

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sabot_sql.call.running import RunningQuery
+from sabot_sql.catalog.connection import Stream
 from sabot_sql.catalog.frames import Scope
+from sabot_sql.catalog.held_rows import HeldRows
 from sabot_sql.config import SessionConfig
-from sabot_sql.result_store import ResultStore
+from sabot_sql.result_store import HeldStore, ResultStore
 from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -33,3 +35,11 @@ class Request:
         """The rows of ``reader`` as far as they are wanted; see :meth:`ResultStore.drain`."""
         budget, check = self.config.result_bytes, self.running.check
         return ResultStore.drain(reader, scratch, budget, max_rows=self.max_rows, borrowed=borrowed, check=check)
+
+    def take(self, stream: Stream | None, scratch: Scratch) -> ResultStore | HeldStore:
+        """The rows of a statement that DuckDB ran, as far as they are wanted."""
+        if stream is None:
+            return ResultStore.empty()
+        if isinstance(stream, HeldRows):
+            return HeldStore(stream, stream.count(), self.max_rows)
+        return self.drain(stream, scratch)

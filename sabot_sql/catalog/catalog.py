@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
-from sabot_sql.catalog.connection import UNEXPORTABLE_OPTIMIZERS, Connection, Parameters, Statement, quote_text
+from sabot_sql.catalog.connection import (
+    UNEXPORTABLE_OPTIMIZERS,
+    ColumnTypes,
+    Connection,
+    Parameters,
+    Statement,
+    Stream,
+    quote_text,
+)
 from sabot_sql.catalog.conversion import Converter
 from sabot_sql.catalog.diagnosis import located
 from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.catalog.frames import Scope
+from sabot_sql.catalog.held_rows import must_be_held
 from sabot_sql.catalog.measured import MeasuredRows
 from sabot_sql.catalog.memory_tables import MemoryTables, ShadowedTable
 from sabot_sql.catalog.pivots import list_values
@@ -36,10 +45,10 @@ _SILENT_COLUMNS = (["Count"], ["Success"])
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The running result of a statement; ``reader`` is None where it has none."""
+    """The running result of a statement; ``stream`` is None where it has none."""
 
-    columns: tuple[tuple[str, str], ...]
-    reader: pa.RecordBatchReader | None
+    columns: ColumnTypes
+    stream: Stream | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,21 @@ class Catalog:
             return Rows(*self.connection.stream(statement))
         relation = self.connection.relation(statement)
         self._changed(statement)
-        return _rows(statement, relation)
+        return self._rows(statement, relation)
+
+    def _rows(self, statement: Statement, relation: duckdb.DuckDBPyRelation | None) -> Rows:
+        if relation is None or not statement.has_rows:
+            return Rows((), None)
+        types = [str(kind) for kind in relation.types]
+        if must_be_held(types):
+            return Rows(*self.connection.held(relation._submit()))
+        reader = pa.RecordBatchReader.from_stream(relation)
+        if relation.columns in _SILENT_COLUMNS:
+            table = reader.read_all()
+            if table.num_rows == 0:
+                return Rows((), None)
+            reader = table.to_reader()
+        return Rows(tuple(zip(relation.columns, types, strict=True)), reader)
 
     def _changed(self, statement: Statement) -> None:
         self.connection.after(statement)
@@ -231,18 +254,5 @@ class Catalog:
 
 def _close(rows: Rows) -> None:
     # An open result would keep the connection from running anything else.
-    if rows.reader is not None:
-        rows.reader.close()
-
-
-def _rows(statement: Statement, relation: duckdb.DuckDBPyRelation | None) -> Rows:
-    if relation is None or not statement.has_rows:
-        return Rows((), None)
-    columns = tuple(zip(relation.columns, map(str, relation.types), strict=True))
-    reader = pa.RecordBatchReader.from_stream(relation)
-    if relation.columns in _SILENT_COLUMNS:
-        table = reader.read_all()
-        if table.num_rows == 0:
-            return Rows((), None)
-        reader = table.to_reader()
-    return Rows(columns, reader)
+    if isinstance(rows.stream, pa.RecordBatchReader):
+        rows.stream.close()

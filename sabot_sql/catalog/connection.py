@@ -8,12 +8,13 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
 
 from sabot_sql.catalog.duckdb_errors import StatementText, translate
+from sabot_sql.catalog.held_rows import HeldRows, must_be_held
 from sabot_sql.catalog.streams import StartedStatement
 from sabot_sql.config import SessionConfig
 from sabot_sql.errors import BindError, ConfigError, SabotSQLError, SessionClosed
@@ -21,6 +22,9 @@ from sabot_sql.stoppable import within
 
 ColumnTypes = tuple[tuple[str, str], ...]
 """Names with DuckDB types."""
+
+Stream: TypeAlias = pa.RecordBatchReader | HeldRows
+"""The rows of a statement as they leave DuckDB; what cannot leave it stays there."""
 
 _BATCH_ROWS = 122_880
 _INTERRUPT_SECONDS = 0.05
@@ -186,8 +190,8 @@ class Connection:
                 translated = self._explain_error(statement) or translated
             raise translated from None
 
-    def stream(self, statement: Statement) -> tuple[ColumnTypes, pa.RecordBatchReader]:
-        """Start a query; gives its columns and the batches as they come.
+    def stream(self, statement: Statement) -> tuple[ColumnTypes, Stream]:
+        """Start a query; gives its columns and the batches as they come, or the rows where Arrow cannot hold them.
 
         Raises:
             SabotSQLError: what DuckDB says about it.
@@ -196,31 +200,43 @@ class Connection:
         if values is not None:
             values = dict(values) if isinstance(values, Mapping) else list(values)
         try:
-            return self._started(statement.text, values)
+            # The types are asked for first: a statement may write, and is never started twice.
+            if must_be_held(self._types(statement, values)):
+                return self.held(self.main._submit(statement.text, values, "rows", _BATCH_ROWS))
+            self._lose_nothing(True)
+            started = StartedStatement(self.main, statement.text, values, _BATCH_ROWS)
         except (duckdb.Error, RuntimeError) as error:
             raise translate(error, statement.place) from None
+        return started.columns, pa.RecordBatchReader.from_stream(started)
 
-    def _started(self, sql: str, values: Any) -> tuple[ColumnTypes, pa.RecordBatchReader]:
-        """A running query.
+    def _types(self, statement: Statement, values: Any) -> list[str]:
+        """The types of a query's columns; none where it cannot be bound, which is said better when it runs."""
+        try:
+            bound = self.main._bind(statement.handle, with_writes=True, values=values)
+        except duckdb.Error:
+            return []
+        return [str(kind) for kind in bound[1]]
+
+    def held(self, result: Any) -> tuple[ColumnTypes, Stream]:
+        """The rows of a statement that has run in the form in which they can leave DuckDB.
 
         An aggregate state that is one HUGEINT or UUID ends the process where DuckDB makes lossless Arrow of it. What a
         state is made of, its type does not say: the Arrow type of the other conversion does.
         """
-        self._lose_nothing(True)
-        started = StartedStatement(self.main, sql, values, _BATCH_ROWS)
-        if any(_STATE in type_name for _, type_name in started.columns):
-            del started
-            self._lose_nothing(False)
-            started = StartedStatement(self.main, sql, values, _BATCH_ROWS)
-            reader = pa.RecordBatchReader.from_stream(started)
-            states = [f for f, (_, t) in zip(reader.schema, started.columns, strict=True) if _STATE in t]
-            if not all(pa.types.is_nested(field.type) for field in states):
-                return started.columns, reader
+        rows = HeldRows(self.main, result)
+        if rows.has_no_arrow_form:
+            return rows.columns, rows
+        states = [i for i, (_, type_name) in enumerate(rows.columns) if _STATE in type_name]
+        self._lose_nothing(not states)
+        reader = self._read(rows)
+        if states and all(pa.types.is_nested(reader.schema.field(i).type) for i in states):
             reader.close()
-            del started
             self._lose_nothing(True)
-            started = StartedStatement(self.main, sql, values, _BATCH_ROWS)
-        return started.columns, pa.RecordBatchReader.from_stream(started)
+            reader = self._read(rows)
+        return rows.columns, reader
+
+    def _read(self, rows: HeldRows) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_stream(StartedStatement(self.main, rows.written, None, _BATCH_ROWS))
 
     def _lose_nothing(self, wanted: bool) -> None:
         """Set how results are converted, for as long as nothing else is set; nothing may be open on the connection."""

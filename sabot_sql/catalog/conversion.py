@@ -6,16 +6,21 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
 
+from sabot_sql.arrow_types import with_leaves
 from sabot_sql.catalog.connection import Connection, quote_text
 from sabot_sql.catalog.duckdb_errors import translate
+from sabot_sql.errors import SessionClosed
 
 # Types whose default Arrow form is not the one that keeps every value.
-_LOSSY_TYPES = re.compile(r"\b(U?HUGEINT|UUID|BIT|JSON|TIME WITH TIME ZONE|ENUM)\b")
+_LOSSY_TYPES = re.compile(r"\b(U?HUGEINT|UUID|BIT|JSON|TIME WITH TIME ZONE|ENUM|UNION|INTERVAL|VARIANT)\b")
+
+# Types whose values Arrow cannot hold: they are kept, and travel, in another form.
+_TRAVELS_OTHERWISE = re.compile(r"\b(UNION|INTERVAL|TUPLE)\b")
 
 # Types that DuckDB names but does not read: they stay as Arrow brings them.
 _UNWRITABLE = re.compile(r"\bSTRUCT\b(?!\()|\bAGGREGATE_STATE\b")
@@ -44,6 +49,10 @@ class Reading:
             self._cursor.interrupt()
 
 
+Interrupts: TypeAlias = Callable[[Reading], AbstractContextManager[Any]]
+"""What is open while a relation is read; whoever it was given to can stop that."""
+
+
 class Converter:
     """Gives cursors that read Arrow batches as the relation they came from; usable after the session was closed."""
 
@@ -57,22 +66,41 @@ class Converter:
         reader: pa.RecordBatchReader,
         names: Sequence[str],
         types: Sequence[str],
-        interrupts: Callable[[Reading], AbstractContextManager[Any]] = nullcontext,
+        interrupts: Interrupts = nullcontext,
     ) -> Iterator[Any]:
         """A DuckDB relation over ``reader`` with the user's column names and DuckDB's own types; once readable.
 
         While ``interrupts`` is open, what reads the relation can be stopped by what it is given.
         """
-        cursor = self.cursor()
-        try:
+        with self._opened() as cursor:
             cursor.register("result", _without_inner_dictionaries(reader))
             found = cursor.execute("DESCRIBE result").fetchall()
             columns = [
-                f"{_cast(quote_name(column[0]), column[1], wanted)} AS {quote_name(name)}"
+                f"{taken_back(quote_name(column[0]), column[1], wanted)} AS {quote_name(name)}"
                 for column, name, wanted in zip(found, names, types, strict=True)
             ]
             with interrupts(Reading(cursor)):
                 yield cursor.sql(f"SELECT {', '.join(columns)} FROM result")
+
+    @contextmanager
+    def open_held(self, rows: str, names: Sequence[str], interrupts: Interrupts = nullcontext) -> Iterator[Any]:
+        """A DuckDB relation over rows that DuckDB holds, the item ``rows`` of a FROM clause, with the user's names.
+
+        Raises:
+            SessionClosed: the rows went with their session.
+        """
+        if self._connection.closed:
+            raise SessionClosed("the rows of this result were in the session's DuckDB and went with it")
+        with self._opened() as cursor:
+            columns = ", ".join(f"c{i} AS {quote_name(name)}" for i, name in enumerate(names))
+            with interrupts(Reading(cursor)):
+                yield cursor.sql(f"SELECT {columns} FROM {rows}")
+
+    @contextmanager
+    def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = self.cursor()
+        try:
+            yield cursor
         except duckdb.Error as error:
             raise translate(error) from None
         finally:
@@ -97,14 +125,17 @@ def quote_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _cast(column: str, found: str, wanted: str) -> str:
+def taken_back(column: str, found: str, wanted: str) -> str:
+    """SQL of the values of type ``wanted`` that are the ``column`` of type ``found`` in Arrow."""
     if found == wanted:
         return column
-    if "TUPLE" in wanted:
+    if _TRAVELS_OTHERWISE.search(wanted):
         from sabot_planner.sql.edge_values import has_no_name, is_written, restored  # rarely needed
 
+        if not is_written(found) and (is_written(wanted) or has_no_name(wanted)):
+            return restored(column, wanted)
         if has_no_name(wanted):
-            return column if is_written(wanted) else restored(column, wanted)
+            return column
     if (found, wanted) == ("DECIMAL(38,0)", "AGGREGATE_STATE"):
         return f"CAST({column} AS HUGEINT)"
     return column if _UNWRITABLE.search(wanted) else f"CAST({column} AS {wanted})"
@@ -117,19 +148,11 @@ def _without_inner_dictionaries(reader: pa.RecordBatchReader) -> pa.RecordBatchR
 
 
 def _inner_plain(kind: pa.DataType) -> pa.DataType:
-    if not any(_plain(kind.field(i).type) != kind.field(i).type for i in range(kind.num_fields)):
-        return kind
-    if pa.types.is_map(kind):
-        return pa.map_(_plain(kind.key_type), _plain(kind.item_type))
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
-    return kind
+    return with_leaves(kind, _plain) if pa.types.is_nested(kind) else kind
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else _inner_plain(kind)
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _without_texts(type_name: str) -> str:

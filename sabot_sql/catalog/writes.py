@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from sabot_sql.catalog.connection import ColumnTypes, Connection, Statement
-from sabot_sql.catalog.conversion import quote_name
+from sabot_sql.catalog.conversion import quote_name, taken_back
 from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.memory_tables import MemoryTables
@@ -75,9 +75,11 @@ class Writes:
             return write if self._would_run(write) else None
 
     def run(
-        self, write: Write, scopes: Sequence[Scope], stream: object, names: Sequence[str], columns: Sequence[Column]
+        self, write: Write, scopes: Sequence[Scope], stream: object, columns: Sequence[Column], carried: Sequence[str]
     ) -> tuple[pa.Table, ColumnTypes]:
-        """Write the rows of ``stream``; gives what DuckDB answers. ``names`` are the user's names of ``columns``.
+        """Write the rows of ``stream``, whose columns are named ``carried``; gives what DuckDB answers.
+
+        ``columns`` have the user's names, and the types of the query.
 
         Raises:
             SabotSQLError: what DuckDB says; then nothing is written.
@@ -87,7 +89,7 @@ class Writes:
             try:
                 main.register(_ROWS, stream)
                 try:
-                    answer = self._run(write.form, self._select(names, columns), write.query)
+                    answer = self._run(write.form, self._select(columns, carried), write.query)
                 finally:
                     main.unregister(_ROWS)
             except (duckdb.Error, pa.ArrowException, RuntimeError) as error:
@@ -139,15 +141,13 @@ class Writes:
             return False
         return True
 
-    def _select(self, names: Sequence[str], columns: Sequence[Column]) -> str:
+    def _select(self, columns: Sequence[Column], carried: Sequence[str]) -> str:
         """A SELECT of the rows under the user's names and with exactly the types of ``columns``."""
-        carried = self._connection.main.sql(f"FROM {_ROWS} LIMIT 0").types
-        items = []
-        for name, column, had in zip(names, columns, carried, strict=True):
-            value = quote_name(column.name)
-            if str(had) != column.type:
-                value = f"CAST({value} AS {column.type})"
-            items.append(f"{value} AS {quote_name(name)}")
+        arrived = self._connection.main.sql(f"FROM {_ROWS} LIMIT 0").types
+        items = [
+            f"{taken_back(quote_name(name), str(had), column.type)} AS {quote_name(column.name)}"
+            for name, had, column in zip(carried, arrived, columns, strict=True)
+        ]
         return f"SELECT {', '.join(items)} FROM {_ROWS}"
 
 

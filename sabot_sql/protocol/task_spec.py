@@ -155,13 +155,14 @@ class EdgeOutput:
 class FileSink:
     """Files in ``directory`` in place of rows, one per task; what a task commits then is the number of its rows.
 
-    ``options`` are those of COPY, as DuckDB reads them. ``names`` are what the columns are called in the files.
+    ``options`` are those of COPY, as DuckDB reads them. ``items`` is the select list, over the columns ``c0``, ``c1``
+    and so on of the rows as they would leave the task.
     """
 
     directory: str
     extension: str
     options: str
-    names: tuple[str, ...]
+    items: tuple[str, ...]
 
     def path(self, task: int, attempt: int) -> str:
         """Where an attempt writes: another attempt of the same task may still be writing its own file."""

@@ -103,7 +103,6 @@ def test_types_that_arrow_does_not_know_arrive(session: Session, plain: Session)
 @pytest.mark.parametrize(
     ("value", "what"),
     [
-        ("union_value(n := CASE WHEN k % 3 > 0 THEN k END)::UNION(n BIGINT, s VARCHAR)", "union_tag(x)"),
         ("k::UTINYINT::VARIANT", "variant_typeof(x)"),
         ("row()", "typeof(x)"),
     ],
@@ -118,6 +117,38 @@ def test_what_a_result_would_lose_is_written_by_duckdb_itself(
     plain.execute(statement)
     check = f"SELECT {what}, count(*) FROM y GROUP BY ALL ORDER BY ALL"
     assert outcome(session, check) == outcome(plain, check)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("union_value(n := CASE WHEN k % 3 > 0 THEN k END)::UNION(n BIGINT, s VARCHAR)", "union_tag(x)"),
+        ("to_hours(3000000 + k)", "x::VARCHAR"),
+        ("[{'a': to_hours(3000000 + k)}]", "x::VARCHAR"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("statement", "place"),
+    [
+        ("CREATE OR REPLACE TABLE y AS {query}", "y"),
+        ("COPY ({query}) TO '{path}/one.csv'", "'{path}/one.csv'"),
+        ("COPY ({query}) TO '{path}/many' (FORMAT csv, PER_THREAD_OUTPUT)", "'{path}/many/*.csv'"),
+    ],
+)
+def test_values_that_arrow_cannot_hold_are_written_by_agents(
+    session: Session, plain: Session, tmp_path: Path, statement: str, place: str, value: str, what: str
+) -> None:
+    query = f"SELECT k, {value} AS x FROM t WHERE k < 200"
+    found = []
+    for writer, path in ((session, tmp_path / "ours"), (plain, tmp_path / "theirs")):
+        path.mkdir()
+        text = statement.format(query=query, path=path)
+        assert mode(writer, text) == ("distributed" if writer is session else "single")
+        shown = what if place == "y" else "x"
+        found.append(
+            outcome(writer, f"SELECT {shown}, count(*) FROM {place.format(path=path)} GROUP BY ALL ORDER BY ALL")
+        )
+    assert found[0] == found[1]
 
 
 def test_a_table_may_be_replaced_by_what_it_gives(session: Session) -> None:

@@ -157,8 +157,9 @@ def merged(partial: Computed) -> exp.Expression | None:
 
 
 def _untransportable(type_text: str) -> bool:
-    # An ENUM or UNION inside a state comes back from Arrow as another type, and the signature no longer fits.
-    return type_text.startswith(("ENUM", "UNION", "STRUCT", "MAP", "VARIANT")) or type_text.endswith("]")
+    # An ENUM or UNION inside a state comes back from Arrow as another type, and the signature no longer fits; an
+    # INTERVAL inside one may come back as another value.
+    return type_text.startswith(("ENUM", "UNION", "STRUCT", "MAP", "VARIANT", "INTERVAL")) or type_text.endswith("]")
 
 
 def depends_on_order(aggregate: Computed) -> bool:

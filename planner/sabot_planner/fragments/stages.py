@@ -339,8 +339,7 @@ class _Cutter:
         writer = FragmentWriter(lambda node: stage.leaves[id(node)], (TaskScan, Exchange, CutRef, Reread))
         sql = writer.write(stage.root, tuple(stage.extra))
         drafts = [*(d for d in self.edges if isinstance(d, _Draft)), *self._kept.values()]
-        if any(draft.source is stage for draft in drafts):
-            sql = self._written(stage, sql)
+        sql = self._written(stage, sql)
         gathered = all(d.exchange is not None and d.exchange.gather for d in drafts if d.source is stage)
         limit = stage.root if isinstance(stage.root, Limit) and gathered else None
         parallelism = self.width if stage.parallel and stage.placement is Placement.ANY else 1

@@ -12,6 +12,7 @@ from sabot_planner.job.plan import PlanContext
 from sabot_planner.logical.expressions import RAISING, expressions_of, functions_of
 from sabot_planner.logical.nodes import Aggregate, Node, Sort, walk
 from sabot_planner.sql.dialect import function_call
+from sabot_planner.sql.edge_values import lost_on_edges
 from sabot_planner.sql.scalars import nodes
 
 _PLAIN = frozenset({"C", "BINARY", "POSIX"})
@@ -42,6 +43,18 @@ def refuse_states(output: Sequence[Column]) -> None:
     """
     if any("AGGREGATE_STATE" in column.type for column in output):
         raise Undistributable("an aggregate state does not survive the way to the result")
+
+
+def refuse_lost(output: Sequence[Column]) -> None:
+    """Values in the result that cannot be had back from an edge, as which it leaves the agents.
+
+    Raises:
+        Undistributable: a column has them.
+    """
+    for column in output:
+        lost = lost_on_edges(column.type)
+        if lost is not None:
+            raise Undistributable(f"a column of type {lost} does not survive the way to the result")
 
 
 def refuse_what_only_tables_have(root: Node) -> None:

@@ -5,13 +5,15 @@ type                      on an edge                                            
 ========================= ======================================================== =====================================
 ``UNION(a A, b B)``       ``STRUCT(tag VARCHAR, member1 A, member2 B)``            a NULL would lose its tag
 ``TUPLE(A, B)``           as it is, and arrives as a struct with names             structs have names in Arrow
+``INTERVAL``              ``STRUCT(months, days, micros)``                         nanoseconds overflow beyond 292 years
 ``MAP(K, V)`` of these    a list of (key, value)                                   keys cannot be changed in place
 ``VARIANT``               not at all                                               it would lose the types of its values
 ``AGGREGATE_STATE``       not at all                                               its name does not say what it is of
 ========================= ======================================================== =====================================
 
-The same within lists, arrays, structs and maps. Only what needs it is touched: a column without any of these types is
-written and read as it is. ENUM, which arrives as text, is cast back by whoever reads an edge.
+The same within lists, arrays, structs and maps, and in the rows of a result. Only what needs it is touched: a column
+without any of these types is written and read as it is. ENUM, which arrives as text, is cast back by whoever reads an
+edge.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from collections.abc import Callable, Sequence
 from sabot_planner.sql.text import quote
 
 _QUOTED = re.compile(r"\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'")
-_WRITTEN = re.compile(r"\bUNION\(")
-_CAST_BACK = re.compile(r"\b(UNION|TUPLE|ENUM)\b")
+_WRITTEN = re.compile(r"\b(UNION\(|INTERVAL\b)")
+_CAST_BACK = re.compile(r"\b(UNION|TUPLE|ENUM|INTERVAL)\b")
 _BARE_TUPLE = re.compile(r"\bTUPLE\b(?!\()")
 _ELEMENT = re.compile(r"(.*)\[(\d*)\]\Z", re.DOTALL)
 _NESTED = re.compile(r"(STRUCT|MAP|UNION|TUPLE)\((.*)\)\Z", re.DOTALL)
@@ -42,14 +44,6 @@ def unreadable(type_text: str) -> str | None:
     return "TUPLE of nothing" if _BARE_TUPLE.search(plain) else None
 
 
-def lost_in_results(type_text: str) -> str | None:
-    """As :func:`lost_on_edges`, for the rows of a result, which are Arrow's own form of the types.
-
-    What people see of a UNION is there; of a NULL in it, not which member it is.
-    """
-    return "UNION" if is_written(type_text) else lost_on_edges(type_text)
-
-
 def is_written(type_text: str) -> bool:
     """Whether a value of the type is written to an edge in another form."""
     return _WRITTEN.search(_without_quoted(type_text)) is not None
@@ -57,7 +51,7 @@ def is_written(type_text: str) -> bool:
 
 def is_restored(type_text: str) -> bool:
     """Whether a value of the type comes from an edge in another form, ENUM by itself aside."""
-    return re.search(r"\b(UNION\(|TUPLE\b)", _without_quoted(type_text)) is not None
+    return re.search(r"\b(UNION\(|TUPLE\b|INTERVAL\b)", _without_quoted(type_text)) is not None
 
 
 def has_no_name(type_text: str) -> bool:
@@ -69,6 +63,8 @@ def written(value: str, type_text: str, depth: int = 0) -> str:
     """SQL of what is written to an edge in place of the SQL ``value`` of the type."""
     if not is_written(type_text):
         return value
+    if type_text == "INTERVAL":
+        return _unless_null(value, _struct(_INTERVAL_FIELDS, _interval_parts(value)))
     element = _ELEMENT.match(type_text)
     if element:
         values = value if not element.group(2) else f"CAST({value} AS {element.group(1)}[])"
@@ -99,6 +95,9 @@ def restored(value: str, type_text: str, depth: int = 0) -> str:
         return value
     if type_text == "TUPLE":
         return _unless_null(value, "row()")
+    if type_text == "INTERVAL":
+        makers = zip(("to_months", "to_days", "to_microseconds"), _INTERVAL_FIELDS, strict=True)
+        return " + ".join(f"{make}(struct_extract({value}, '{name}'))" for make, name in makers)
     if not is_written(type_text) and not has_no_name(type_text):
         return f"CAST({value} AS {type_text})"
     element = _ELEMENT.match(type_text)
@@ -139,6 +138,20 @@ def restored(value: str, type_text: str, depth: int = 0) -> str:
 
 
 _ENTRY = ("key", "value")
+_INTERVAL_FIELDS = ("months", "days", "micros")
+
+
+def _interval_parts(value: str) -> list[str]:
+    """The three numbers that an interval is, each part of it with its own sign."""
+
+    def part(name: str) -> str:
+        return f"datepart('{name}', {value})"
+
+    return [
+        f"CAST({part('year')} * 12 + {part('month')} AS INTEGER)",
+        f"CAST({part('day')} AS INTEGER)",
+        f"{part('hour')} * 3600000000 + {part('minute')} * 60000000 + {part('microsecond')}",
+    ]
 
 
 def _members(parts: Sequence[tuple[str, str]]) -> list[str]:
