@@ -53,7 +53,7 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
         width = context.settings.partitions or context.agents
         splits = choose_splits(logical, context, types, width)
         placing = PlacementContext(context, types, Estimator(context, logical), width, splits, place_node)
-        placed = placing.place(logical)
+        placed = placing.place_result(logical)
     except Undistributable as error:
         return QueryPlan(Mode.SINGLE, str(error), 1, None, output)
     check(placed.node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,8 @@ class QuerySources:
         self._collated = False
         settings = connection.process_settings() if self._in_processes else connection.session_settings()
         self._settings = {**settings, **_FRAGMENT_SETTINGS}
+        order = {**config.duckdb, **settings}.get("preserve_insertion_order", "true")
+        self.settings = replace(self.settings, keep_order=order.lower() not in ("false", "0"))
         self._attached: dict[str, str] = {}
         self._paths: dict[str, None] = {}
 

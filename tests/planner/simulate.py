@@ -5,7 +5,6 @@ Every edge travels as Arrow, and every source is cut into as many slices as its 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +22,7 @@ from sabot_planner import (
     Task,
 )
 from sabot_planner.job.execution_graph import task_input
+from sabot_planner.sql.edge_values import is_written, restored
 from sabot_planner.sql.text import quote, task_sql
 from tests.planner.context import FakeContext
 from tests.support.compare import Rows
@@ -170,7 +170,9 @@ class Simulation:
 
     def _rows(self, result: pa.Table, types: tuple[tuple[str, str], ...]) -> Rows:
         self.connection.register("__result", result)
-        items = [f"CAST({quote(n)} AS {t})" if re.search(r"ENUM\(|TUPLE\(", t) else quote(n) for n, t in types]
+        planned = [column.type for column in self.plan.output]
+        types = tuple((n, wanted if is_written(wanted) else t) for (n, t), wanted in zip(types, planned, strict=True))
+        items = [restored(quote(n), t) for n, t in types]
         rows = self.connection.execute(f"SELECT {', '.join(items)} FROM __result").fetchall()
         self.connection.unregister("__result")
         return Rows(tuple(c.name for c in self.plan.output), tuple(t for _, t in types), tuple(rows))

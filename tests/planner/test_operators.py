@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from sabot_planner import Mode, Placement, PlanSettings, ShuffleEdgeType
+from sabot_planner import JobGraph, Mode, Placement, PlanSettings, ShuffleEdgeType
 from tests.planner.context import FakeContext, describe
 from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same, difference
@@ -248,10 +250,30 @@ def test_other_constructs(context: FakeContext, name: str) -> None:
     check(context, ELSE[name], ordered=" ORDER BY u" in ELSE[name])
 
 
-@pytest.mark.parametrize("name", ["union", "except all", "distinct", "union all"])
+@pytest.mark.parametrize("name", ["union", "except all", "distinct"])
 def test_sources_in_the_sessions_memory(context: FakeContext, name: str) -> None:
     context.placements = {"t": Placement.SESSION, "small": Placement.SESSION}
     check(context, SETS[name])
+
+
+def test_a_union_all_of_what_lies_in_the_sessions_memory_needs_no_agents(context: FakeContext) -> None:
+    context.placements = {"t": Placement.SESSION, "u": Placement.SESSION}
+    sql = "SELECT k FROM t UNION ALL SELECT k FROM u"
+    assert context.plan(sql).mode is Mode.SINGLE
+    check(context, f"SELECT k, count(*) FROM ({sql}) GROUP BY k")
+
+
+def test_rows_of_a_union_all_leave_in_any_order_where_none_is_to_be_kept(context: FakeContext) -> None:
+    sql = "SELECT k FROM t UNION ALL SELECT k FROM u"
+    assert len(planned(context, sql).operators) == 3
+    context.settings = replace(context.settings, keep_order=False)
+    assert len(planned(context, sql).operators) == 1
+
+
+def planned(context: FakeContext, sql: str) -> JobGraph:
+    graph = context.plan(sql).job_graph
+    assert graph is not None
+    return graph
 
 
 # --- the ladder

@@ -29,7 +29,10 @@ pytestmark = pytest.mark.fast
         ("SELECT t.v FROM t LEFT JOIN u ON t.k = u.k SEMI JOIN early e ON e.k = t.k", {"t"}),
         # The other branch of a union would come out once per task.
         (
-            "SELECT t.v FROM t JOIN u ON t.k = u.k UNION ALL SELECT e.v FROM early e JOIN late l ON e.k = l.k",
+            (
+                "SELECT v, count(*) FROM (SELECT t.v FROM t JOIN u ON t.k = u.k UNION ALL "
+                "SELECT e.v FROM early e JOIN late l ON e.k = l.k) GROUP BY v"
+            ),
             set(),
         ),
     ],

@@ -113,7 +113,7 @@ def test_what_a_result_would_lose_is_written_by_duckdb_itself(
     statement = f"CREATE TABLE y AS SELECT {value} AS x FROM t WHERE k < 200"
     answer = session.query(statement).plan.json()
     assert answer["mode"] == "single"
-    assert "does not survive the way" in answer["reason"]
+    assert "does not survive between agents" in answer["reason"]
     plain.execute(statement)
     check = f"SELECT {what}, count(*) FROM y GROUP BY ALL ORDER BY ALL"
     assert outcome(session, check) == outcome(plain, check)

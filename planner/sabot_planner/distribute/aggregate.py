@@ -8,6 +8,7 @@ from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.grouping_set_groups import in_families
 from sabot_planner.distribute.partitioning import Clustered, Hashed, Partitioning, renamed, satisfies
 from sabot_planner.distribute.placed import Placed
+from sabot_planner.distribute.row_order import order_is_unions
 from sabot_planner.distribute.two_phase import (
     TwoPhase,
     depends_on_order,
@@ -17,7 +18,7 @@ from sabot_planner.distribute.two_phase import (
     two_phase,
 )
 from sabot_planner.errors import Undistributable
-from sabot_planner.logical.nodes import Aggregate, Computed, Join, Node, Project, order_is_unions
+from sabot_planner.logical.nodes import Aggregate, Computed, Join, Node, Project
 from sabot_planner.physical.column_types import STATE, width_bytes
 from sabot_planner.physical.nodes import Exchange, Numbered, own_nodes
 from sabot_planner.sql.dialect import call, function_call

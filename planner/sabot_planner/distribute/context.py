@@ -15,17 +15,17 @@ from sabot_planner.distribute.partitioning import (
 )
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.repeat import is_repeatable, source_rows
+from sabot_planner.distribute.row_order import joins_one_row, order_is_unions, ordered_by, shared_in_order
 from sabot_planner.errors import Undistributable
 from sabot_planner.job.operators import RangeSplit, ShuffleEdgeType
 from sabot_planner.job.plan import PlanContext, PlanSettings
 from sabot_planner.logical.nodes import (
-    Filter,
+    CteRef,
+    Join,
     Node,
-    Project,
     SetKind,
     SetOp,
     Sort,
-    order_is_unions,
     replace_inputs,
 )
 from sabot_planner.physical.column_types import ColumnTypes, width_bytes
@@ -43,6 +43,7 @@ class PlacementContext:
 
     ``splits`` maps the first column name of a scan to the column by whose ranges it is cut, and the ranges.
     ``place_node`` places one node of any kind; it calls back here for the inputs.
+    ``in_order`` are the identities of shared expressions whose rows are computed in DuckDB's own order.
     ``gathered`` collects why rows went to one task although their operator might have been split.
     """
 
@@ -52,6 +53,7 @@ class PlacementContext:
     width: int
     splits: Mapping[str, tuple[str, RangeSplit]]
     place_node: PlaceNode
+    in_order: frozenset[int] = frozenset()
     gathered: list[str] = field(default_factory=list)
     _placed: dict[tuple[int, bool], tuple[Node, Placed]] = field(default_factory=dict)
 
@@ -116,6 +118,16 @@ class PlacementContext:
             self.gathered.append(reason)
         return self.gather(placed, reason)
 
+    def place_result(self, root: Node) -> Placed:
+        """The whole plan placed, its rows in the order that DuckDB documents, where that is wanted."""
+        self.in_order = shared_in_order(root)
+        if not (self.settings.keep_order and order_is_unions(root)):
+            return self.place(root)
+        noted = len(self.gathered)
+        placed = self.gather_in_order(root, True, "the rows of UNION ALL come in the order of its branches")
+        del self.gathered[noted:]  # every branch is as parallel as it was; only their rows are put one after the other
+        return placed
+
     def gather_in_order(self, node: Node, parallel: bool, reason: str) -> Placed:
         """All rows of ``node`` in one task in DuckDB's own order, for an operator that depends on it.
 
@@ -125,9 +137,15 @@ class PlacementContext:
         if isinstance(node, SetOp) and node.kind is SetKind.UNION_ALL:
             branches = [self.gather_in_order(b, parallel, reason).node for b in node.branches]
             return Placed(replace_inputs(node, tuple(branches)), Single())
-        if isinstance(node, Filter | Project) and order_is_unions(node):
-            inner = self.gather_in_order(node.inputs[0], parallel, reason)
+        if isinstance(node, Join) and joins_one_row(node) and order_is_unions(node):
+            rows = self.gather_in_order(node.left, parallel, reason)
+            one = self.gather(self.place(node.right, parallel), "the one row that is joined to all")
+            return Placed(replace_inputs(node, (rows.node, one.node)), Single())
+        if order_is_unions(node) and not isinstance(node, CteRef):
+            (below,) = ordered_by(node)
+            inner = self.gather_in_order(below, parallel, reason)
             return replace(inner, node=replace_inputs(node, (inner.node,)))
+        # A shared expression was put in order where it is computed.
         return self.gather_rows(self.place(node, parallel), reason)
 
     def hash(self, placed: Placed, keys: Sequence[exp.Expression], reason: str) -> Placed:

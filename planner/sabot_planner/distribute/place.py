@@ -84,7 +84,10 @@ def place_node(context: PlacementContext, node: Node, parallel: bool) -> Placed:
             part = from_afar(shared.partitioning, own)
             return Placed(CteRef(shared.node, node.names), part)
         case Shared():
-            child = context.settled(context.place(node.input, parallel))
+            if id(node) in context.in_order:
+                child = context.gather_in_order(node.input, parallel, "a shared UNION ALL is read in its own order")
+            else:
+                child = context.settled(context.place(node.input, parallel))
             return replace(child, node=replace_inputs(node, (child.node,)))
         case RecursiveCte():
             return _recursive(context, node, parallel)

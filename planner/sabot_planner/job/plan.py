@@ -104,6 +104,7 @@ class PlanSettings:
     ``broadcast_bytes``: a join side up to this size may be replicated.
     ``coalesce_bytes``: a consumer task is worth its cost from this many input bytes on.
     ``grant_bytes``: the working set of one partition should stay below it.
+    ``keep_order``: rows come in the order that DuckDB documents; without it, as for DuckDB, in any.
     ``partitions`` forces the parallelism of every distributed stage; otherwise it is the number of agents.
     ``gather_rows``: a sub-plan over sources of at most so many rows is not worth splitting to be broadcast.
     ``repeat_rows``: each task computes a sub-plan over sources of at most so many rows for itself, where all need it.
@@ -121,6 +122,7 @@ class PlanSettings:
     partial_share: float = 0.75
     filter_bytes: int = 4 << 20
     filter_share: float = 0.7
+    keep_order: bool = True
     partitions: int | None = None
     adaptive: bool = True
 

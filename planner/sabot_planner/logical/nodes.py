@@ -401,10 +401,3 @@ def walk(node: Node) -> list[Node]:
 
     visit(node)
     return order
-
-
-def order_is_unions(node: Node) -> bool:
-    """Whether the order of the node's rows is that of a UNION ALL's branches."""
-    while isinstance(node, Filter | Project):
-        node = node.inputs[0]
-    return isinstance(node, SetOp) and node.kind is SetKind.UNION_ALL

@@ -54,7 +54,7 @@ def refuse_lost(output: Sequence[Column]) -> None:
     for column in output:
         lost = lost_on_edges(column.type)
         if lost is not None:
-            raise Undistributable(f"a column of type {lost} does not survive the way to the result")
+            raise Undistributable(f"a column of type {lost} does not survive between agents")
 
 
 def refuse_what_only_tables_have(root: Node) -> None:

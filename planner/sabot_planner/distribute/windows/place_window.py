@@ -7,11 +7,12 @@ from dataclasses import replace
 from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.partitioning import Clustered, Single, satisfies
 from sabot_planner.distribute.placed import Placed
+from sabot_planner.distribute.row_order import order_is_unions
 from sabot_planner.distribute.windows.draft import ValueReach, WindowDraft
 from sabot_planner.distribute.windows.halo_share import halo_share
 from sabot_planner.distribute.windows.items import ItemTypes, add_item
 from sabot_planner.distribute.windows.ranges import over_ranges
-from sabot_planner.logical.nodes import Node, SortKey, Window, order_is_unions, replace_inputs
+from sabot_planner.logical.nodes import Node, SortKey, Window, replace_inputs
 from sabot_planner.sql.dialect import function_call
 from sabot_planner.sql.scalars import key_name
 

@@ -1,0 +1,84 @@
+"""Where the order of rows comes from, as far as DuckDB documents that it is kept.
+
+DuckDB keeps the order of a scan through SELECT, WHERE, LIMIT, OFFSET, UNION ALL, windows with an empty OVER clause,
+common table expressions and table subqueries (its documentation, "Order Preservation"). The tasks of a stage read their
+slices in order, so that one task after the other gives the order of the source. Only UNION ALL needs care: each task
+holds a part of every branch, and read one after the other the tasks would mix the branches.
+"""
+
+from __future__ import annotations
+
+from sabot_planner.distribute.two_phase import depends_on_order
+from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.nodes import (
+    Aggregate,
+    CteRef,
+    Filter,
+    Join,
+    JoinKind,
+    LateralCall,
+    Limit,
+    Node,
+    Project,
+    RecursiveCte,
+    Sample,
+    SetKind,
+    SetOp,
+    Shared,
+    Window,
+    walk,
+)
+
+
+def ordered_by(node: Node) -> tuple[Node, ...]:
+    """The inputs whose rows, one input after the other, give the order of the node's; none where it has its own."""
+    if isinstance(node, Filter | Project | LateralCall | Shared):
+        return (node.input,)
+    if isinstance(node, CteRef):
+        return (node.shared,)
+    if isinstance(node, SetOp) and node.kind is SetKind.UNION_ALL:
+        return node.branches
+    return (node.left,) if isinstance(node, Join) and joins_one_row(node) else ()
+
+
+def joins_one_row(node: Join) -> bool:
+    """Whether the join adds the one row of an aggregate to every row, as a window over all rows does."""
+    return node.kind is JoinKind.CROSS and isinstance(node.right, Aggregate) and not node.right.keys
+
+
+def order_is_unions(node: Node) -> bool:
+    """Whether the order of the node's rows is that of a UNION ALL's branches."""
+    while not isinstance(node, SetOp):
+        below = ordered_by(node)
+        if not below:
+            return False
+        (node,) = below
+    return node.kind is SetKind.UNION_ALL
+
+
+def shared_in_order(root: Node) -> frozenset[int]:
+    """The identities of shared expressions whose UNION ALL must come in order: some reading of them shows it."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    stack = [root, *(shown for node in walk(root) for shown in _shows_order_of(node))]
+    while stack:
+        node = stack.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            stack.extend(ordered_by(node))
+            if isinstance(node, Shared) and order_is_unions(node.input):
+                found.add(id(node))
+    return frozenset(found)
+
+
+def _shows_order_of(node: Node) -> tuple[Node, ...]:
+    """The inputs the order of whose rows decides what the node gives."""
+    if isinstance(node, Limit | LimitBy | Sample):
+        return (node.input,)
+    if isinstance(node, Window):
+        return () if node.partition_by else (node.input,)
+    if isinstance(node, Aggregate):
+        return (node.input,) if not node.keys and any(map(depends_on_order, node.aggregates)) else ()
+    if isinstance(node, RecursiveCte):
+        return (node.anchor,)
+    return node.inputs if isinstance(node, Join) and node.kind is JoinKind.POSITIONAL else ()
