@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sabot_native
 from sabot_sql.agent.runner import InputLost
-from sabot_sql.catalog.duckdb_errors import translate
+from sabot_sql.duck.errors import translate
 from sabot_sql.errors import (
     BindError,
     InternalError,

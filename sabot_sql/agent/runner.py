@@ -11,7 +11,7 @@ import sabot_native
 from sabot_planner.job.operators import Column
 from sabot_planner.sql.text import quote, task_sql
 from sabot_sql.agent.guard import require_query
-from sabot_sql.catalog.streams import StartedStatement
+from sabot_sql.duck.streams import StartedStatement
 from sabot_sql.errors import InternalError
 from sabot_sql.protocol.task_spec import (
     EdgeInput,

@@ -8,6 +8,7 @@ from typing import Any
 
 from sabot_planner import Column, QueryPlan
 from sabot_planner.sql.edge_values import is_written
+from sabot_sql.call.file_sinks import DirectorySink, directory_sink
 from sabot_sql.call.pools import Pools
 from sabot_sql.call.request import Request
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
@@ -15,7 +16,6 @@ from sabot_sql.catalog.connection import ColumnTypes, Statement
 from sabot_sql.catalog.writes import Write
 from sabot_sql.coordinator import FinishedQuery, run_query
 from sabot_sql.errors import InternalError, SabotSQLError
-from sabot_sql.file_sinks import DirectorySink, directory_sink
 from sabot_sql.result_store import ResultStore, batches
 from sabot_sql.scratch import Scratch
 

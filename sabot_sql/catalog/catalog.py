@@ -21,7 +21,6 @@ from sabot_sql.catalog.connection import (
 )
 from sabot_sql.catalog.conversion import Converter
 from sabot_sql.catalog.diagnosis import located
-from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.held_rows import must_be_held
 from sabot_sql.catalog.measured import MeasuredRows
@@ -29,6 +28,7 @@ from sabot_sql.catalog.memory_tables import MemoryTables, ShadowedTable
 from sabot_sql.catalog.pivots import list_values
 from sabot_sql.catalog.writes import Writes
 from sabot_sql.config import Isolation, SessionConfig
+from sabot_sql.duck.errors import translate
 from sabot_sql.errors import SabotSQLError
 from sabot_sql.scratch import Scratch
 

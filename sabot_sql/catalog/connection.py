@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import duckdb
 import pyarrow as pa
 
-from sabot_sql.catalog.duckdb_errors import StatementText, translate
 from sabot_sql.catalog.held_rows import HeldRows, must_be_held
-from sabot_sql.catalog.streams import StartedStatement
 from sabot_sql.config import SessionConfig
+from sabot_sql.duck.errors import StatementText, translate
+from sabot_sql.duck.streams import StartedStatement
 from sabot_sql.errors import BindError, ConfigError, SabotSQLError, SessionClosed
 from sabot_sql.stoppable import within
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from sabot_sql.arrow_types import with_leaves
 from sabot_sql.catalog.connection import Connection, quote_text
-from sabot_sql.catalog.duckdb_errors import translate
+from sabot_sql.duck.errors import translate
 from sabot_sql.errors import SessionClosed
 
 # Types whose default Arrow form is not the one that keeps every value.

@@ -13,7 +13,6 @@ import duckdb
 
 from sabot_sql.catalog.connection import ColumnTypes, Connection, Statement
 from sabot_sql.catalog.conversion import quote_name
-from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.catalog.frames import (
     TABLES_ARE,
     Kind,
@@ -25,6 +24,7 @@ from sabot_sql.catalog.frames import (
     what_else,
 )
 from sabot_sql.catalog.shadows import Shadows
+from sabot_sql.duck.errors import translate
 from sabot_sql.errors import BindError, SabotSQLError, SourceError
 from sabot_sql.scratch import Scratch
 

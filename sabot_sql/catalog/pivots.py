@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import duckdb
 
 from sabot_sql.catalog.connection import Connection, Statement
-from sabot_sql.catalog.statement_tokens import StatementTokens
+from sabot_sql.duck.statement_tokens import StatementTokens
 from sabot_sql.errors import SabotSQLError
 
 _ENDS = frozenset({"USING", "GROUP", "ORDER", "LIMIT", "OFFSET", "UNION", "INTERSECT", "EXCEPT", ")"})

@@ -12,7 +12,6 @@ import duckdb
 from sabot_planner import Column, Placement, PlanSettings, RangeSplit, SourceInfo, Zone
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.catalog.conversion import quote_name
-from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.catalog.estimates import Estimates
 from sabot_sql.catalog.file_places import PlacedCall, placed_call
 from sabot_sql.catalog.file_sources import (
@@ -41,6 +40,7 @@ from sabot_sql.catalog.sources import (
 )
 from sabot_sql.catalog.whole_files import WHOLE_FILE_FUNCTIONS, WholeFilesSource
 from sabot_sql.config import Isolation, SessionConfig
+from sabot_sql.duck.errors import translate
 from sabot_sql.errors import InternalError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sabot_sql.catalog.statement_tokens import StatementTokens
+from sabot_sql.duck.statement_tokens import StatementTokens
 
 
 @dataclass(frozen=True, slots=True)

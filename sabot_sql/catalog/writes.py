@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from sabot_sql.catalog.connection import ColumnTypes, Connection, Statement
 from sabot_sql.catalog.conversion import quote_name, taken_back
-from sabot_sql.catalog.duckdb_errors import translate
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.memory_tables import MemoryTables
 from sabot_sql.catalog.write_statements import CopyTo, CreateTableAs, parse_write
+from sabot_sql.duck.errors import translate
 from sabot_sql.errors import SabotSQLError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from sabot_sql.catalog.duckdb_errors import translate
+from sabot_sql.duck.errors import translate
 from sabot_sql.errors import QueryError, SabotSQLError
 from tests.support.compare import Rows, difference
 from tests.support.engine import agents_answer, sessions

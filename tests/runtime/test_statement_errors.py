@@ -21,7 +21,7 @@ from sabot_sql import (
     SQLSyntaxError,
     ValueFailure,
 )
-from sabot_sql.catalog.duckdb_errors import StatementText, translate
+from sabot_sql.duck.errors import StatementText, translate
 
 
 @pytest.fixture(scope="module", params=[(1, "thread"), (2, "thread"), (2, "process")], ids=str)

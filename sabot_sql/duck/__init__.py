@@ -1,0 +1,1 @@
+"""What the catalog and the agents both need of DuckDB itself."""
