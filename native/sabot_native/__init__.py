@@ -7,6 +7,7 @@ from pyarrow import flight as _arrow_flight  # noqa: F401
 
 from sabot_native._native import (
     CancelToken,
+    Heartbeat,
     LiveStream,
     Manifest,
     PartitionStream,
@@ -32,6 +33,7 @@ __all__ = [
     "Cancelled",
     "CorruptSegment",
     "DeadlineExceeded",
+    "Heartbeat",
     "InvalidTicket",
     "LiveStream",
     "Manifest",

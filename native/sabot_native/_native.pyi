@@ -25,6 +25,20 @@ class CancelToken:
         """Whether cancel() was called."""
 
 @final
+class Heartbeat:
+    """Tells whether the process at the other end of a socket runs, whatever holds the GIL here or there.
+
+    A thread asks every ``interval_ms`` and answers what the other end asks; 0 asks nothing. The descriptor is copied.
+    """
+
+    def __init__(self, descriptor: int, interval_ms: int) -> None: ...
+    @property
+    def silent_ms(self) -> int:
+        """How long a question has been unanswered; time in which the thread itself did not run is left out."""
+    def stop(self) -> None:
+        """End the thread."""
+
+@final
 class Scheme:
     """How a writer splits rows into partitions."""
 

@@ -6,7 +6,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libcpp cimport bool
-from libcpp.memory cimport make_shared, shared_ptr
+from libcpp.memory cimport make_shared, shared_ptr, unique_ptr
 from libcpp.string cimport string
 from libcpp.utility cimport move
 from libcpp.vector cimport vector
@@ -15,6 +15,7 @@ from sabot_native.core cimport (
     ArrowArrayStream,
     ArrowSchema,
     CppCancelToken,
+    CppHeartbeat,
     CppManifest,
     CppScheme,
     CppShuffleManager,
@@ -34,6 +35,7 @@ from sabot_native.core cimport (
     kTicketSourceCapsule,
     make_ticket_source,
     manifest_from_bytes,
+    milliseconds,
     native_distinct_count,
     open_live_stream,
     open_stream,
@@ -116,6 +118,23 @@ cdef Watch watch_of(CancelToken cancel, deadline_ms):
     if cancel is not None:
         token = cancel.token
     return Watch.after(token, -1 if deadline_ms is None else max(0, int(deadline_ms)))
+
+
+cdef class Heartbeat:
+    """Tells whether the process at the other end of a socket runs, by a thread that needs no GIL."""
+
+    cdef unique_ptr[CppHeartbeat] heartbeat
+
+    def __cinit__(self, descriptor, interval_ms):
+        self.heartbeat.reset(new CppHeartbeat(descriptor, milliseconds(interval_ms)))
+
+    @property
+    def silent_ms(self):
+        return self.heartbeat.get().silent_ms()
+
+    def stop(self):
+        with nogil:
+            self.heartbeat.get().stop()
 
 
 cdef class Scheme:

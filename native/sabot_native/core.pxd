@@ -40,6 +40,18 @@ cdef extern from "sabot/watch.hpp" namespace "sabot" nogil:
         Watch after(shared_ptr[CppCancelToken], int64_t)
 
 
+cdef extern from "<chrono>" namespace "std::chrono" nogil:
+    cdef cppclass milliseconds:
+        milliseconds(int64_t)
+
+
+cdef extern from "sabot/heartbeat.hpp" namespace "sabot" nogil:
+    cdef cppclass CppHeartbeat "sabot::Heartbeat":
+        CppHeartbeat(int, milliseconds) except +raise_python_error
+        uint64_t silent_ms()
+        void stop()
+
+
 cdef extern from "sabot/schema.hpp" namespace "sabot" nogil:
     cdef cppclass Field:
         pass

@@ -51,6 +51,10 @@ class Agent(Protocol):
         """Figures of the agent's shuffle manager."""
         ...
 
+    def kill(self) -> None:
+        """End it by force where that is possible; its work answers ``AGENT_DIED``."""
+        ...
+
     def end(self) -> None:
         """Interrupt everything and take nothing more; returns at once."""
         ...

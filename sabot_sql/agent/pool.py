@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sabot_native
 from sabot_sql.agent.agent import Agent
 from sabot_sql.agent.key_finder import KeyFinder
+from sabot_sql.agent.membership import Membership
 from sabot_sql.agent.process_agent import Peer, ProcessAgent, agent_directories
 from sabot_sql.agent.process_instance import InstanceConfig
 from sabot_sql.agent.runner import Runner
 from sabot_sql.agent.thread_agent import ThreadAgent
 from sabot_sql.config import Isolation, SessionConfig
-from sabot_sql.errors import AgentError, SessionClosed
+from sabot_sql.errors import AgentError
+from sabot_sql.protocol.members import Listener
 from sabot_sql.protocol.task_spec import QueryContext
 from sabot_sql.scratch import Scratch
 
@@ -25,15 +27,7 @@ if TYPE_CHECKING:
     import duckdb
 
 SESSION_AGENT = "session"
-_LEASE_CHECK_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _LostAgent:
-    """A process that died, and the queries that ran then: they may read what it had committed."""
-
-    agent: ProcessAgent
-    readers: set[str]
+_LEASE_CHECK_SECONDS = 0.25
 
 
 class AgentPool:
@@ -50,16 +44,15 @@ class AgentPool:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
-        self._lock = threading.Lock()
         self._scratch = Scratch(config.spill_directory)
         self._connection = connection
+        self._lock = threading.Lock()
         self._closed = False
         self._closing = threading.Event()
-        self._next_number = 1
-        self._queries: set[str] = set()
-        self._lost: list[_LostAgent] = []
-        # Who is of the pool changes under it, from before a new agent learns of the others until they all know it.
-        self._membership = threading.RLock()
+        self._numbers = itertools.count(1)
+        # From before a new agent learns of the others until they all know it; and while a dead one is forgotten.
+        self._introducing = threading.RLock()
+        self._membership = Membership(config.agent_count, self._start_one, self._introduce_one)
         self._cursors: list[duckdb.DuckDBPyConnection] = []
         spill_directory, _ = agent_directories(self._scratch.path, SESSION_AGENT)
         shared = config.agent_count if config.isolation is Isolation.THREAD else 1
@@ -69,23 +62,20 @@ class AgentPool:
         self._spill_directory = spill_directory
         self.key_finder = KeyFinder(self._cursor(), self.manager)
         self.session_agent: Agent = self._thread_agent(SESSION_AGENT)
-        self._agents: list[Agent] = []
         try:
             started = self._start(config.agent_count, check)
             self._introduce(started)
-            self._agents = started
+            self._membership.found(started)
         except BaseException:
             self.close()
             raise
-        self._watcher = threading.Thread(target=self._watch, name="sabot-leases", daemon=True)
         if config.isolation is Isolation.PROCESS:
-            self._watcher.start()
+            threading.Thread(target=self._watch, name="sabot-leases", daemon=True).start()
 
     @property
     def agents(self) -> tuple[Agent, ...]:
         """The agents that can take work; the session's own is not among them."""
-        with self._lock:
-            return tuple(agent for agent in self._agents if agent.alive)
+        return self._membership.members
 
     def agent(self, agent_id: str) -> Agent:
         """The agent of that id, dead or alive.
@@ -93,89 +83,39 @@ class AgentPool:
         Raises:
             AgentError: it is not of this pool any more.
         """
-        if agent_id == SESSION_AGENT:
-            return self.session_agent
-        with self._lock:
-            for agent in (*self._agents, *(lost.agent for lost in self._lost)):
-                if agent.agent_id == agent_id:
-                    return agent
+        for agent in (self.session_agent, *self._membership.known()):
+            if agent.agent_id == agent_id:
+                return agent
         raise AgentError(f"no agent {agent_id}", agent=agent_id)
 
-    def enter(self, query_id: str) -> None:
-        """A query begins: agents that die from now on stay readable until :meth:`release`."""
-        with self._lock:
-            self._queries.add(query_id)
+    def enter(self, query_id: str, listener: Listener = lambda _: None) -> tuple[Agent, ...]:
+        """A query begins on the agents that this gives; ``listener`` is told who joins them and who is lost.
+
+        Agents that die from now on stay readable until :meth:`release`.
+        """
+        return self._membership.enter(query_id, listener)
 
     def release(self, query_id: str, edge_id: str | None = None) -> None:
         """Free what the query committed to the edge, or all of it: then no dead agent is kept for it any more."""
         for agent in (*self.agents, self.session_agent):
             agent.release(query_id, edge_id)
         if edge_id is None:
-            with self._lock:
-                self._queries.discard(query_id)
-                for lost in self._lost:
-                    lost.readers.discard(query_id)
+            self._membership.leave(query_id)
             self._forget()
 
-    def replace(self, agent_id: str) -> Agent:
-        """Start an agent in the place of a dead one; what the dead one committed stays readable.
+    def lost(self, agent_id: str) -> None:
+        """Somebody found out that an agent is gone; what it committed stays readable. See :class:`Membership`."""
+        self._membership.lost(agent_id)
+
+    def heal(self, check: Callable[[], None] = lambda: None) -> None:
+        """Replace the agents that died since; for the time between queries. ``check`` raises to end the wait.
 
         Raises:
-            AgentError: it did not start.
-            SessionClosed: the pool was closed, before or meanwhile.
+            AgentError: there is none, and none could be started.
+            SessionClosed: the pool was closed.
         """
-        if self._closed:
-            raise SessionClosed("the session is closed")
-        try:
-            (new,) = self._start(1)
-            with self._membership:
-                self._introduce([new])
-                taken = self._take_in(new, agent_id)
-        except (sabot_native.NativeError, OSError) as error:
-            if self._closed:
-                raise SessionClosed("the session was closed") from None
-            raise AgentError(f"no agent starts in the place of {agent_id}: {error}", agent=agent_id) from None
-        if not taken:
-            new.close()
-            raise SessionClosed("the session was closed")
+        self._membership.heal(check)
         self._forget()
-        return new
-
-    def _take_in(self, new: Agent, agent_id: str) -> bool:
-        with self._lock:
-            if self._closed:
-                return False  # close() has seen all agents that it will end
-            for old in [agent for agent in self._agents if agent.agent_id == agent_id]:
-                self._agents.remove(old)
-                if isinstance(old, ProcessAgent):
-                    self._lost.append(_LostAgent(old, set(self._queries)))
-            self._agents.append(new)
-        return True
-
-    def _forget(self) -> None:
-        """Give up the memory and the files of dead agents that no query can read any more."""
-        with self._membership:
-            with self._lock:
-                forgotten = [lost for lost in self._lost if not lost.readers]
-                self._lost = [lost for lost in self._lost if lost.readers]
-            for agent in (lost.agent for lost in forgotten):
-                self.manager.detach_peer(agent.agent_id)
-                for other in self.agents:
-                    if isinstance(other, ProcessAgent):
-                        other.detach(agent.agent_id)
-                agent.close()
-                shutil.rmtree(self._scratch.path / agent.agent_id, ignore_errors=True)
-
-    def heal(self) -> None:
-        """Replace the agents that died since; for the time between queries.
-
-        Raises:
-            AgentError: none could be started.
-        """
-        with self._lock:
-            dead = [agent.agent_id for agent in self._agents if not agent.alive]
-        for agent_id in dead:
-            self.replace(agent_id)
 
     def close(self) -> None:
         """End all agents and remove their files. Nothing that they committed can be read afterwards."""
@@ -183,8 +123,7 @@ class AgentPool:
             if self._closed:
                 return
             self._closed = True
-            agents: list[Agent] = [*self._agents, *(lost.agent for lost in self._lost), self.session_agent]
-            self._lost = []
+        agents = [*self._membership.close(), self.session_agent]
         self._closing.set()
         for agent in agents:
             agent.end()
@@ -208,11 +147,27 @@ class AgentPool:
                 if isinstance(agent, ProcessAgent):
                     agent.check_lease()
 
-    def _start(self, count: int, check: Callable[[], None] = lambda: None) -> list[Agent]:
-        with self._lock:
-            numbers = range(self._next_number, self._next_number + count)
-            self._next_number += count
-        names = [f"agent-{number}" for number in numbers]
+    def _forget(self) -> None:
+        """Give up the memory and the files of dead agents that no query can read any more."""
+        with self._introducing:
+            for agent in self._membership.unread():
+                if isinstance(agent, ProcessAgent):
+                    self.manager.detach_peer(agent.agent_id)
+                for other in self.agents:
+                    if isinstance(other, ProcessAgent):
+                        other.detach(agent.agent_id)
+                agent.close()
+                shutil.rmtree(self._scratch.path / agent.agent_id, ignore_errors=True)
+
+    def _start_one(self, check: Callable[[], None]) -> Agent:
+        (agent,) = self._start(1, check)
+        return agent
+
+    def _introduce_one(self, agent: Agent) -> None:
+        self._introduce([agent])
+
+    def _start(self, count: int, check: Callable[[], None]) -> list[Agent]:
+        names = [f"agent-{next(self._numbers)}" for _ in range(count)]
         if self.config.isolation is Isolation.THREAD:
             return [self._thread_agent(name) for name in names]
         return list(self._process_agents(names, check))
@@ -231,7 +186,7 @@ class AgentPool:
         started: list[ProcessAgent] = []
         try:
             # All of them come up at the same time.
-            started.extend(ProcessAgent(self._instance_config(name)) for name in names)
+            started.extend(ProcessAgent(self._instance_config(name), self.lost) for name in names)
             for agent in started:
                 agent.wait_ready(check)
         except BaseException:
@@ -246,20 +201,14 @@ class AgentPool:
         """Let process agents read each other, those that are there, and the dead ones that a query may still read."""
         started = [agent for agent in agents if isinstance(agent, ProcessAgent)]
         session: Peer = (SESSION_AGENT, self._spill_directory, self.manager.arena_fd())
-        try:
-            with self._lock:
-                known = [*self._agents, *(lost.agent for lost in self._lost)]
-            others = [agent for agent in known if isinstance(agent, ProcessAgent)]
+        with self._introducing:
+            others = [agent for agent in self._membership.known() if isinstance(agent, ProcessAgent)]
             for agent in started:
                 self.manager.attach_peer(agent.agent_id, agent.arena_descriptor, agent.spill_directory)
                 agent.attach([session, *(_peer(other) for other in (*started, *others) if other is not agent)])
             for other in others:
                 if other.alive:
                     other.attach([_peer(agent) for agent in started])
-        except BaseException:
-            for agent in started:
-                agent.close()
-            raise
 
     def _instance_config(self, agent_id: str) -> InstanceConfig:
         spill_directory, temp_directory = agent_directories(self._scratch.path, agent_id)

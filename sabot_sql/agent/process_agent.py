@@ -6,15 +6,16 @@ import contextlib
 import os
 import select
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import sabot_native
 from sabot_sql.agent.agent import Done
 from sabot_sql.agent.process_instance import InstanceConfig
 from sabot_sql.errors import AgentError
@@ -30,14 +31,18 @@ from sabot_sql.protocol.task_spec import (
     TaskSpec,
     Work,
 )
-from sabot_sql.protocol.wire import PROTOCOL_VERSION, Frame, receive_frame, send_frame
+from sabot_sql.protocol.wire import PROTOCOL_VERSION, Frame, frame_bytes, receive_frame, send_descriptors, send_frame
 
 START_SECONDS = 20.0
-LEASE_SECONDS = 5.0
-"""A process that gives no sign of life for so long is taken for dead, and ended so that it is."""
+LEASE_SECONDS = 4.0
+"""A process that does not run for so long is taken for dead, and ended so that it is: it is stopped, or starved."""
+SILENCE_SECONDS = 120.0
+"""So long may a process run without its Python answering. DuckDB's parser keeps Python's lock over a whole text."""
+_HEARTBEAT_MS = 250
 _ANSWER_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
 _CHECK_SECONDS = 0.05
+_LATENESS_SECONDS = 1.0
 _LAST_WORDS_BYTES = 2000
 
 Peer = tuple[str, str, int]
@@ -48,10 +53,10 @@ class ProcessAgent:
     """A child process and the socket to it; see :class:`sabot_sql.agent.agent.Agent`.
 
     The process is spawned, never forked, and ends when the socket does. :meth:`wait_ready` must return before anything
-    else is called.
+    else is called. ``on_death`` gets the id once the process is gone, after its work has been answered.
     """
 
-    def __init__(self, config: InstanceConfig) -> None:
+    def __init__(self, config: InstanceConfig, on_death: Callable[[str], None] = lambda _: None) -> None:
         self.agent_id = config.agent_id
         self.spill_directory = config.spill_directory
         self.arena_descriptor = -1
@@ -61,13 +66,20 @@ class ProcessAgent:
         self._alive = True
         self._metrics: dict[str, int] = {}
         self._metrics_came = threading.Event()
-        self._heard = time.monotonic()
+        self._on_death = on_death
+        self._backlog: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._heartbeat: sabot_native.Heartbeat | None = None
+        self._asked = False
+        self._silence = 0.0
+        self._checked = time.monotonic()
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._connection, remote = socket.socketpair()
-        with remote:
+        self._pulse, remote_pulse = socket.socketpair()
+        with remote, remote_pulse:
+            descriptors = (remote.fileno(), remote_pulse.fileno())
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "sabot_sql.agent.process_main", str(remote.fileno())],
-                pass_fds=(remote.fileno(),),
+                [sys.executable, "-P", "-m", "sabot_sql.agent.process_main", *map(str, descriptors)],
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=self._words,
                 stderr=self._words,
@@ -76,7 +88,8 @@ class ProcessAgent:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
         blobs: list[bytes] = []
-        send_frame(self._connection, Frame("configure", encode(config, blobs), blobs))
+        with contextlib.suppress(OSError):  # it ended at once: that is found out by who waits for it
+            send_frame(self._connection, Frame("configure", encode(config, blobs), blobs))
         self._reader = threading.Thread(target=self._read, name=f"sabot-{self.agent_id}", daemon=True)
 
     @property
@@ -111,10 +124,7 @@ class ProcessAgent:
         if hello.body["version"] != PROTOCOL_VERSION:
             raise self._no_start(f"it speaks version {hello.body['version']}, this session {PROTOCOL_VERSION}")
         self._connection.settimeout(None)
-        # A process that is stopped reads nothing: a send that its full socket holds up ends it.
-        limit = struct.pack("ll", int(LEASE_SECONDS), 0)
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        self._heard = time.monotonic()
+        self._heartbeat = sabot_native.Heartbeat(self._pulse.fileno(), _HEARTBEAT_MS)
         self._reader.start()
 
     def attach(self, peers: Sequence[Peer]) -> None:
@@ -165,15 +175,27 @@ class ProcessAgent:
         return dict(self._metrics)
 
     def check_lease(self) -> None:
-        """Ask for a sign of life, and end the process if none came for ``LEASE_SECONDS``; call it every second."""
-        if time.monotonic() - self._heard > LEASE_SECONDS:
+        """End the process if it does not run, or its Python has long said nothing; call it often.
+
+        Two threads without Python's lock tell the first, one in each process; so it does not matter what holds that
+        lock, here or there. They count from a question that was sent, and leave out the time in which this process did
+        not run itself. Of the second, so does this method.
+        """
+        now = time.monotonic()
+        passed, self._checked = min(now - self._checked, _LATENESS_SECONDS), now
+        self._silence = self._silence + passed if self._asked else 0.0
+        heartbeat = self._heartbeat
+        running = heartbeat is None or heartbeat.silent_ms < LEASE_SECONDS * 1e3
+        if not running or self._silence > SILENCE_SECONDS:
             self.kill()
-        else:
+        elif not self._asked:
+            self._asked = True
             self._send(Frame("ping"))
 
     def kill(self) -> None:
         """End the process at once; its work answers ``AGENT_DIED``."""
         self._process.kill()
+        self.end()  # also where the kernel cannot end it yet
 
     @property
     def ended(self) -> bool:
@@ -196,24 +218,64 @@ class ProcessAgent:
             self._process.wait(_CLOSE_SECONDS)
         if self._reader.is_alive():
             self._reader.join(_CLOSE_SECONDS)
+        heartbeat, self._heartbeat = self._heartbeat, None
+        if heartbeat is not None:
+            heartbeat.stop()
         self._connection.close()
+        self._pulse.close()
         self._words.close()
         if self.arena_descriptor >= 0:
             os.close(self.arena_descriptor)
             self.arena_descriptor = -1
 
     def _send(self, frame: Frame) -> None:
+        """Send without waiting: what the socket does not take at once follows by a thread of its own."""
+        data = frame_bytes(frame)
+        # Sent by copies: the kernel keeps what they name for as long as any process has it.
+        descriptors = tuple(os.dup(descriptor) for descriptor in frame.descriptors)
         try:
             with self._sending:
-                send_frame(self._connection, frame)
+                if not self._backlog and not descriptors:
+                    data = data[self._sent_at_once(data) :]
+                    if not data:
+                        return
+                self._backlog.append((data, descriptors))
+                if len(self._backlog) == 1:
+                    threading.Thread(target=self._send_backlog, name=f"sabot-{self.agent_id}-send", daemon=True).start()
         except OSError:
-            # Half a frame may have gone: nothing can follow it. The reader answers all pending work.
             self._process.kill()
+
+    def _sent_at_once(self, data: bytes) -> int:
+        try:
+            return self._connection.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def _send_backlog(self) -> None:
+        failed = False
+        while True:
+            with self._sending:
+                data, descriptors = self._backlog[0]
+            try:
+                if not failed:
+                    self._connection.sendall(data)
+                    if descriptors:
+                        send_descriptors(self._connection, descriptors)
+            except OSError:
+                # Half a frame may have gone: nothing can follow it. The reader answers all pending work.
+                failed = True
+                self._process.kill()
+            for descriptor in descriptors:
+                os.close(descriptor)
+            with self._sending:
+                self._backlog.popleft()
+                if not self._backlog:
+                    return
 
     def _read(self) -> None:
         with contextlib.suppress(OSError, MalformedMessage):
             while (frame := receive_frame(self._connection)) is not None:
-                self._heard = time.monotonic()
+                self._asked = False
                 if frame.kind == "pong":
                     continue
                 if frame.kind == "metrics":
@@ -239,6 +301,7 @@ class ProcessAgent:
             self._process.wait(_CLOSE_SECONDS)
         for work_id, done in pending.items():
             done(self._died(work_id))
+        self._on_death(self.agent_id)
 
     def _died(self, work_id: TaskId) -> TaskFailure:
         code = self._process.returncode

@@ -1,4 +1,4 @@
-"""The program of an agent process: ``python -m sabot_sql.agent.process_main DESCRIPTOR``.
+"""The program of an agent process: ``python -m sabot_sql.agent.process_main DESCRIPTOR DESCRIPTOR``.
 
 It talks frames over the inherited socket and ends when the other end of that socket is gone.
 """
@@ -78,6 +78,8 @@ class _Server:
 def main() -> int:
     """Serve one session until it is gone."""
     connection = socket.socket(fileno=int(sys.argv[1]))
+    # Answers for as long as this process is scheduled, whatever holds Python's lock.
+    heartbeat = sabot_native.Heartbeat(int(sys.argv[2]), 0)
     first = receive_frame(connection)
     if first is None or first.kind != "configure":
         return 2
@@ -86,6 +88,8 @@ def main() -> int:
         server.serve()
     except OSError:
         return 0  # the session is gone
+    finally:
+        heartbeat.stop()
     return 0
 
 

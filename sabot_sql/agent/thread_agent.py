@@ -112,6 +112,10 @@ class ThreadAgent:
         """Whether the thread is gone."""
         return not self._thread.is_alive()
 
+    def kill(self) -> None:
+        """A thread cannot be ended: as :meth:`end`."""
+        self.end()
+
     def end(self) -> None:
         """Interrupt everything; the thread ends when DuckDB has returned."""
         with self._lock:

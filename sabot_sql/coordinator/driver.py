@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,8 +18,6 @@ from sabot_sql.coordinator.exchange_rules import RESULT_EDGE, stored_columns
 from sabot_sql.coordinator.execution import Execution
 from sabot_sql.coordinator.fragments import task_spec
 from sabot_sql.coordinator.messages import (
-    AgentJoined,
-    AgentNotReplaced,
     Command,
     Event,
     Fail,
@@ -34,7 +31,8 @@ from sabot_sql.coordinator.messages import (
 from sabot_sql.coordinator.no_sources import NoSources
 from sabot_sql.coordinator.snapshot import PlanSnapshot, running_snapshot
 from sabot_sql.coordinator.stage_run import Finished
-from sabot_sql.errors import QueryCancelled, QueryTimeout, SabotSQLError
+from sabot_sql.errors import QueryCancelled, QueryTimeout
+from sabot_sql.protocol.members import AgentJoined
 from sabot_sql.protocol.task_spec import FileSink, KeyQuestion, QueryContext
 
 if TYPE_CHECKING:
@@ -108,13 +106,13 @@ def run_query(
     controller = DBOSParallelController(settings.coalesce_bytes, settings.grant_bytes)
     if config.partitions is not None:
         controller = DBOSParallelController(coalesce_bytes=0, grant_bytes=0, few_rows=0)
-    pool.heal()
-    execution = _enter(
+    pool.heal(lambda: _check_cancelled(cancel))
+    execution, events = _enter(
         pool,
         query_id,
         lambda agents: Execution(query_id, plan, agents, SESSION_AGENT, controller, adaptive=config.adaptive),
     )
-    driver = _Driver(execution, pool, sources, sql, cancel, deadline_ms, observer, sink, joins_ordered=True)
+    driver = _Driver(execution, events, pool, sources, sql, cancel, deadline_ms, observer, sink, joins_ordered=True)
     return driver.run()
 
 
@@ -131,28 +129,37 @@ def run_job(
     """Run a job graph that was built by hand, on the same path as a query; its parallelism stands as it is."""
     plan = QueryPlan(Mode.DISTRIBUTED, "built by hand", len(pool.agents), job_graph)
     controller = DBOSParallelController(coalesce_bytes=0)
-    execution = _enter(
+    execution, events = _enter(
         pool,
         query_id,
         lambda agents: Execution(query_id, plan, agents, SESSION_AGENT, controller, adaptive=False),
     )
-    return _Driver(execution, pool, sources or NoSources(), "", cancel, deadline_ms, observer).run()
+    return _Driver(execution, events, pool, sources or NoSources(), "", cancel, deadline_ms, observer).run()
 
 
-def _enter(pool: AgentPool, query_id: str, build: Callable[[list[str]], Execution]) -> Execution:
+def _enter(
+    pool: AgentPool, query_id: str, build: Callable[[list[str]], Execution]
+) -> tuple[Execution, queue.SimpleQueue[Event]]:
     """Build what runs on the pool's agents; whichever of them dies from here on stays readable until the release."""
-    pool.enter(query_id)
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    agents = pool.enter(query_id, events.put)
     try:
-        return build([agent.agent_id for agent in pool.agents])
+        return build([agent.agent_id for agent in agents]), events
     except BaseException:
         pool.release(query_id)
         raise
+
+
+def _check_cancelled(cancel: Cancellation | None) -> None:
+    if cancel is not None and cancel.cancelled:
+        raise QueryCancelled("the query was cancelled")
 
 
 class _Driver:
     def __init__(
         self,
         execution: Execution,
+        events: queue.SimpleQueue[Event],
         pool: AgentPool,
         sources: SourceBinder,
         sql: str,
@@ -171,7 +178,8 @@ class _Driver:
         self._sql = sql
         self._cancel = cancel
         self._observer = observer
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events = events
+        self._stopping = False
         self._began = time.monotonic()
         self._deadline_ms = deadline_ms
         self._observed = self._began
@@ -217,6 +225,8 @@ class _Driver:
             return
         finally:
             self._observe_sometimes()
+        if isinstance(event, AgentJoined) and not self._stopping:
+            self._begin(event.agent_id)
         self._do(self._execution.handle(event, self._now_ms()))
 
     def _do(self, commands: list[Command]) -> None:
@@ -232,7 +242,7 @@ class _Driver:
                 case ReleaseEdge(edge_id):
                     self._release(edge_id)
                 case ReplaceAgent(agent_id):
-                    threading.Thread(target=self._replace, args=(agent_id,), name="sabot-replace", daemon=True).start()
+                    self._pool.lost(agent_id)
                 case Fail(error):
                     raise error
                 case Finish():
@@ -249,16 +259,8 @@ class _Driver:
         if found is not None:
             self._execution.shuffles.edge(question.edge.edge_id).key_names[question.hash] = found
 
-    def _replace(self, agent_id: str) -> None:
-        try:
-            new = self._pool.replace(agent_id)
-            self._begin(new.agent_id)
-            self._events.put(AgentJoined(new.agent_id, agent_id))
-        except SabotSQLError as error:
-            self._events.put(AgentNotReplaced(agent_id, error))
-
     def _introduce(self) -> None:
-        for agent_id in (*(agent.agent_id for agent in self._pool.agents), SESSION_AGENT):
+        for agent_id in (*self._execution.agents, SESSION_AGENT):
             self._begin(agent_id)
 
     def _begin(self, agent_id: str) -> None:
@@ -277,8 +279,7 @@ class _Driver:
         return None if self._deadline_ms is None else max(1, int(self._deadline_ms - self._now_ms()))
 
     def _check(self) -> None:
-        if self._cancel is not None and self._cancel.cancelled:
-            raise QueryCancelled("the query was cancelled")
+        _check_cancelled(self._cancel)
         if self._deadline_ms is not None and self._now_ms() > self._deadline_ms:
             raise QueryTimeout(f"the query ran past its deadline of {self._deadline_ms} ms")
 
@@ -287,6 +288,7 @@ class _Driver:
     def _stop(self) -> None:
         """Interrupt whatever still runs, wait a second for it, and free everything."""
         give_up = time.monotonic() + _STOP_SECONDS
+        self._stopping = True
         self._execution.abandon()
         while self._execution.in_flight and time.monotonic() < give_up:
             # An interrupt can come too early for DuckDB to see it; it is repeated until the task has answered.

@@ -15,9 +15,6 @@ from sabot_sql.coordinator.enough import skip_rest
 from sabot_sql.coordinator.fusion import fuse_readers
 from sabot_sql.coordinator.key_questions import key_questions
 from sabot_sql.coordinator.messages import (
-    AgentJoined,
-    AgentLost,
-    AgentNotReplaced,
     Command,
     Event,
     Fail,
@@ -33,6 +30,7 @@ from sabot_sql.coordinator.relief import relieve
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle, ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import Finished, Running, StageRun, TaskRecord, Waiting
 from sabot_sql.errors import AgentError, InternalError, SabotSQLError
+from sabot_sql.protocol.members import AgentJoined, AgentLost, AgentNotReplaced
 from sabot_sql.protocol.task_spec import (
     EdgeOutput,
     FailureKind,
@@ -85,6 +83,11 @@ class Execution:
         self._replacing: set[str] = set()
         self._questions: list[KeyQuestion] = []
         self._stages_changed = True
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """The agents that can be given tasks; the session's own is not among them."""
+        return tuple(self._agents)
 
     @property
     def in_flight(self) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sabot_planner.job.job_graph import JobGraph
 from sabot_sql.coordinator.chained_stages import Stage
 from sabot_sql.errors import SabotSQLError
+from sabot_sql.protocol.members import MemberEvent
 from sabot_sql.protocol.task_spec import EdgeInput, EdgeOutput, KeyQuestion, Outcome, SplitSpec, TaskId
 
 
@@ -68,27 +69,4 @@ class Fail:
 Command = StartTask | SplitOutput | NameKey | ReleaseEdge | ReplaceAgent | Finish | Fail
 
 
-@dataclass(frozen=True, slots=True)
-class AgentLost:
-    """An agent is gone, busy or not."""
-
-    agent_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class AgentJoined:
-    """A new agent can take tasks in the place of a lost one."""
-
-    agent_id: str
-    replaces: str
-
-
-@dataclass(frozen=True, slots=True)
-class AgentNotReplaced:
-    """No agent could be started in the place of a lost one."""
-
-    agent_id: str
-    error: SabotSQLError
-
-
-Event = Outcome | AgentLost | AgentJoined | AgentNotReplaced
+Event = Outcome | MemberEvent

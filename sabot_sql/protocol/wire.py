@@ -39,12 +39,26 @@ def send_frame(connection: socket.socket, frame: Frame) -> None:
     Raises:
         OSError: the peer is gone.
     """
+    connection.sendall(frame_bytes(frame))
+    if frame.descriptors:
+        send_descriptors(connection, frame.descriptors)
+
+
+def send_descriptors(connection: socket.socket, descriptors: tuple[int, ...]) -> None:
+    """Send what follows the bytes of a frame that has descriptors.
+
+    Raises:
+        OSError: the peer is gone.
+    """
+    socket.send_fds(connection, [b"\0"], list(descriptors))
+
+
+def frame_bytes(frame: Frame) -> bytes:
+    """A frame as it is sent, without its descriptors."""
     text = json.dumps([frame.kind, frame.body], separators=(",", ":"), allow_nan=False).encode()
     lengths = struct.pack(f"!{len(frame.blobs)}Q", *map(len, frame.blobs))
     header = _HEADER.pack(_MAGIC, len(text), len(frame.blobs), len(frame.descriptors))
-    connection.sendall(b"".join((header, lengths, text, *frame.blobs)))
-    if frame.descriptors:
-        socket.send_fds(connection, [b"\0"], list(frame.descriptors))
+    return b"".join((header, lengths, text, *frame.blobs))
 
 
 def receive_frame(connection: socket.socket) -> Frame | None:

@@ -12,8 +12,8 @@ from sabot_planner.job.job_graph import JobGraph
 from sabot_planner.job.operators import OperatorType, Placement, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_planner.job.plan import EdgeFacts, Mode, QueryPlan
 from sabot_sql.coordinator.controller import DBOSParallelController
-from sabot_sql.coordinator.messages import AgentJoined, AgentNotReplaced
 from sabot_sql.errors import AgentError, InternalError, QueryError
+from sabot_sql.protocol.members import AgentJoined, AgentNotReplaced
 from sabot_sql.protocol.task_spec import FailureKind, WriteKind
 from tests.runtime.simulated import Simulation
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+import sabot_sql
 from sabot_planner.job.job_graph import JobGraph
 from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_sql.agent.pool import AgentPool, start_agents
@@ -19,6 +23,7 @@ from sabot_sql.agent.process_agent import ProcessAgent
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.config import parse_config
 from sabot_sql.coordinator.driver import run_job
+from sabot_sql.errors import AgentError
 
 SOURCE = "SELECT range % 10 AS k, range AS v FROM range(1000)"
 SLOW = "SELECT k, count(*) AS n FROM e1, range(200_000_000) r WHERE r.range % 200_000_000 = k GROUP BY k"
@@ -120,5 +125,106 @@ def test_it_is_given_up_at_once_between_queries(pool: AgentPool) -> None:
     for victim in victims:
         kill(victim)
     pool.heal()
+    assert comes_true(lambda: len(pool.agents) == 2)
     assert not any(maps(os.getpid(), arena) for arena in arenas)
     assert descriptors() == before, "the dead ones' descriptors went with them"
+
+
+def children() -> set[int]:
+    """Agent processes of this one that have not ended."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            with contextlib.suppress(OSError):
+                if b"process_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.add(int(child))
+    return found
+
+
+def test_a_storm_of_kills_makes_no_wrong_answer_and_never_more_agents_than_asked_for() -> None:
+    dice = random.Random(8)
+    over = threading.Event()
+    most = 0
+    killed = 0
+    with sabot_sql.connect(agents=2, isolation="process", memory_limit="512MiB", threads=1) as session:
+        sql = "SELECT a.range % 100 AS k, count(*) AS n FROM range(2_000_000) a GROUP BY ALL"
+        expected = sorted(session.query(sql).fetchall())
+
+        def storm() -> None:
+            nonlocal most, killed
+            due = time.monotonic() + 0.3
+            while not over.wait(0.01):
+                alive = children()
+                most = max(most, len(alive))
+                if alive and time.monotonic() > due:
+                    with contextlib.suppress(OSError):
+                        os.kill(
+                            dice.choice(sorted(alive)), dice.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
+                        )
+                        killed += 1
+                    due = time.monotonic() + dice.uniform(0.2, 0.8)
+
+        storming = threading.Thread(target=storm)
+        storming.start()
+        answered = 0
+        deadline = time.monotonic() + 12
+        while time.monotonic() < deadline:
+            # Where every attempt of a task is killed that is an error; a wrong row or a hang it is never.
+            with contextlib.suppress(AgentError):
+                assert sorted(session.query(sql, timeout=30).fetchall()) == expected
+                answered += 1
+        over.set()
+        storming.join()
+        assert killed > 10
+        assert answered > 3
+        assert most <= 2
+        assert comes_true(lambda: len(children()) <= 2)
+        assert sorted(session.query(sql).fetchall()) == expected
+        assert len(children()) == 2
+    assert comes_true(lambda: not children())
+
+
+def test_a_query_whose_agents_all_die_and_cannot_be_replaced_ends_with_an_error(
+    pool: AgentPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found out by the end of their sockets, and by launches that fail."""
+    endless = "SELECT count(*) AS n FROM range(100_000_000_000) t(i) WHERE i % 7 = 3"
+    graph = JobGraph((StreamOperatorNode("slow", OperatorType.MAP, endless, 2),), ())
+    killed: list[float] = []
+
+    def disturb(snapshot: dict[str, Any]) -> None:
+        if snapshot["state"] == "running" and not killed:
+            monkeypatch.setattr(pool, "_instance_config", lambda name: 1 / 0)
+            for agent in pool.agents:
+                assert isinstance(agent, ProcessAgent)
+                os.kill(agent.process_id, signal.SIGKILL)
+            killed.append(time.monotonic())
+
+    with pytest.raises(AgentError):
+        run_job(graph, pool, query_id="q", deadline_ms=60_000, observer=disturb)
+    assert time.monotonic() - killed[0] < 10
+
+
+def test_a_stopped_agent_s_task_is_run_by_another(pool: AgentPool) -> None:
+    graph = JobGraph(
+        (
+            StreamOperatorNode("source", OperatorType.MAP, SOURCE, 4),
+            StreamOperatorNode("slow", OperatorType.MAP, SLOW, 2),
+        ),
+        (ShuffleEdge("e1", "source", "slow", ShuffleEdgeType.HASH, keys=("k",), partitions=4),),
+    )
+    victim = process(pool, 0)
+    stopped: list[float] = []
+
+    def disturb(snapshot: dict[str, Any]) -> None:
+        running = [t for s in snapshot["stages"] if s["id"] == "slow" for t in s["tasks"] if t["state"] == "running"]
+        if any(task["agent"] == victim.agent_id for task in running) and not stopped:
+            os.kill(victim.process_id, signal.SIGSTOP)
+            stopped.append(time.monotonic())
+
+    finished = run_job(graph, pool, query_id="q", deadline_ms=60_000, observer=disturb)
+    assert stopped
+    assert finished.stats["retries"] >= 1
+    assert sorted(pa.table(finished.stream)["n"].to_pylist()) == [400] * 10
+    finished.release()
+    assert len(pool.agents) == 2

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
@@ -203,19 +203,21 @@ def test_an_agent_that_starts_while_its_pool_closes_is_ended(tmp_path: Path, mon
         (first,) = pool.agents
         start = pool._start
 
-        def start_and_close(count: int) -> list[Agent]:
-            new = start(count)
+        def start_and_close(count: int, check: Callable[[], None]) -> list[Agent]:
+            new = start(count, check)
             started.extend(agent for agent in new if isinstance(agent, ProcessAgent))
             pool.close()
             return new
 
         monkeypatch.setattr(pool, "_start", start_and_close)
+        pool.enter("q")
+        pool.lost(first.agent_id)
+        deadline = time.monotonic() + 10
+        while not (started and started[0].ended) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert [agent.ended for agent in started] == [True]
         with pytest.raises(SessionClosed):
-            pool.replace(first.agent_id)
-        assert [agent._process.poll() is None for agent in started] == [False]
-        monkeypatch.undo()
-        with pytest.raises(SessionClosed):
-            pool.replace(first.agent_id)
+            pool.heal()
     connection.close()
 
 

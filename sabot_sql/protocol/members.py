@@ -1,0 +1,36 @@
+"""What a query is told of its agents while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sabot_sql.errors import SabotSQLError
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLost:
+    """An agent is gone, busy or not."""
+
+    agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentJoined:
+    """A new agent can take tasks in the place of a lost one."""
+
+    agent_id: str
+    replaces: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentNotReplaced:
+    """No agent could be started in the place of a lost one."""
+
+    agent_id: str
+    error: SabotSQLError
+
+
+MemberEvent = AgentLost | AgentJoined | AgentNotReplaced
+Listener = Callable[[MemberEvent], None]
+"""Called by any thread, in the order in which things happened; it must not block."""
