@@ -36,7 +36,10 @@ MACROS = (
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:
-    """What happens to a statement while it runs: ``kill`` an agent, ``cancel`` it, or let it run into a time-out."""
+    """What happens to a statement while it runs.
+
+    ``kill`` an agent, ``cancel`` it, let it run into a ``timeout``, or run it twice ``beside`` itself.
+    """
 
     kind: str
     after_ms: float
@@ -46,13 +49,15 @@ class Disturbance:
 class Step:
     """One statement. What it returns is compared, then what each query of ``reads`` gives.
 
-    ``@`` stands for a directory of one's own. ``parameters`` are values of named parameters, as SQL.
+    ``@`` stands for a directory of one's own. ``parameters`` are values of named parameters, as SQL. Where ``ordered``,
+    the rows come in one order: those of a query, or those that the ``reads`` of a write give.
     """
 
     sql: str
     parameters: Mapping[str, str] = field(default_factory=dict)
     writes: bool = False
     reads: tuple[str, ...] = ()
+    ordered: bool = False
     disturbance: Disturbance | None = None
 
 
@@ -131,21 +136,23 @@ def random_case(seed: int, number: int) -> Case:
     prepare += [f"SET {name} = {random.choice(values)}" for name, values in SETTINGS.items() if random.random() < 0.06]
     prepare += [macro for macro in MACROS if random.random() < 0.1]
     queries = Queries(random, _sources(tables))
+    in_order = not any("preserve_insertion_order" in statement for statement in prepare)
     steps = []
     while len(steps) < STATEMENTS:
         if random.random() < 0.2:
-            step = _write(random, queries)
+            step = _write(random, queries, in_order)
         else:
-            query = queries.query()
-            step = Step(query.sql, query.parameters, disturbance=_disturbance(random, options))
+            query = queries.ordered_query() if in_order and random.random() < 0.1 else queries.query()
+            disturbance = _disturbance(random, options)
+            step = Step(query.sql, query.parameters, ordered=query.ordered, disturbance=disturbance)
         if step is not None:
             steps.append(step)
     return Case(f"{seed}.{number}", tables, tuple(prepare), tuple(steps), options)
 
 
-def _write(random: Random, queries: Queries) -> Step | None:
-    write = random_write(random, queries)
-    return None if write is None else Step(write.sql, writes=True, reads=write.reads)
+def _write(random: Random, queries: Queries, in_order: bool) -> Step | None:
+    write = random_write(random, queries, in_order=in_order)
+    return None if write is None else Step(write.sql, writes=True, reads=write.reads, ordered=write.ordered)
 
 
 def _options(random: Random) -> Options:
@@ -161,7 +168,7 @@ def _options(random: Random) -> Options:
     return Options(
         agents=random.choice([1, 2, 2, 2, 3, 3, 4]),
         isolation=random.choice(["thread", "thread", "process"]),
-        memory_limit=random.choice(["256MiB", "512MiB", "1GiB", "1GiB"]),
+        memory_limit=random.choice(["64MiB", "96MiB", "128MiB", "256MiB", "512MiB", "1GiB", "1GiB", "1GiB"]),
         partitions=random.choice([None, None, 1, 2, 3, 5, 9]),
         adaptive=random.random() < 0.6,
         broadcast_limit=random.choice([None, 0, 0, 100, 5000]),
@@ -175,7 +182,7 @@ def _disturbance(random: Random, options: Options) -> Disturbance | None:
         return Disturbance("kill", random.choice([1, 5, 10, 20, 40, 80]))
     if random.random() < 0.03:
         return Disturbance(random.choice(["cancel", "timeout"]), random.choice([0, 1, 3, 6, 10, 15, 30]))
-    return None
+    return Disturbance("beside", 0) if random.random() < 0.03 else None
 
 
 def _sources(tables: Sequence[Table]) -> list[Source]:

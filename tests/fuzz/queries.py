@@ -156,7 +156,7 @@ def kind_of(type_name: str) -> str:
         return "int"
     names = {"DECIMAL": "decimal", "DOUBLE": "float", "FLOAT": "float", "VARCHAR": "text", "BOOLEAN": "bool"}
     names |= {"DATE": "time", "TIME": "clock", "INTERVAL": "interval", "TIMESTAMP": "time"}
-    names |= {"TIMESTAMP_S": "time", "TIMESTAMP_MS": "time", "TIMESTAMP_NS": "time", "TIMESTAMP WITH TIME ZONE": "time"}
+    names |= {"TIMESTAMP_S": "time", "TIMESTAMP_MS": "time", "TIMESTAMP WITH TIME ZONE": "time"}
     return names.get(head, f"other {type_name}")
 
 
@@ -193,10 +193,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query and the values of its named parameters, as SQL."""
+    """A query and the values of its named parameters, as SQL; ``ordered`` where its tables' order is promised."""
 
     sql: str
     parameters: Mapping[str, str] = field(default_factory=dict)
+    ordered: bool = False
 
 
 @dataclass(slots=True)
@@ -221,6 +222,44 @@ class Queries:
         sql = clause + self._whole(relation)
         named = set(re.findall(r"\$(p\d+)", sql))  # some were made for what was not chosen then
         return Query(sql, {name: text for name, text in self._parameters.items() if name in named})
+
+    def ordered_query(self) -> Query:
+        """A query without ORDER BY whose rows come in the order of its tables."""
+        self._shared, self._parameters, self._with_parameters = [], {}, False
+        clause = ""
+        if self._happens(0.3):
+            shared = self._in_order(self.random.randint(0, 1))
+            name = self._name()
+            clause = f"WITH {name} AS {shared.sql} "
+            self._shared.append(Source(name, shared.items, shared.rows))
+        return Query(clause + self._in_order(self.random.randint(1, 3)).sql[1:-1], ordered=True)
+
+    def _in_order(self, depth: int) -> Relation:
+        if depth <= 0:
+            return self._leaf()
+        inner = self._in_order(depth - 1)
+        match self.random.choice(["union", "union", "cut", "filter", "project", "number"]):
+            case "union":
+                other = self._in_order(self.random.randint(0, depth - 1))
+                first, second, items = self._paired(inner, other)
+                if items:
+                    text = f"SELECT {first} FROM {inner.sql} AS {self._name()} UNION ALL"
+                    text += f" SELECT {second} FROM {other.sql} AS {self._name()}"
+                    return Relation(f"({text})", items, inner.rows + other.rows)
+            case "cut":
+                end = self.random.choice(["LIMIT 5", "LIMIT 40", "OFFSET 3", "LIMIT 100 OFFSET 7", "LIMIT 2000"])
+                return Relation(f"(SELECT * FROM {inner.sql} AS {self._name()} {end})", inner.items, inner.rows)
+            case "filter" if inner.usable:
+                condition = self._condition(inner.usable, 0)
+                return Relation(
+                    f"(SELECT * FROM {inner.sql} AS {self._name()} WHERE {condition})", inner.items, inner.rows
+                )
+            case "number":
+                number = ("row_number() OVER ()", Item(self._name(), "int"))
+                chosen = [(item.name, replace(item, name=self._name())) for item in inner.items]
+                return self._over(inner, [*chosen, number], "", inner.rows)
+        chosen = [self._form(item) if item.usable else (item.name, item) for item in inner.items]
+        return self._over(inner, chosen, "", inner.rows)
 
     def rows_of(self, kinds: Sequence[str], *, depth: int = 2) -> str | None:
         """A parenthesised query whose columns ``x0``, ``x1``, … have these kinds, each row once, or None."""
@@ -502,23 +541,28 @@ class Queries:
     def _set_operation(self, depth: int) -> Relation | None:
         left = self._relation(depth - 1)
         right = self._relation(depth - 1 if self._happens(0.4) else 0)
+        first, second, items = self._paired(left, right)
+        if not items:
+            return None
+        operation = self.random.choice(SETS)
+        if operation.startswith("UNION") and self._happens(0.2):
+            operation += " BY NAME"
+        text = f"SELECT {first} FROM {left.sql} AS {self._name()} {operation}"
+        text += f" SELECT {second} FROM {right.sql} AS {self._name()}"
+        return Relation(f"({text})", items, left.rows + right.rows)
+
+    def _paired(self, left: Relation, right: Relation) -> tuple[str, str, tuple[Item, ...]]:
+        """Select lists of columns of the same kinds, and what they are called."""
         pairs, free = [], list(right.usable)
         for one in left.usable:
             same = [two for two in free if two.kind == one.kind]
             if same and len(pairs) < 3:
                 pairs.append((one, self.random.choice(same)))
                 free.remove(pairs[-1][1])
-        if not pairs:
-            return None
-        operation = self.random.choice(SETS)
         items = tuple(Item(self._name(), one.kind) for one, _ in pairs)
         first = ", ".join(f"{one.name} AS {item.name}" for (one, _), item in zip(pairs, items, strict=True))
         second = ", ".join(f"{two.name} AS {item.name}" for (_, two), item in zip(pairs, items, strict=True))
-        if operation.startswith("UNION") and self._happens(0.2):
-            operation += " BY NAME"
-        text = f"SELECT {first} FROM {left.sql} AS {self._name()} {operation}"
-        text += f" SELECT {second} FROM {right.sql} AS {self._name()}"
-        return Relation(f"({text})", items, left.rows + right.rows)
+        return first, second, items
 
     def _distinct(self, depth: int) -> Relation | None:
         inner = self._relation(depth - 1)
@@ -565,6 +609,9 @@ class Queries:
         if self._happens(0.08) and item.kind in LITERALS:
             condition = self._condition(inner.usable, 1)
             return f"CASE WHEN {condition} THEN {item.name} END", Item(self._name(), item.kind)
+        return self._form(item)
+
+    def _form(self, item: Item) -> tuple[str, Item]:
         form, kind = self.random.choice(FORMS.get(item.kind, [("{0}", "same"), ("({0} IS NULL)", "bool")]))
         return form.format(item.name), self._result(item.kind, kind)
 

@@ -13,16 +13,20 @@ _READ = ("FROM target",)
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A statement that writes, and the queries that read what it wrote."""
+    """A statement that writes, and the queries that read what it wrote: in the order promised, where ``ordered``."""
 
     sql: str
     reads: tuple[str, ...]
+    ordered: bool = False
 
 
-def random_write(random: Random, queries: Queries) -> Write | None:
-    """One statement; None where the tables have no columns that fit."""
+def random_write(random: Random, queries: Queries, *, in_order: bool) -> Write | None:
+    """One statement; None where the tables have no columns that fit.
+
+    ``in_order``: whether DuckDB keeps the order of rows as it promises it.
+    """
     if random.random() < 0.35:
-        return _whole_query(random, queries)
+        return _whole_query(random, queries, in_order)
     number = "(try_cast(x{} AS INTEGER) % 60)::BIGINT"
     pairs = queries.rows_of(["int", "int"])
     if pairs is None:
@@ -45,16 +49,16 @@ def random_write(random: Random, queries: Queries) -> Write | None:
     return Write(sql, ("SELECT nextval('counter')",) if "nextval" in sql else _READ)
 
 
-def _whole_query(random: Random, queries: Queries) -> Write:
-    query = queries.query()
+def _whole_query(random: Random, queries: Queries, in_order: bool) -> Write:
+    query = queries.ordered_query() if in_order and random.random() < 0.3 else queries.query()
     while query.parameters:
         query = queries.query()
     name, file = random.choice([("made", "csv"), ("other", "parquet"), ("made", "parquet")])
     if random.random() < 0.5:
         temporary = random.choice(["", "TEMP "])
-        return Write(
-            f"CREATE OR REPLACE {temporary}TABLE {name}{len(temporary)} AS {query.sql}",
-            (f"FROM {name}{len(temporary)}",),
-        )
+        name += str(len(temporary))
+        made = f"CREATE OR REPLACE {temporary}TABLE {name} AS {query.sql}"
+        return Write(made, (f"FROM {name}",), query.ordered)
     header = ", HEADER" if file == "csv" else ""
-    return Write(f"COPY ({query.sql}) TO '@/{name}.{file}' (FORMAT {file}{header})", (f"FROM '@/{name}.{file}'",))
+    copied = f"COPY ({query.sql}) TO '@/{name}.{file}' (FORMAT {file}{header})"
+    return Write(copied, (f"FROM '@/{name}.{file}'",), query.ordered)
