@@ -13,6 +13,8 @@ def with_leaves(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType])
     def changed(field: pa.Field) -> pa.Field:
         return field.with_type(with_leaves(field.type, change))
 
+    if kind.num_fields == 0:
+        return change(kind)
     if pa.types.is_map(kind):
         return pa.map_(changed(kind.key_field), changed(kind.item_field))
     if pa.types.is_fixed_size_list(kind):

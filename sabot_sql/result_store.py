@@ -163,6 +163,7 @@ class _Limited:
         self._schema = schema
         self._max_rows = max_rows
         self._check = check
+        self._changes = reader.schema.types != schema.types
         self.rows = 0
         self.size_bytes = 0
         self.truncated = False
@@ -178,7 +179,7 @@ class _Limited:
             self.rows += batch.num_rows
             self.size_bytes += batch.nbytes
             if batch.num_rows:
-                yield renamed(batch, self._schema)
+                yield _kept(batch, self._schema) if self._changes else renamed(batch, self._schema)
             if self.truncated:
                 return
 
@@ -190,12 +191,17 @@ def numbered(schema: pa.Schema) -> pa.Schema:
 
 
 def renamed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The columns of ``batch`` under the names of ``schema``, without a copy of those that have its type."""
+    """The columns of ``batch`` under the names of ``schema``, without a copy."""
     if not schema:
         return batch
+    return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+
+def _kept(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The columns of ``batch`` in the types of ``schema``, without a copy of those that have them."""
     columns = [
-        column if column.type.equals(field.type) else column.cast(field.type)
-        for column, field in zip(batch.columns, schema, strict=True)
+        column if column.type.equals(kind) else column.cast(kind)
+        for column, kind in zip(batch.columns, schema.types, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 

@@ -2,6 +2,7 @@
 
 ``PlannerError``
 ├── ``InvalidJobGraph``   a job graph that cannot be run as it is
+├── ``UnknownNode``       a pass met a kind of node that it was not written for: a defect of the planner
 └── ``Undistributable``   a query (or part of one) that must stay on one agent; its text is the reason shown in the plan
 """
 
@@ -14,6 +15,13 @@ class PlannerError(Exception):
 
 class InvalidJobGraph(PlannerError):
     """A job graph names something that does not exist, twice, or in a circle."""
+
+
+class UnknownNode(PlannerError):
+    """A pass over the plan met a kind of node that it does not know, and does not guess what to do with."""
+
+    def __init__(self, node: object, wanted: str) -> None:
+        super().__init__(f"nobody knows {wanted} of a {type(node).__name__}")
 
 
 class Undistributable(PlannerError):

@@ -15,7 +15,8 @@ ROWS = ",\n        ".join(f"(CAST({i} AS INTEGER), CAST('v''{i}, ($1' AS VARCHAR
 
 
 def serialized(sql: str) -> str:
-    (answer,) = duckdb.execute("SELECT json_serialize_sql(?)", [sql]).fetchone() or ("",)
+    # Read to its end: this connection is everybody's.
+    ((answer,),) = duckdb.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
     return str(answer)
 
 

@@ -21,14 +21,16 @@ from sabot_planner.adapt.skewed_aggregates import grouped_twice
 from sabot_planner.adapt.skewed_joins import splittable_inputs
 from sabot_planner.distribute.check import Whereabouts, check
 from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
-from sabot_planner.errors import PlannerError
+from sabot_planner.errors import PlannerError, UnknownNode
 from sabot_planner.fragments.stages import Cut, OpenEdges, cut, direct_reference
 from sabot_planner.job.job_graph import JobGraph
 from sabot_planner.job.operators import Decided, Placement, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts, QueryPlan
 from sabot_planner.logical.display import size
+from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import (
     Aggregate,
+    CteRef,
     Distinct,
     Filter,
     Join,
@@ -37,14 +39,31 @@ from sabot_planner.logical.nodes import (
     Limit,
     Node,
     Project,
+    RecursiveCte,
+    RecursiveRef,
+    Sample,
+    Scan,
     SetKind,
     SetOp,
     Shared,
     Sort,
+    Values,
+    Window,
     replace_inputs,
 )
 from sabot_planner.physical.column_types import ColumnTypes
-from sabot_planner.physical.nodes import CutRef, Exchange, Nothing, TaskScan, own_nodes
+from sabot_planner.physical.nodes import (
+    CutRef,
+    Exchange,
+    HaloWindow,
+    Nothing,
+    Numbered,
+    Repeated,
+    Reread,
+    TaskOrdinal,
+    TaskScan,
+    own_nodes,
+)
 from sabot_planner.physical.raising import may_raise
 from sabot_planner.stats.fingerprints import Identities, partial_name
 
@@ -349,8 +368,31 @@ def _open_joins(top: Node, where: Whereabouts) -> list[Join]:
                 stack.append(node.input)
             case SetOp() if node.kind is SetKind.UNION_ALL:
                 stack.extend(node.branches)
-            case _:
+            case (
+                Scan()
+                | Values()
+                | Aggregate()
+                | Window()
+                | LimitBy()
+                | Sample()
+                | Distinct()
+                | SetOp()
+                | CteRef()
+                | RecursiveCte()
+                | RecursiveRef()
+                | Exchange()
+                | Reread()
+                | Numbered()
+                | Repeated()
+                | HaloWindow()
+                | TaskOrdinal()
+                | Nothing()
+                | TaskScan()
+                | CutRef()
+            ):
                 pass
+            case _:
+                raise UnknownNode(node, "whether joins below it are open")
     return found
 
 

@@ -18,13 +18,16 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
+from sabot_planner.errors import UnknownNode
 from sabot_planner.fragments.stages import Cut, direct_reference
 from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts
 from sabot_planner.logical.display import size
+from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import (
     Aggregate,
     Computed,
+    CteRef,
     Distinct,
     Filter,
     Join,
@@ -33,13 +36,29 @@ from sabot_planner.logical.nodes import (
     Limit,
     Node,
     Project,
+    RecursiveCte,
+    RecursiveRef,
+    Sample,
+    Scan,
     SetKind,
     SetOp,
+    Shared,
     Sort,
+    Values,
     Window,
     replace_inputs,
 )
-from sabot_planner.physical.nodes import Exchange, Numbered, Reread
+from sabot_planner.physical.nodes import (
+    CutRef,
+    Exchange,
+    HaloWindow,
+    Nothing,
+    Numbered,
+    Repeated,
+    Reread,
+    TaskOrdinal,
+    TaskScan,
+)
 from sabot_planner.physical.raising import may_raise
 from sabot_planner.sql.scalars import EquiKey, column, column_name, conjunction, equi_keys, substitute
 
@@ -161,8 +180,32 @@ class FilterPlacer:
                 return self._into_join(node, keys, rows, step)
             case SetOp() if node.kind is SetKind.UNION_ALL:
                 return self._into_branches(node, keys, rows, step)
-            case _:
+            case (
+                Scan()
+                | Values()
+                | Aggregate()
+                | Window()
+                | Sort()
+                | Limit()
+                | LimitBy()
+                | Sample()
+                | SetOp()
+                | Shared()
+                | CteRef()
+                | RecursiveCte()
+                | RecursiveRef()
+                | Exchange()
+                | Reread()
+                | Repeated()
+                | HaloWindow()
+                | TaskOrdinal()
+                | Nothing()
+                | TaskScan()
+                | CutRef()
+            ):
                 return None
+            case _:
+                raise UnknownNode(node, "whether a filter passes it")
 
     def _one(
         self,

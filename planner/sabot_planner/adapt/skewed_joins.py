@@ -8,21 +8,42 @@ nothing brings rows of different tasks together.
 from __future__ import annotations
 
 from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
+from sabot_planner.errors import UnknownNode
 from sabot_planner.job.operators import ShuffleEdgeType
+from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import (
     Aggregate,
+    CteRef,
+    Distinct,
     Filter,
     Join,
     LateralCall,
     Limit,
     Node,
     Project,
+    RecursiveCte,
+    RecursiveRef,
+    Sample,
+    Scan,
     SetKind,
     SetOp,
     Shared,
     Sort,
+    Values,
+    Window,
 )
-from sabot_planner.physical.nodes import Exchange, own_nodes
+from sabot_planner.physical.nodes import (
+    CutRef,
+    Exchange,
+    HaloWindow,
+    Nothing,
+    Numbered,
+    Repeated,
+    Reread,
+    TaskOrdinal,
+    TaskScan,
+    own_nodes,
+)
 
 
 def splittable_inputs(top: Node) -> frozenset[int]:
@@ -47,8 +68,31 @@ def splittable_inputs(top: Node) -> frozenset[int]:
                 # The other branches would be read whole, and come out, once per task.
                 hashed = [b for b in node.branches if any(_is_hashed(n) for n in own_nodes(b))]
                 stack.extend(hashed if len(hashed) == 1 else [])
-            case _:
+            case (
+                Scan()
+                | Values()
+                | Aggregate()
+                | Window()
+                | LimitBy()
+                | Sample()
+                | Distinct()
+                | SetOp()
+                | CteRef()
+                | RecursiveCte()
+                | RecursiveRef()
+                | Exchange()
+                | Reread()
+                | Numbered()
+                | Repeated()
+                | HaloWindow()
+                | TaskOrdinal()
+                | Nothing()
+                | TaskScan()
+                | CutRef()
+            ):
                 pass
+            case _:
+                raise UnknownNode(node, "whether its rows decide for themselves")
     return frozenset(found)
 
 

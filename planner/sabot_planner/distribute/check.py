@@ -25,7 +25,7 @@ from sabot_planner.distribute.partitioning import (
     satisfies,
 )
 from sabot_planner.distribute.repeat import is_repeatable
-from sabot_planner.errors import PlannerError
+from sabot_planner.errors import PlannerError, UnknownNode
 from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import (
@@ -42,6 +42,7 @@ from sabot_planner.logical.nodes import (
     RecursiveCte,
     RecursiveRef,
     Sample,
+    Scan,
     SetKind,
     SetOp,
     Shared,
@@ -180,7 +181,7 @@ class _Checker:
                 _demand(all(isinstance(i, _WHOLE) for i in inputs), node, "all rows in one task")
                 return Single()
             case _:
-                raise PlannerError(f"nobody knows where the rows of a {type(node).__name__} are")
+                raise UnknownNode(node, "where the rows are")
 
     # --- operators that may come in two phases
 
@@ -269,8 +270,32 @@ def _is_parted_in_order(node: Node) -> bool:
             return _is_parted_in_order(node.inputs[0])
         case Window():
             return node.by_range and _is_parted_in_order(node.input)
+        case Nothing():
+            return True
+        case (
+            Scan()
+            | Values()
+            | Filter()
+            | LateralCall()
+            | Aggregate()
+            | Sort()
+            | Limit()
+            | LimitBy()
+            | Sample()
+            | Distinct()
+            | SetOp()
+            | RecursiveCte()
+            | RecursiveRef()
+            | Reread()
+            | Numbered()
+            | Repeated()
+            | HaloWindow()
+            | TaskOrdinal()
+            | TaskScan()
+        ):
+            return False
         case _:
-            return isinstance(node, Nothing)
+            raise UnknownNode(node, "whether its rows are in parts")
 
 
 def _sort_text(key: SortKey) -> str:

@@ -253,5 +253,14 @@ def _after(node: Join, part: Partitioning, keys: list[EquiKey]) -> Partitioning:
             return without(part, frozenset(node.right.columns) | {right for _, right in pairs})
         case JoinKind.RIGHT | JoinKind.ASOF_RIGHT:
             return without(part, frozenset(node.left.columns) | {left for left, _ in pairs})
-        case _:
+        case (
+            JoinKind.SEMI
+            | JoinKind.ANTI
+            | JoinKind.RIGHT_SEMI
+            | JoinKind.RIGHT_ANTI
+            | JoinKind.MARK
+            | JoinKind.CROSS
+            | JoinKind.ASOF
+            | JoinKind.POSITIONAL
+        ):
             return part

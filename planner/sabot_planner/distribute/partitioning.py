@@ -164,5 +164,5 @@ def _with_keys(partitioning: Partitioning, keys: Sequence[Key]) -> Partitioning:
             return Hashed(tuple(keys))
         case Together():
             return Together(tuple(keys))
-        case _:
+        case Single() | Replicated() | Sorted() | Arbitrary():
             return partitioning

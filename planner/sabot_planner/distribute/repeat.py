@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from sabot_planner.errors import UnknownNode
 from sabot_planner.job.operators import Placement
+from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import (
+    Aggregate,
     CteRef,
+    Distinct,
     Filter,
     Join,
     JoinKind,
+    LateralCall,
+    Limit,
     Node,
     Project,
     RecursiveCte,
+    RecursiveRef,
+    Sample,
     Scan,
+    SetOp,
     Shared,
+    Sort,
     Values,
+    Window,
     walk,
 )
-from sabot_planner.physical.nodes import TaskScan
+from sabot_planner.physical.nodes import (
+    CutRef,
+    Exchange,
+    HaloWindow,
+    Nothing,
+    Numbered,
+    Repeated,
+    Reread,
+    TaskOrdinal,
+    TaskScan,
+)
 
 _PLAIN_JOINS = frozenset(
     {JoinKind.INNER, JoinKind.CROSS, JoinKind.LEFT, JoinKind.RIGHT, JoinKind.FULL, JoinKind.SEMI, JoinKind.ANTI}
@@ -56,6 +77,30 @@ def is_repeatable(node: Node) -> bool:
                     return False
             case Filter() | Project() | Values():
                 pass
-            case _:
+            case (
+                LateralCall()
+                | Aggregate()
+                | Window()
+                | Sort()
+                | Limit()
+                | LimitBy()
+                | Sample()
+                | Distinct()
+                | SetOp()
+                | Shared()
+                | CteRef()
+                | RecursiveCte()
+                | RecursiveRef()
+                | Exchange()
+                | Reread()
+                | Numbered()
+                | Repeated()
+                | HaloWindow()
+                | TaskOrdinal()
+                | Nothing()
+                | CutRef()
+            ):
                 return False
+            case _:
+                raise UnknownNode(inner, "whether it can be repeated")
     return True

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 from sabot_planner.distribute.two_phase import describe
+from sabot_planner.errors import UnknownNode
 from sabot_planner.job.operators import OperatorType
 from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import (
     Aggregate,
+    CteRef,
     Distinct,
     Filter,
     Join,
+    LateralCall,
     Limit,
     Node,
+    Project,
     RecursiveCte,
+    RecursiveRef,
     Sample,
+    Scan,
     SetOp,
+    Shared,
     Sort,
+    Values,
     Window,
 )
-from sabot_planner.physical.nodes import Exchange, HaloWindow, TaskOrdinal, TaskScan
+from sabot_planner.physical.nodes import (
+    CutRef,
+    Exchange,
+    HaloWindow,
+    Nothing,
+    Numbered,
+    Repeated,
+    Reread,
+    TaskOrdinal,
+    TaskScan,
+)
 
 _MOST_WORDS = 6
 _MOST_KEYS = 3
@@ -42,10 +60,31 @@ def operator_type(root: Node) -> OperatorType:
                 return OperatorType.SET
             case TaskScan():
                 return OperatorType.SOURCE
-            case _:
+            case (
+                Scan()
+                | Values()
+                | Filter()
+                | Project()
+                | LateralCall()
+                | LimitBy()
+                | Sample()
+                | Shared()
+                | CteRef()
+                | RecursiveCte()
+                | RecursiveRef()
+                | Exchange()
+                | Reread()
+                | Numbered()
+                | Repeated()
+                | TaskOrdinal()
+                | Nothing()
+                | CutRef()
+            ):
                 if isinstance(node, Exchange) or not node.inputs:
                     return OperatorType.MAP
                 node = node.inputs[0]
+            case _:
+                raise UnknownNode(node, "the kind of stage")
 
 
 def operator_label(root: Node, display: DisplayNames) -> str:
@@ -98,5 +137,23 @@ def _word(node: Node, display: DisplayNames) -> str:
             return "sample"
         case RecursiveCte():
             return "recursive"
-        case _:
+        case (
+            Scan()
+            | Values()
+            | Project()
+            | LateralCall()
+            | Shared()
+            | CteRef()
+            | RecursiveRef()
+            | Exchange()
+            | Reread()
+            | Numbered()
+            | Repeated()
+            | TaskOrdinal()
+            | Nothing()
+            | TaskScan()
+            | CutRef()
+        ):
             return ""
+        case _:
+            raise UnknownNode(node, "the word")

@@ -74,7 +74,7 @@ class DisplayNames:
             case Values() | LateralCall():
                 self._names.update((name, f"column {i + 1}") for i, name in enumerate(node.names))
             case _:
-                pass
+                pass  # its columns are shown by the names that they have below, or else by those of the plan
 
     def _compute(self, items: Sequence[Computed]) -> None:
         for item in items:

@@ -39,6 +39,11 @@ class LimitBy(Node):
         """Those of the rows."""
         return self.input.columns
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        """The values of its two clauses."""
+        return tuple(clause for clause in (self.limit, self.offset) if clause is not None)
+
 
 def take_computed_limit(tree: exp.Expression, read: Callable[[exp.Expression], Node]) -> Callable[[Node], Node]:
     """Take LIMIT and OFFSET out of the block ``tree`` if they have subqueries; gives what puts them on its rows.

@@ -14,6 +14,7 @@ from functools import cached_property
 
 from sqlglot import exp
 
+from sabot_planner.errors import UnknownNode
 from sabot_planner.job.plan import SourceInfo
 
 
@@ -83,20 +84,34 @@ class Node:
     @property
     def inputs(self) -> tuple[Node, ...]:
         """The nodes whose rows this one reads."""
-        return ()
+        raise UnknownNode(self, "the inputs")
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that come out, in order."""
-        raise NotImplementedError
+        raise UnknownNode(self, "the columns")
 
-    def with_input(self, node: Node) -> Node:
-        """This node over another single input."""
-        return replace(self, input=node)  # type: ignore[call-arg]
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        """The expressions that the node itself computes, in no order."""
+        raise UnknownNode(self, "the expressions")
 
     def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
-        """This node over other inputs."""
-        return self.with_input(inputs[0])
+        """This node over other inputs, as many as it has."""
+        raise UnknownNode(self, "how to change the inputs")
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf(Node):
+    """Base of nodes that read no other node of their stage."""
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return ()
+
+    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
+        """Itself: there are none."""
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +128,14 @@ class Unary(Node):
     def columns(self) -> tuple[str, ...]:
         return self.input.columns
 
+    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
+        """This node over another input."""
+        (node,) = inputs
+        return replace(self, input=node)
+
 
 @dataclass(frozen=True, eq=False)
-class Scan(Node):
+class Scan(Leaf):
     """A table, a set of files or a table function. ``names[i]`` is the plan's name of ``source.columns[i]``.
 
     ``alias`` is the relation's alias in the exported plan, by which DuckDB's estimates are asked for.
@@ -129,9 +149,13 @@ class Scan(Node):
     def columns(self) -> tuple[str, ...]:
         return self.names
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
+
 
 @dataclass(frozen=True, eq=False)
-class Values(Node):
+class Values(Leaf):
     """Literal rows; with no names it is the single empty row of a SELECT without FROM.
 
     Of very many rows of constants ``rows`` has the first only, and ``text`` is all of them as they stand between the
@@ -147,12 +171,20 @@ class Values(Node):
     def columns(self) -> tuple[str, ...]:
         return self.names
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return tuple(expression for row in self.rows for expression in row)
+
 
 @dataclass(frozen=True, eq=False)
 class Filter(Unary):
     """The input's rows for which ``predicate`` is true."""
 
     predicate: exp.Expression
+
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return (self.predicate,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +196,10 @@ class Project(Unary):
     @property
     def columns(self) -> tuple[str, ...]:
         return tuple(item.name for item in self.items)
+
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return tuple(i.expression for i in self.items)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +213,10 @@ class LateralCall(Unary):
     @property
     def columns(self) -> tuple[str, ...]:
         return self.input.columns + self.names
+
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return (self.function,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +245,14 @@ class Join(Node):
     def columns(self) -> tuple[str, ...]:
         return self._columns
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return (self.condition,) if self.condition is not None else ()
+
+    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
+        """This node over other inputs."""
+        return replace(self, left=inputs[0], right=inputs[1])
+
 
 @dataclass(frozen=True, eq=False)
 class Aggregate(Unary):
@@ -227,6 +275,10 @@ class Aggregate(Unary):
     def columns(self) -> tuple[str, ...]:
         return tuple(item.name for item in self.keys + self.aggregates + self.groupings)
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return tuple(c.expression for c in self.keys + self.aggregates)
+
 
 @dataclass(frozen=True, eq=False)
 class Window(Unary):
@@ -243,6 +295,10 @@ class Window(Unary):
     def columns(self) -> tuple[str, ...]:
         return self.input.columns + tuple(item.name for item in self.items)
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return (*self.partition_by, *(i.expression for i in self.items))
+
 
 @dataclass(frozen=True, eq=False)
 class Sort(Unary):
@@ -251,6 +307,10 @@ class Sort(Unary):
     keys: tuple[SortKey, ...]
     limit: int | None = None
     offset: int = 0
+
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return tuple(k.expression for k in self.keys)
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,12 +321,20 @@ class Limit(Unary):
     offset: int
     percent: exp.Expression | None = None
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return (self.percent,) if self.percent is not None else ()
+
 
 @dataclass(frozen=True, eq=False)
 class Sample(Unary):
     """A random part of the rows; ``clause`` is the text after USING SAMPLE."""
 
     clause: str
+
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,6 +343,10 @@ class Distinct(Unary):
 
     on: tuple[exp.Expression, ...]
     order: tuple[SortKey, ...] = ()
+
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return (*self.on, *(k.expression for k in self.order))
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,12 +365,24 @@ class SetOp(Node):
     def columns(self) -> tuple[str, ...]:
         return self.names
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
+
+    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
+        """This node over other inputs."""
+        return replace(self, branches=inputs)
+
 
 @dataclass(frozen=True, eq=False)
 class Shared(Unary):
     """A common table expression that is computed once; ``cte_id`` is unique in the plan."""
 
     cte_id: str
+
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,6 +399,16 @@ class CteRef(Node):
     @property
     def columns(self) -> tuple[str, ...]:
         return self.names
+
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
+
+    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
+        """The same reading of another shared expression."""
+        (shared,) = inputs
+        assert isinstance(shared, Shared)
+        return replace(self, shared=shared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,9 +434,17 @@ class RecursiveCte(Node):
     def columns(self) -> tuple[str, ...]:
         return self.names
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return tuple(k.expression for k in self.keys)
+
+    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
+        """This node over other inputs."""
+        return replace(self, anchor=inputs[0], step=inputs[1])
+
 
 @dataclass(frozen=True, eq=False)
-class RecursiveRef(Node):
+class RecursiveRef(Leaf):
     """The rows of the last round (``recurring``: of all rounds) of the recursive expression ``cte_id``."""
 
     cte_id: str
@@ -353,24 +455,16 @@ class RecursiveRef(Node):
     def columns(self) -> tuple[str, ...]:
         return self.names
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
+
 
 def replace_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
     """``node`` over other inputs; the same object where nothing changed."""
     if all(a is b for a, b in zip(node.inputs, inputs, strict=True)):
         return node
-    match node:
-        case Join():
-            return replace(node, left=inputs[0], right=inputs[1])
-        case SetOp():
-            return replace(node, branches=inputs)
-        case CteRef():
-            shared = inputs[0]
-            assert isinstance(shared, Shared)
-            return replace(node, shared=shared)
-        case RecursiveCte():
-            return replace(node, anchor=inputs[0], step=inputs[1])
-        case _:
-            return node.with_inputs(inputs)
+    return node.with_inputs(inputs)
 
 
 def rewrite(node: Node, rule: Callable[[Node], Node]) -> Node:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from sqlglot import exp
 
+from sabot_planner.errors import UnknownNode
 from sabot_planner.logical.expressions import RAISING, functions_of, is_narrowing
 from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import (
@@ -20,11 +21,14 @@ from sabot_planner.logical.nodes import (
     Node,
     Project,
     RecursiveCte,
+    RecursiveRef,
     Sample,
+    Scan,
     SetKind,
     SetOp,
     Shared,
     Sort,
+    Values,
     Window,
     replace_inputs,
     walk,
@@ -85,8 +89,10 @@ def _asked(node: Node, needed: set[str]) -> list[tuple[Node, set[str]]]:
             return [(node.input, needed)]
         case SetOp() | RecursiveCte():
             return [(child, set(child.columns)) for child in node.inputs]
-        case _:
+        case Scan() | Values() | Limit() | Sample() | RecursiveRef():
             return [(child, needed & set(child.columns)) for child in node.inputs]
+        case _:
+            raise UnknownNode(node, "which columns it asks for")
 
 
 def _positions(node: SetOp, needed: set[str]) -> list[int]:
@@ -153,5 +159,22 @@ def _pruned(node: Node, inputs: tuple[Node, ...], needed: set[str]) -> Node:
             assert isinstance(shared, Shared)
             index = dict(zip(node.shared.columns, node.names, strict=True))
             return CteRef(shared, tuple(index[c] for c in shared.columns))
-        case _:
+        case (
+            Scan()
+            | Values()
+            | Filter()
+            | LateralCall()
+            | Join()
+            | Sort()
+            | Limit()
+            | LimitBy()
+            | Sample()
+            | Distinct()
+            | SetOp()
+            | Shared()
+            | RecursiveCte()
+            | RecursiveRef()
+        ):
             return replace_inputs(node, inputs)
+        case _:
+            raise UnknownNode(node, "what can be left out")

@@ -9,7 +9,7 @@ from sqlglot import exp
 from sabot_planner.errors import Undistributable
 from sabot_planner.job.operators import Column
 from sabot_planner.job.plan import PlanContext
-from sabot_planner.logical.expressions import RAISING, expressions_of, functions_of
+from sabot_planner.logical.expressions import RAISING, functions_of
 from sabot_planner.logical.nodes import Aggregate, Node, Sort, walk
 from sabot_planner.sql.dialect import function_call
 from sabot_planner.sql.edge_values import lost_on_edges
@@ -29,7 +29,7 @@ def refuse_volatile(root: Node, context: PlanContext) -> None:
     """
     volatile = context.volatile_functions() - {RAISING}
     for node in walk(root):
-        for expression in expressions_of(node):
+        for expression in node.expressions:
             for name in functions_of(expression):
                 if name in volatile:
                     raise Undistributable(f"{name}() is volatile")
@@ -82,7 +82,7 @@ def refuse_collated(root: Node, context: PlanContext) -> None:
         Undistributable: the plan compares text by another collation.
     """
     for node in walk(root):
-        for expression in expressions_of(node):
+        for expression in node.expressions:
             if isinstance(node, Sort) and _is_written_out(expression):
                 continue
             for inner in nodes(expression):

@@ -6,24 +6,41 @@ from collections.abc import Mapping, Sequence
 
 from sqlglot import exp
 
-from sabot_planner.errors import Undistributable
+from sabot_planner.errors import Undistributable, UnknownNode
 from sabot_planner.job.plan import PlanContext
+from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import (
     Aggregate,
     Computed,
     CteRef,
+    Distinct,
+    Filter,
     Join,
     LateralCall,
+    Limit,
     Node,
     Project,
     RecursiveCte,
     RecursiveRef,
+    Sample,
     Scan,
     SetOp,
+    Shared,
+    Sort,
     Values,
     Window,
 )
-from sabot_planner.physical.nodes import HaloWindow, TaskOrdinal
+from sabot_planner.physical.nodes import (
+    CutRef,
+    Exchange,
+    HaloWindow,
+    Nothing,
+    Numbered,
+    Repeated,
+    Reread,
+    TaskOrdinal,
+    TaskScan,
+)
 from sabot_planner.sql.dialect import to_sql, type_text
 from sabot_planner.sql.edge_values import unreadable
 from sabot_planner.sql.known_types import known_type
@@ -158,6 +175,16 @@ class ColumnTypes:
                 self._types.update((g.name, "BIGINT") for g in node.groupings)
             case Window() | HaloWindow():
                 self._add_computed(node.items)
+            case TaskScan():
+                self._visit(node.scan)
+            case Reread():
+                self._visit(node.exchange)
+            case CutRef():
+                self._visit(node.reference)
+            case Nothing():
+                self._types.update(zip(node.names, node.types, strict=True))
+            case Numbered():
+                self._types[node.name] = "BIGINT"
             case TaskOrdinal():
                 self._types[node.name] = "BIGINT"
             case LateralCall():
@@ -169,8 +196,22 @@ class ColumnTypes:
             case Join():
                 if node.marker is not None:
                     self._types[node.marker] = "BOOLEAN"
-            case _:
+            case (
+                Filter()
+                | Sort()
+                | Limit()
+                | LimitBy()
+                | Sample()
+                | Distinct()
+                | Shared()
+                | RecursiveCte()
+                | RecursiveRef()
+                | Exchange()
+                | Repeated()
+            ):
                 pass
+            case _:
+                raise UnknownNode(node, "the types")
 
     def _type_rounds(self, node: RecursiveCte) -> None:
         """The step reads columns typed like the anchor's, or like the aggregates that USING KEY makes of them."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from sqlglot import exp
 
 from sabot_planner.job.operators import Decided, RangeSplit, ShuffleEdgeType
-from sabot_planner.logical.nodes import Computed, CteRef, Node, Scan, Shared, SortKey, Unary
+from sabot_planner.logical.nodes import Computed, CteRef, Leaf, Node, Scan, Shared, SortKey, Unary
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +49,18 @@ class Exchange(Node):
     def columns(self) -> tuple[str, ...]:
         return self.input.columns
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return (*self.keys, *(k.expression for k in self.sort_keys), *self.other_keys)
+
+    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
+        """The same movement of other rows."""
+        (node,) = inputs
+        return replace(self, input=node)
+
 
 @dataclass(frozen=True, eq=False)
-class Reread(Node):
+class Reread(Leaf):
     """The rows of a finished exchange once more, all of them in every task: their keys filter what is to be joined.
 
     It is a leaf of its stage, and no second movement: the rows are read where they were written.
@@ -64,6 +73,10 @@ class Reread(Node):
     def columns(self) -> tuple[str, ...]:
         return self.exchange.columns
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
+
 
 @dataclass(frozen=True, eq=False)
 class Numbered(Unary):
@@ -75,10 +88,18 @@ class Numbered(Unary):
     def columns(self) -> tuple[str, ...]:
         return (*self.input.columns, self.name)
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
+
 
 @dataclass(frozen=True, eq=False)
 class Repeated(Unary):
     """A small sub-plan that each of several tasks computes for itself, from whole sources."""
+
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +127,10 @@ class HaloWindow(Node):
     def columns(self) -> tuple[str, ...]:
         return (*self.rows.columns, *(item.name for item in self.items))
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return tuple(i.expression for i in self.items)
+
 
 @dataclass(frozen=True, eq=False)
 class TaskOrdinal(Node):
@@ -125,6 +150,16 @@ class TaskOrdinal(Node):
     def columns(self) -> tuple[str, ...]:
         return (self.name,)
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
+
+    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
+        """The numbers of another series."""
+        (series,) = inputs
+        assert isinstance(series, TaskScan)
+        return replace(self, series=series)
+
 
 @dataclass(frozen=True, eq=False)
 class Nothing(Node):
@@ -141,17 +176,22 @@ class Nothing(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.witness,)
 
-    def with_input(self, node: Node) -> Node:
-        """The same nothing, witnessed by ``node``."""
-        return replace(self, witness=node)
+    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
+        """The same nothing, witnessed by another node."""
+        (witness,) = inputs
+        return replace(self, witness=witness)
 
     @property
     def columns(self) -> tuple[str, ...]:
         return self.names
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
+
 
 @dataclass(frozen=True, eq=False)
-class TaskScan(Node):
+class TaskScan(Leaf):
     """A scan in a stage: with ``sliced`` each task reads its own part of the source, else the one task reads it all.
 
     ``split`` says that the parts are ranges of a column.
@@ -165,9 +205,13 @@ class TaskScan(Node):
     def columns(self) -> tuple[str, ...]:
         return self.scan.names
 
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
+
 
 @dataclass(frozen=True, eq=False)
-class CutRef(Node):
+class CutRef(Leaf):
     """A reading of a shared expression that another stage computes; only ``columns_read`` of it travel."""
 
     reference: CteRef
@@ -184,6 +228,10 @@ class CutRef(Node):
             return self
         assert isinstance(shared, Shared)
         return CutRef(CteRef(shared, self.reference.names), self.columns_read)
+
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
 
 
 def own_nodes(top: Node) -> list[Node]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sabot_planner.logical.expressions import RAISING, expressions_of, functions_of
+from sabot_planner.logical.expressions import RAISING, functions_of
 from sabot_planner.logical.nodes import Node, walk
 from sabot_planner.physical.nodes import CutRef
 
@@ -12,6 +12,6 @@ def may_raise(node: Node) -> bool:
     for inner in walk(node):
         if isinstance(inner, CutRef) and may_raise(inner.reference.shared):
             return True
-        if any(RAISING in functions_of(expression) for expression in expressions_of(inner)):
+        if any(RAISING in functions_of(expression) for expression in inner.expressions):
             return True
     return False

@@ -11,16 +11,28 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 
+from sabot_planner.errors import UnknownNode
 from sabot_planner.job.operators import RangeSplit
 from sabot_planner.job.plan import PlanContext
+from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
     Distinct,
+    Filter,
     Join,
+    LateralCall,
+    Limit,
     Node,
     Project,
+    RecursiveCte,
+    RecursiveRef,
+    Sample,
     Scan,
+    SetOp,
+    Shared,
+    Sort,
+    Values,
     Window,
     walk,
 )
@@ -129,8 +141,25 @@ def scan_columns(root: Node) -> ScanColumns:
                         found.renamed[key.name] = inner
             case CteRef():
                 found.renamed.update(zip(node.names, node.shared.columns, strict=True))
-            case _:
+            case (
+                Values()
+                | Filter()
+                | LateralCall()
+                | Join()
+                | Window()
+                | Sort()
+                | Limit()
+                | LimitBy()
+                | Sample()
+                | Distinct()
+                | SetOp()
+                | Shared()
+                | RecursiveCte()
+                | RecursiveRef()
+            ):
                 pass
+            case _:
+                raise UnknownNode(node, "which columns are a scan's")
     return found
 
 
@@ -160,8 +189,25 @@ def _classes(root: Node, columns: ScanColumns) -> Sequence[_Class]:
                     origin = columns.origin(name)
                     if origin is not None:
                         class_of(origin).groups += 1
-            case _:
+            case (
+                Scan()
+                | Values()
+                | Filter()
+                | Project()
+                | LateralCall()
+                | Sort()
+                | Limit()
+                | LimitBy()
+                | Sample()
+                | SetOp()
+                | Shared()
+                | CteRef()
+                | RecursiveCte()
+                | RecursiveRef()
+            ):
                 pass
+            case _:
+                raise UnknownNode(node, "what is grouped or joined")
     return list({id(c): c for c in of.values()}.values())
 
 
@@ -171,7 +217,7 @@ def _grouped(node: Aggregate | Distinct | Window) -> list[str | None]:
             return [column_name(k.expression) for k in node.keys] if node.grouping_sets is None else []
         case Distinct():
             return [column_name(e) for e in node.on]
-        case _:
+        case Window():
             return [column_name(e) for e in node.partition_by]
 
 

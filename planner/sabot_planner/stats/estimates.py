@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
+from sabot_planner.errors import UnknownNode
 from sabot_planner.job.plan import PlanContext
+from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
@@ -15,17 +17,33 @@ from sabot_planner.logical.nodes import (
     Filter,
     Join,
     JoinKind,
+    LateralCall,
     Limit,
     Node,
     Project,
+    RecursiveCte,
+    RecursiveRef,
+    Sample,
     Scan,
     SetKind,
     SetOp,
+    Shared,
     Sort,
     Values,
+    Window,
     walk,
 )
-from sabot_planner.physical.nodes import CutRef, Exchange, TaskOrdinal, TaskScan
+from sabot_planner.physical.nodes import (
+    CutRef,
+    Exchange,
+    HaloWindow,
+    Nothing,
+    Numbered,
+    Repeated,
+    Reread,
+    TaskOrdinal,
+    TaskScan,
+)
 from sabot_planner.sql.scalars import conjuncts, equi_keys
 from sabot_planner.stats.distinct_counts import DistinctCount, DistinctCounts, drawn
 from sabot_planner.stats.fingerprints import Identities, first_phase, partial_name
@@ -108,8 +126,29 @@ class Estimator:
                 return self.whole(node.shared.input)
             case CutRef():
                 return self.whole(node.reference.shared.input)
-            case _:
+            case (
+                Filter()
+                | Project()
+                | LateralCall()
+                | Window()
+                | Sort()
+                | Limit()
+                | LimitBy()
+                | Sample()
+                | Shared()
+                | RecursiveCte()
+                | RecursiveRef()
+                | Exchange()
+                | Reread()
+                | Numbered()
+                | Repeated()
+                | HaloWindow()
+                | TaskOrdinal()
+                | Nothing()
+            ):
                 return self.whole(node.inputs[0]) if node.inputs else 0
+            case _:
+                raise UnknownNode(node, "the unfiltered rows")
 
     def same(self, placed: Node, logical: Node) -> None:
         """Let the guess for a logical node also be that for its placed form, whose scans DuckDB is not asked about."""
@@ -220,10 +259,29 @@ class Estimator:
                 return self.guess(node.shared.input)
             case Exchange():
                 return self.guess(node.input)
-            case _:
+            case (
+                Project()
+                | LateralCall()
+                | Window()
+                | Sort()
+                | Limit()
+                | LimitBy()
+                | Sample()
+                | Shared()
+                | RecursiveCte()
+                | RecursiveRef()
+                | Reread()
+                | Numbered()
+                | Repeated()
+                | HaloWindow()
+                | Nothing()
+                | CutRef()
+            ):
                 if not node.inputs:
                     return Guess(_UNKNOWN_ROWS, _UNKNOWN_ROWS)
                 return self.guess(node.inputs[0])
+            case _:
+                raise UnknownNode(node, "the number of rows")
 
     def _ask(self, node: Node) -> int | None:
         if not self._has_joins:
@@ -257,7 +315,7 @@ class Estimator:
                 return Guess(left.rows + right.rows, base)
             case JoinKind.POSITIONAL:
                 return Guess(max(left.rows, right.rows), base)
-            case _:
+            case JoinKind.INNER | JoinKind.CROSS | JoinKind.ASOF_RIGHT | JoinKind.ASOF_FULL:
                 pass
         asked = self._ask(node)
         if asked is not None:

@@ -15,6 +15,8 @@ from hashlib import blake2b
 
 from sqlglot import exp
 
+from sabot_planner.errors import UnknownNode
+from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import (
     Aggregate,
     Computed,
@@ -24,15 +26,30 @@ from sabot_planner.logical.nodes import (
     Join,
     JoinKind,
     LateralCall,
+    Limit,
     Node,
     Project,
+    RecursiveCte,
+    RecursiveRef,
+    Sample,
     Scan,
     SetOp,
     Shared,
     Sort,
+    Values,
     Window,
 )
-from sabot_planner.physical.nodes import CutRef, Exchange, Numbered, Repeated, Reread, TaskScan
+from sabot_planner.physical.nodes import (
+    CutRef,
+    Exchange,
+    HaloWindow,
+    Nothing,
+    Numbered,
+    Repeated,
+    Reread,
+    TaskOrdinal,
+    TaskScan,
+)
 from sabot_planner.sql.dialect import to_sql
 from sabot_planner.sql.scalars import column_name, columns_of, conjuncts, nodes, substitute
 
@@ -108,8 +125,23 @@ class Identities:
                 return self._join(node)
             case SetOp():
                 return self._set_operation(node)
-            case _:
+            case (
+                Values()
+                | Sort()
+                | Limit()
+                | LimitBy()
+                | Sample()
+                | Aggregate()
+                | RecursiveCte()
+                | RecursiveRef()
+                | Reread()
+                | HaloWindow()
+                | TaskOrdinal()
+                | Nothing()
+            ):
                 return None
+            case _:
+                raise UnknownNode(node, "the identity")
 
     def _scan(self, node: Scan) -> Identity | None:
         source = node.source
@@ -227,8 +259,35 @@ def same_keys_below(keys: Sequence[exp.Expression], rows: Node) -> tuple[list[ex
             return list(keys), rows.input
         case Exchange() | Numbered() | Repeated():
             return list(keys), rows.inputs[0]
-        case _:
+        case (
+            Scan()
+            | Values()
+            | Filter()
+            | Project()
+            | LateralCall()
+            | Join()
+            | Aggregate()
+            | Window()
+            | Sort()
+            | Limit()
+            | LimitBy()
+            | Sample()
+            | Distinct()
+            | SetOp()
+            | Shared()
+            | CteRef()
+            | RecursiveCte()
+            | RecursiveRef()
+            | Reread()
+            | HaloWindow()
+            | TaskOrdinal()
+            | Nothing()
+            | TaskScan()
+            | CutRef()
+        ):
             return None
+        case _:
+            raise UnknownNode(rows, "the keys below")
 
 
 def _is_unnest(node: exp.Expression) -> bool:

@@ -1,0 +1,331 @@
+"""Every kind of node goes through every pass over nodes, and a kind that a pass does not know is refused by it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+from sqlglot import exp
+
+from sabot_planner import Column, RangeSplit, ShuffleEdgeType, SourceInfo, Zone
+from sabot_planner.adapt.replan import _open_joins
+from sabot_planner.adapt.runtime_filters import FilterPlacer
+from sabot_planner.adapt.skewed_joins import splittable_inputs
+from sabot_planner.distribute.check import Whereabouts, _is_parted_in_order
+from sabot_planner.distribute.context import PlacementContext
+from sabot_planner.distribute.place import place_node
+from sabot_planner.distribute.repeat import is_repeatable
+from sabot_planner.errors import PlannerError, Undistributable, UnknownNode
+from sabot_planner.fragments.fragment_sql import FragmentWriter
+from sabot_planner.fragments.labels import operator_label, operator_type
+from sabot_planner.logical import limit_by, nodes
+from sabot_planner.logical.display import DisplayNames
+from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.nodes import (
+    Aggregate,
+    Computed,
+    CteRef,
+    Distinct,
+    Filter,
+    Join,
+    JoinKind,
+    LateralCall,
+    Leaf,
+    Limit,
+    Node,
+    Project,
+    RecursiveCte,
+    RecursiveRef,
+    Sample,
+    Scan,
+    SetKind,
+    SetOp,
+    Shared,
+    Sort,
+    SortKey,
+    Unary,
+    Values,
+    Window,
+    replace_inputs,
+    rewrite,
+)
+from sabot_planner.logical.prune import prune
+from sabot_planner.logical.rules.apply import apply_rules
+from sabot_planner.physical import nodes as physical
+from sabot_planner.physical.column_types import ColumnTypes
+from sabot_planner.physical.nodes import (
+    CutRef,
+    Exchange,
+    HaloWindow,
+    Nothing,
+    Numbered,
+    Repeated,
+    Reread,
+    TaskOrdinal,
+    TaskScan,
+)
+from sabot_planner.physical.raising import may_raise
+from sabot_planner.sql.dialect import call, data_type
+from sabot_planner.sql.scalars import EquiKey, column, literal
+from sabot_planner.stats.clustering import choose_splits, scan_columns
+from sabot_planner.stats.estimates import Estimator
+from sabot_planner.stats.fingerprints import Identities, same_keys_below
+from tests.planner.context import FakeContext
+
+SOURCE = SourceInfo("t", "t", (Column("k", "BIGINT"),), 10, 100, 4)
+
+
+def scan(name: str = "c1") -> Scan:
+    return Scan(SOURCE, (name,), name)
+
+
+def number(value: int) -> exp.Expression:
+    return exp.Cast(this=exp.Literal(this=str(value), is_string=False), to=data_type("BIGINT"))
+
+
+def is_positive(name: str) -> exp.Expression:
+    return exp.GT(this=column(name), expression=number(0))
+
+
+def exchange(node: Node, edge_type: ShuffleEdgeType = ShuffleEdgeType.HASH) -> Exchange:
+    return Exchange(node, edge_type, keys=(column(node.columns[0]),))
+
+
+SHARED = Shared(scan("s1"), "u")
+REFERENCE = CteRef(SHARED, ("c1",))
+SERIES = TaskScan(scan("o1"), sliced=True)
+OVER = call("row_number")
+NODES: tuple[Node, ...] = (
+    scan(),
+    Values(("c1",), ((number(1),),)),
+    Filter(scan(), is_positive("c1")),
+    Project(scan(), (Computed("c2", column("c1")),)),
+    LateralCall(scan(), call("unnest", call("list_value", column("c1"))), ("c2",)),
+    Join(JoinKind.INNER, scan(), scan("c2"), exp.EQ(this=column("c1"), expression=column("c2"))),
+    Aggregate(scan(), (Computed("c2", column("c1")),), (Computed("c3", call("count", column("c1"))),)),
+    Window(scan(), (column("c1"),), (Computed("c2", exp.Window(this=OVER, partition_by=[column("c1")])),)),
+    Sort(scan(), (SortKey(column("c1"), False, False),)),
+    Limit(scan(), 3, 1),
+    LimitBy(scan(), Values(("c2",), ((number(1),),)), column("c2"), None, False),
+    Sample(scan(), "10 ROWS"),
+    Distinct(scan(), (column("c1"),)),
+    SetOp(SetKind.UNION_ALL, (scan(), scan("c2")), ("c3",)),
+    SetOp(SetKind.EXCEPT, (scan(), scan("c2")), ("c3",)),
+    SHARED,
+    REFERENCE,
+    RecursiveCte("r", scan(), RecursiveRef("r", ("c2",)), True, ("c3",)),
+    RecursiveRef("r", ("c1",)),
+    exchange(scan()),
+    Reread(exchange(scan())),
+    Numbered(scan(), "c2"),
+    Repeated(scan()),
+    HaloWindow(
+        scan(),
+        exchange(scan("c2"), ShuffleEdgeType.BROADCAST),
+        "c1",
+        (Computed("c3", exp.Window(this=OVER, partition_by=[column("c1")])),),
+    ),
+    TaskOrdinal(SERIES, "c1"),
+    Nothing(scan("c2"), ("c1",), ("BIGINT",)),
+    TaskScan(scan(), sliced=True),
+    TaskScan(scan(), True, RangeSplit("k", ("5",))),
+    CutRef(REFERENCE, ("c1",)),
+)
+LOGICAL = tuple(n for n in NODES if type(n).__module__ != physical.__name__)
+BASES = {Node, Leaf, Unary}
+
+
+@dataclass(frozen=True, eq=False)
+class Unheard(Node):
+    """A kind that no pass was written for."""
+
+    input: Node
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return (self.input,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.input.columns
+
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return ()
+
+    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
+        return replace(self, input=inputs[0])
+
+
+def classes() -> Iterator[type[Node]]:
+    for module in (nodes, limit_by, physical):
+        for _, found in inspect.getmembers(module, inspect.isclass):
+            if issubclass(found, Node) and found not in BASES:
+                yield found
+
+
+def test_every_kind_of_node_is_tried() -> None:
+    assert {type(node) for node in NODES} == set(classes())
+
+
+def ident(node: Node) -> str:
+    return f"{type(node).__name__} {getattr(node, 'kind', '')}".strip()
+
+
+# --- what nodes say of themselves
+
+
+@pytest.mark.parametrize("node", NODES, ids=ident)
+def test_a_node_is_the_same_over_other_inputs(node: Node) -> None:
+    others = tuple(replace(i) for i in node.inputs)
+    moved = replace_inputs(node, others)
+    assert (moved is node) is (not others)
+    assert moved.inputs == others
+    assert moved.columns == node.columns
+    assert len(moved.expressions) == len(node.expressions)
+
+
+RAISES = call("error", literal("no"))
+
+
+@pytest.mark.parametrize("node", NODES, ids=ident)
+def test_what_must_fail_is_seen_below_every_node(node: Node) -> None:
+    assert not may_raise(node)
+    if isinstance(node, TaskOrdinal | Reread):
+        return  # a series of numbers, and rows that were computed already
+    failing = Project(scan("s1"), (Computed("s1", RAISES),))
+    if isinstance(node, CutRef):
+        assert may_raise(node.with_shared(Shared(failing, "u")))
+    elif isinstance(node, CteRef):
+        assert may_raise(replace_inputs(node, (Shared(failing, "u"),)))
+    for position in range(0 if isinstance(node, CteRef) else len(node.inputs)):
+        named = Project(failing, tuple(Computed(c, column("s1")) for c in node.inputs[position].columns))
+        assert may_raise(replace_inputs(node, (*node.inputs[:position], named, *node.inputs[position + 1 :])))
+
+
+def test_what_must_fail_is_seen_in_windows_over_ranges() -> None:
+    (window,) = (n for n in NODES if isinstance(n, HaloWindow))
+    item = Computed("c3", exp.Window(this=call("lag", RAISES), partition_by=[column("c1")]))
+    assert may_raise(replace(window, items=(item,)))
+
+
+# --- passes
+
+
+def labels(node: Node) -> None:
+    operator_type(node)
+    operator_label(node, DisplayNames(scan(), ("k",)))
+
+
+def write(node: Node) -> None:
+    writer = FragmentWriter(lambda leaf: f"r_{leaf.columns[0]}", (TaskScan, Exchange, CutRef, Reread, Scan))
+    if isinstance(node, Join) and node.kind is JoinKind.MARK:
+        return
+    writer.write(node)
+
+
+def filtered(node: Node) -> None:
+    key = EquiKey(column(node.columns[0]), column("x"), False)
+    placer = object.__new__(FilterPlacer)
+    placer._deeper(node, (key,), exchange(scan("x")), lambda *_: None)
+
+
+def in_tasks(node: Node) -> Node:
+    """The node over scans as tasks read them."""
+    if isinstance(node, CutRef):
+        return node.with_shared(in_tasks(node.reference.shared))
+    return rewrite(node, lambda inner: TaskScan(inner, sliced=True) if isinstance(inner, Scan) else inner)
+
+
+def whereabouts(node: Node) -> None:
+    try:
+        Whereabouts().spreads(in_tasks(node))
+    except UnknownNode:
+        raise
+    except PlannerError:
+        pass  # it needs its rows in another place, and says so
+
+
+PASSES: dict[str, Callable[[FakeContext, Node], object]] = {
+    "types": lambda context, node: ColumnTypes(context).of(node),
+    "rows": lambda context, node: Estimator(context, scan("z1")).rows(node),
+    "unfiltered rows": lambda context, node: Estimator(context, scan("z1")).whole(node),
+    "identity": lambda _, node: Identities().of(node),
+    "keys below": lambda _, node: same_keys_below([column(node.columns[0])], node),
+    "places": lambda _, node: whereabouts(node),
+    "parts": lambda _, node: _is_parted_in_order(node),
+    "repeated": lambda _, node: is_repeatable(node),
+    "split": lambda _, node: splittable_inputs(node),
+    "open joins": lambda _, node: _open_joins(in_tasks(node), Whereabouts()),
+    "filter": lambda _, node: filtered(node),
+    "labels": lambda _, node: labels(node),
+}
+LOGICAL_PASSES: dict[str, Callable[[FakeContext, Node], object]] = {
+    "prune": lambda _, node: prune(node),
+    "rules": lambda _, node: apply_rules(node),
+    "scan columns": lambda _, node: scan_columns(node),
+    "splits": lambda context, node: splits(context, node),
+    "place": lambda context, node: placed(context, node),
+}
+
+
+class Unclustered(FakeContext):
+    """Knows no zones of any source."""
+
+    def zones(self, source_id: str, column: str) -> tuple[Zone, ...] | None:
+        return None
+
+
+def splits(context: FakeContext, node: Node) -> object:
+    unclustered = Unclustered(context.connection)
+    return choose_splits(node, unclustered, ColumnTypes(unclustered), 3)
+
+
+def placed(context: FakeContext, node: Node) -> object:
+    types = ColumnTypes(context)
+    types.of(node)
+    return PlacementContext(context, types, Estimator(context, node), 3, {}, place_node).place_result(node)
+
+
+@pytest.mark.parametrize("node", NODES, ids=ident)
+@pytest.mark.parametrize("name", PASSES)
+def test_every_node_goes_through_every_pass(context: FakeContext, name: str, node: Node) -> None:
+    if isinstance(node, RecursiveRef) and name == "types":
+        return  # it has the types of the expression around it
+    PASSES[name](context, node)
+
+
+@pytest.mark.parametrize("node", LOGICAL, ids=ident)
+@pytest.mark.parametrize("name", LOGICAL_PASSES)
+def test_every_logical_node_goes_through_every_pass_of_logical_plans(
+    context: FakeContext, name: str, node: Node
+) -> None:
+    if isinstance(node, RecursiveRef) and name in ("splits", "place"):
+        return  # it stands within a recursive expression
+    LOGICAL_PASSES[name](context, node)
+
+
+@pytest.mark.parametrize("node", [n for n in NODES if not isinstance(n, Scan | TaskScan)], ids=ident)
+def test_every_node_is_written_as_sql(node: Node) -> None:
+    write(node)
+
+
+@pytest.mark.parametrize("name", sorted({*PASSES, *LOGICAL_PASSES} - {"rules"}))
+def test_a_pass_refuses_a_node_that_it_does_not_know(context: FakeContext, name: str) -> None:
+    with pytest.raises(UnknownNode, match="Unheard"):
+        (PASSES | LOGICAL_PASSES)[name](context, Unheard(scan()))
+
+
+def test_no_sql_is_made_up_for_an_unknown_node() -> None:
+    with pytest.raises(PlannerError, match="Unheard"):
+        write(Unheard(scan()))
+
+
+def test_a_node_must_say_what_it_is() -> None:
+    bare = Node()
+    for ask in (lambda: bare.inputs, lambda: bare.columns, lambda: bare.expressions, lambda: bare.with_inputs(())):
+        with pytest.raises(UnknownNode):
+            ask()
+    assert not issubclass(UnknownNode, Undistributable)
