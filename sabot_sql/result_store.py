@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from sabot_sql.arrow_types import plain_boolean, with_leaves
 from sabot_sql.errors import ResourceError, SessionClosed
+from sabot_sql.forks import is_own
 from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class ResultStore:
         self._batches = batches
         self._path = path
         if path is not None:
-            weakref.finalize(self, _unlink, path)
+            weakref.finalize(self, _forget, path, os.getpid())
 
     @property
     def on_disk(self) -> bool:
@@ -247,6 +249,11 @@ def _write_file(batches: Iterable[pa.RecordBatch], schema: pa.Schema, scratch: S
         _unlink(path)
         raise
     return path
+
+
+def _forget(path: Path, owner: int) -> None:
+    if is_own(owner):
+        _unlink(path)
 
 
 def _unlink(path: Path) -> None:

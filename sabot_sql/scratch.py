@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from sabot_sql.errors import ResourceError
+from sabot_sql.forks import is_own
 
 _NAME = re.compile(r"sabot-(\d+)-(\d+)-[A-Za-z0-9_]+\Z")
 
@@ -24,6 +25,7 @@ class Scratch:
     def __init__(self, parent: str) -> None:
         self._parent = Path(parent)
         self._path: Path | None = None
+        self._owner = os.getpid()
 
     @property
     def path(self) -> Path:
@@ -47,7 +49,7 @@ class Scratch:
 
     def close(self) -> None:
         """Remove the directory and all in it."""
-        if self._path is not None:
+        if self._path is not None and is_own(self._owner):
             shutil.rmtree(self._path, ignore_errors=True)
             self._path = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import uuid
@@ -28,6 +29,7 @@ from sabot_sql.errors import (
     SessionClosed,
     reason_in_short,
 )
+from sabot_sql.forks import forked, is_own, never_freed_in_children
 from sabot_sql.plan_view import Plan
 from sabot_sql.result import Result
 from sabot_sql.result_store import HeldStore, ResultStore
@@ -51,7 +53,8 @@ class Session:
     """Runs SQL on agents, or on its own DuckDB where one agent is enough; made by :func:`sabot_sql.connect`.
 
     Tables, views, macros and settings live as long as the session. Agents start with the first query that needs them.
-    All methods may be called from any thread; statements that are not distributed run one at a time.
+    All methods may be called from any thread; statements that are not distributed run one at a time. A forked child
+    cannot use it, and makes one of its own.
     """
 
     def __init__(self, config: SessionConfig) -> None:
@@ -63,7 +66,9 @@ class Session:
         self._running: dict[str, RunningQuery] = {}
         self._lock = threading.Lock()
         # Also when it is forgotten, and at the end of the process, no agent and no file stays behind.
-        self._release = weakref.finalize(self, _release, self._pools, self._catalog, self._scratch)
+        self._owner = os.getpid()
+        self._release = weakref.finalize(self, _release, self._owner, self._pools, self._catalog, self._scratch)
+        never_freed_in_children(self)
 
     @property
     def agents(self) -> Agents:
@@ -77,7 +82,7 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether it was closed, or is the copy of another process's that a fork has."""
         return self._catalog.connection.closed
 
     @property
@@ -350,6 +355,8 @@ class Session:
 
     def _guarded(self, running: RunningQuery, run: Callable[[], _T]) -> _T:
         """Run in a thread of its own, so that Ctrl-C and deadlines reach this one at once."""
+        if not is_own(self._owner):
+            raise forked(self._owner)
         if self.closed:
             raise SessionClosed("the session is closed", hint="make a new one with sabot_sql.connect()")
         with self._lock:
@@ -365,7 +372,9 @@ class Session:
                 self._running.pop(running.query_id, None)
 
 
-def _release(pools: Pools, catalog: Catalog, scratch: Scratch) -> None:
+def _release(owner: int, pools: Pools, catalog: Catalog, scratch: Scratch) -> None:
+    if not is_own(owner):
+        return  # a fork of that process has none of its agents and files
     within(_STOP_SECONDS, pools.close, "close-agents")
     catalog.close()
     scratch.close()

@@ -19,6 +19,7 @@ from sabot_sql.agent.runner import Runner
 from sabot_sql.agent.thread_agent import ThreadAgent
 from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.errors import AgentError
+from sabot_sql.forks import never_freed_in_children
 from sabot_sql.protocol.members import Listener
 from sabot_sql.protocol.task_spec import QueryContext
 from sabot_sql.scratch import Scratch
@@ -44,6 +45,7 @@ class AgentPool:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
+        never_freed_in_children(self)
         self._scratch = Scratch(config.spill_directory)
         self._connection = connection
         self._lock = threading.Lock()

@@ -19,6 +19,7 @@ import sabot_native
 from sabot_sql.agent.agent import Done
 from sabot_sql.agent.process_instance import InstanceConfig
 from sabot_sql.errors import AgentError
+from sabot_sql.forks import closed_in_children
 from sabot_sql.protocol.codec import MalformedMessage, decode, encode
 from sabot_sql.protocol.task_spec import (
     FailureKind,
@@ -75,6 +76,8 @@ class ProcessAgent:
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._connection, remote = socket.socketpair()
         self._pulse, remote_pulse = socket.socketpair()
+        for own in (self._connection, self._pulse):
+            closed_in_children(own)
         with remote, remote_pulse:
             descriptors = (remote.fileno(), remote_pulse.fileno())
             self._process = subprocess.Popen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from sabot_sql.config import SessionConfig
 from sabot_sql.duck.errors import StatementText, translate
 from sabot_sql.duck.streams import StartedStatement
 from sabot_sql.errors import BindError, ConfigError, SabotSQLError, SessionClosed
+from sabot_sql.forks import forked, is_own
 from sabot_sql.stoppable import within
 
 ColumnTypes = tuple[tuple[str, str], ...]
@@ -103,6 +105,7 @@ class Connection:
 
     def __init__(self, config: SessionConfig, temp_directory: str) -> None:
         self.lock = threading.RLock()
+        self._owner = os.getpid()
         self.instance_settings = {
             "python_enable_replacements": "false",  # names are looked up in the caller's scope, not in ours
             "errors_as_json": "true",
@@ -133,12 +136,14 @@ class Connection:
         """
         if self._main is None:
             raise SessionClosed("the session is closed", hint="make a new one with sabot_sql.connect()")
+        if not is_own(self._owner):
+            raise forked(self._owner)
         return self._main
 
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._main is None
+        """Whether :meth:`close` was called, or this is a fork of the process that opened it."""
+        return self._main is None or not is_own(self._owner)
 
     def split(self, sql: str, parameters: Parameters) -> list[Statement]:
         """The statements of ``sql`` as DuckDB's parser sees them.
@@ -263,7 +268,7 @@ class Connection:
     def interrupt(self) -> None:
         """Stop what is running on the connection; callable from any thread, without the lock."""
         main = self._main
-        if main is not None:
+        if main is not None and is_own(self._owner):
             with contextlib.suppress(duckdb.Error):  # it was closed meanwhile
                 main.interrupt()
 

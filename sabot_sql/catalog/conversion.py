@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from sabot_sql.arrow_types import with_leaves
 from sabot_sql.catalog.connection import Connection, quote_text
 from sabot_sql.duck.errors import translate
 from sabot_sql.errors import SessionClosed
+from sabot_sql.forks import free_in_children, never_freed_in_children
 
 # Types whose default Arrow form is not the one that keeps every value.
 _LOSSY_TYPES = re.compile(r"\b(U?HUGEINT|UUID|BIT|JSON|TIME WITH TIME ZONE|ENUM|UNION|INTERVAL|VARIANT)\b")
@@ -29,7 +31,9 @@ _UNWRITABLE = re.compile(r"\bSTRUCT\b(?!\()|\bAGGREGATE_STATE\b")
 _CONVERSION_SETTINGS = {"preserve_insertion_order": "true", "arrow_lossless_conversion": "false"}
 
 _spare_lock = threading.Lock()
-_spare: list[duckdb.DuckDBPyConnection] = []
+free_in_children(_spare_lock)
+_spare: dict[int, duckdb.DuckDBPyConnection] = {}
+"""By process: a fork must not use its parent's."""
 
 
 def is_lossy(types: Sequence[str]) -> bool:
@@ -110,9 +114,11 @@ class Converter:
         """A connection with the settings of the query, on the session's DuckDB while that is open."""
         if self._connection.closed:
             with _spare_lock:
-                if not _spare:
-                    _spare.append(duckdb.connect(":memory:", config={"python_enable_replacements": "false"}))
-                cursor = _spare[0].cursor()
+                process_id = os.getpid()
+                if process_id not in _spare:
+                    _spare[process_id] = duckdb.connect(":memory:", config={"python_enable_replacements": "false"})
+                    never_freed_in_children(_spare[process_id])
+                cursor = _spare[process_id].cursor()
         else:
             cursor = self._connection.plain_cursor()
         for name, value in {**self._settings, **_CONVERSION_SETTINGS}.items():
