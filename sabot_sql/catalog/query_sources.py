@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from sabot_planner import Column, Placement, PlanSettings, RangeSplit, SourceInfo, Zone
+from sabot_planner.errors import Undistributable
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.estimates import Estimates
@@ -41,7 +42,7 @@ from sabot_sql.catalog.sources import (
 from sabot_sql.catalog.whole_files import WHOLE_FILE_FUNCTIONS, WholeFilesSource
 from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.duck.errors import translate
-from sabot_sql.errors import InternalError
+from sabot_sql.errors import InternalError, QueryError
 
 if TYPE_CHECKING:
     from sabot_sql.catalog.catalog_facts import CatalogFacts
@@ -310,7 +311,10 @@ class QuerySources:
         try:
             return self._connection.main.execute(sql).fetchall()
         except duckdb.Error as error:
-            raise InternalError(f"DuckDB cannot describe what it exported: {translate(error).message}") from None
+            found = translate(error)
+            if isinstance(found, QueryError):  # the statement itself is right: it was bound before
+                raise Undistributable(f"DuckDB cannot bind a part of what it exported: {found.message}") from None
+            raise InternalError(f"DuckDB cannot describe what it exported: {found.message}") from None
 
 
 def _version(*facts: object) -> str:

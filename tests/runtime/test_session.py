@@ -51,6 +51,13 @@ def test_a_setting_of_the_session_ends_with_its_reset(session: Session) -> None:
         assert session.query("SELECT a FROM t ORDER BY a LIMIT 1").fetchall() == [(first,)]
 
 
+def test_an_aggregate_whose_export_cannot_be_bound_runs_all_the_same(session: Session) -> None:
+    session.execute("CREATE TABLE words AS SELECT 'w' || range % 3 AS word FROM range(1000)")
+    session.execute("SET default_collation = 'NOACCENT'")  # the separator is collated then, and no constant any more
+    result = session.query("SELECT string_agg(DISTINCT word, '|' ORDER BY word) FROM words")
+    assert result.fetchall() == [("w0|w1|w2",)]
+
+
 def test_the_first_rows_of_a_wide_table_are_found(session: Session) -> None:
     # DuckDB would fetch the columns of such rows late, which fails for rows that are chosen by their numbers.
     session.execute("CREATE TABLE t AS SELECT i, 's' || i AS s, {'x': i} AS st, [i] AS l FROM range(3000) r(i)")
