@@ -8,6 +8,10 @@ Each query is planned several times over files whose footers are known; its figu
 * ``revise``: what the plan is asked while the query runs, after each stage, all stages together.
 
 The first three are what the query waits for before it runs; the bars hold for their sum.
+
+With ``--curves`` statements that grow, one direction each (``planning_shapes.py``), are planned instead, turn by turn
+with DuckDB's own ``EXPLAIN`` of them: planning should take at most 3 times as long and 10 ms. Both are CPU times,
+medians, and no text is planned twice.
 """
 
 from __future__ import annotations
@@ -22,16 +26,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 import sabot_sql
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds its own folder only
 
 import sabot_planner.planner
+from benchmarks.planning_shapes import SHAPES, TABLES
 from sabot_planner import QueryPlan
+from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.catalog import Catalog
 from tests.support.tpch.data import queries, tpch, views
 
 MEDIAN_BAR_MS, LARGEST_BAR_MS = 10.0, 60.0
+CURVE_FACTOR, CURVE_FREE_MS = 3, 10.0
+CURVE_LONG_MS = 2_000.0
+"""A statement that takes longer is measured once."""
+
 PARTS = ("DuckDB", "read", "place", "revise")
 STEPS = (
     (Catalog, "_explain", "DuckDB"),
@@ -51,7 +63,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--agents", type=int, default=2, help="thread agents (2)")
     parser.add_argument("--rounds", type=int, default=7, help="counted runs after two that warm up (7)")
+    parser.add_argument("--curves", action="store_true", help="statements that grow, beside DuckDB's EXPLAIN")
     options = parser.parse_args(arguments)
+    if options.curves:
+        return curves(options.agents, options.rounds)
     with sabot_sql.connect(agents=options.agents) as session, clocks() as clock_ms:
         for statement in views(options.data or tpch(options.scale)):
             session.execute(statement)
@@ -66,6 +81,50 @@ def main(arguments: Sequence[str]) -> int:
     ):
         print(f"{word:>8} {figure:.1f} ms   bar {bar:g}: {'met' if figure <= bar else 'missed'}")
     return 0
+
+
+def curves(agents: int, rounds: int) -> int:
+    """Plan every shape at every size, and print a line for each."""
+    missed = 0
+    with sabot_sql.connect(agents=agents) as session, duckdb.connect() as plain:
+        for statement in TABLES:
+            session.execute(statement)
+            plain.execute(statement)
+        print(f"{'shape':>14}{'size':>9}{'DuckDB':>10}{'ours':>10}{'bar':>10}   ms of CPU")
+        for shape in SHAPES:
+            for size in shape.sizes:
+                sql = shape.make(size)
+                theirs_ms, ours_ms, outcome = beside(session, plain, sql, rounds)
+                bar_ms = CURVE_FACTOR * theirs_ms + CURVE_FREE_MS
+                missed += ours_ms > bar_ms
+                word = "" if ours_ms <= bar_ms else "missed, "
+                print(
+                    f"{shape.name:>14}{size:9}{theirs_ms:10.1f}{ours_ms:10.1f}{bar_ms:10.1f}   {word}{outcome}",
+                    flush=True,
+                )
+    print(f"{missed} missed")
+    return 0
+
+
+def beside(
+    session: sabot_sql.Session, plain: duckdb.DuckDBPyConnection, sql: str, rounds: int
+) -> tuple[float, float, str]:
+    """DuckDB's EXPLAIN of ``sql`` and our planning of it, in milliseconds of CPU, and what was planned."""
+    theirs, ours = [], []
+    outcome = ""
+    for number in range(rounds):
+        began = time.process_time()
+        plain.execute(f"EXPLAIN {sql}").fetchall()
+        theirs.append((time.process_time() - began) * 1e3)
+        text = sql + " " * number  # nothing that is remembered of a text helps
+        began = time.process_time()
+        (statement,) = session._catalog.split(text, None)
+        planned = session._plan(statement, session.config, (), RunningQuery("planned", None))
+        ours.append((time.process_time() - began) * 1e3)
+        outcome = f"single: {planned}" if isinstance(planned, str) else planned[0].mode.value
+        if ours[-1] > CURVE_LONG_MS:
+            break
+    return statistics.median(theirs), statistics.median(ours), outcome
 
 
 def measure(session: sabot_sql.Session, sql: str, rounds: int, clock_ms: dict[str, float]) -> dict[str, float]:

@@ -164,11 +164,11 @@ class Session:
             statements = self._catalog.split(sql, params)
             if len(statements) != 1 or not (statements[0].is_query or statements[0].is_open_pivot):
                 raise BindError("only a single query can be explained", code="NOT_A_QUERY")
-            listed = self._catalog.listed(statements[0], scopes, running.interrupting)
-            with listed as query, running.holding(self._catalog.connection):
-                planned = self._plan(query, config, scopes)
+            with self._catalog.listed(statements[0], scopes, running.interrupting) as query:
+                planned = self._plan(query, config, scopes, running)
             if isinstance(planned, str):
-                self._check(statements[0], scopes)
+                with running.asking(self._catalog.connection):
+                    self._check(statements[0], scopes)
                 return Plan(single_document(sql, planned, config, state="planned"))
             from sabot_sql.coordinator.snapshot import planned_snapshot
 
@@ -236,8 +236,7 @@ class Session:
             return self._run_single(statement, _ONE_AGENT, request)
         running = request.running
         with self._gate.reading(check), self._catalog.listed(statement, request.scopes, running.interrupting) as query:
-            with running.holding(self._catalog.connection):
-                planned = self._plan(query, request.config, request.scopes)
+            planned = self._plan(query, request.config, request.scopes, running)
             return self._or_single(statement, self._try(query, planned, request), request)
 
     def _or_single(self, statement: Statement, result: Result | str, request: Request) -> Result:
@@ -268,15 +267,15 @@ class Session:
         """The result of a statement that writes a query's rows; or why that query is not distributed."""
         if request.config.agent_count == 1:
             return not_a_query(statement.kind)
-        with request.running.holding(self._catalog.connection):
+        with request.running.asking(self._catalog.connection):
             write = self._catalog.writes.prepare(statement, request.scopes)
-            if write is None:
-                return not_a_query(statement.kind)
-            planned = self._plan(write.query, request.config, request.scopes)
+        if write is None:
+            return not_a_query(statement.kind)
+        planned = self._plan(write.query, request.config, request.scopes, request.running)
         return self._try(write.query, planned, request, write)
 
     def _plan(
-        self, statement: Statement, config: SessionConfig, scopes: Sequence[Scope]
+        self, statement: Statement, config: SessionConfig, scopes: Sequence[Scope], running: RunningQuery
     ) -> tuple[QueryPlan, BoundQuery] | str:
         """The distributed plan of a query, or why it is not distributed."""
         if config.agent_count == 1:
@@ -287,13 +286,13 @@ class Session:
             return "inside a transaction, whose changes other connections do not see"
         from sabot_planner import Mode, PlannerError, plan_query  # and sqlglot, which one agent does not need
 
-        with self._catalog.bind(statement, scopes, config) as bound:
-            if isinstance(bound, str):
-                return bound
-            try:
-                plan = plan_query(bound.exported_sql, bound.sources)
-            except PlannerError as error:
-                return f"it could not be planned: {error}"
+        bound = self._catalog.bind(statement, scopes, config, running)
+        if isinstance(bound, str):
+            return bound
+        try:
+            plan = plan_query(bound.exported_sql, bound.sources)
+        except PlannerError as error:
+            return f"it could not be planned: {error}"
         return plan.reason if plan.mode is Mode.SINGLE else (plan, bound)
 
     def _check(self, statement: Statement, scopes: Sequence[Scope]) -> None:

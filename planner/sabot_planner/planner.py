@@ -34,7 +34,18 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
     """Plan one query for ``context.agents`` agents.
 
     What cannot be distributed gives a plan of mode SINGLE whose ``reason`` says why; nothing is refused.
+
+    Raises:
+        Exception: what ``context`` raised, which ends the planning.
     """
+    try:
+        return _planned(exported_sql, context)
+    except RecursionError:
+        # Expressions and chains may be of any depth; what nests operators in operators is walked on Python's stack.
+        return QueryPlan(Mode.SINGLE, "the query nests operators too deeply", 1, None)
+
+
+def _planned(exported_sql: str, context: PlanContext) -> QueryPlan:
     output: tuple[Column, ...] = ()
     try:
         logical, names = build(exported_sql, context)
@@ -56,11 +67,13 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
         placed = placing.place_result(logical)
     except Undistributable as error:
         return QueryPlan(Mode.SINGLE, str(error), 1, None, output)
+    context.check()
     check(placed.node)
     display.add(placed.node)
     root = mark_shared(placed.node)
     buckets = bucket_count(root, width, context.settings)
     how = Cut(_ordered(logical), width, buckets, context.settings, display, StageNames(), types)
+    context.check()
     graph = initial_graph(root, how)
     if not any(o.parallelism > 1 for o in graph.operators) and width > 1:
         return QueryPlan(Mode.SINGLE, _why_single(placed.node), 1, None, output)

@@ -84,6 +84,20 @@ class RunningQuery:
             yield
 
     @contextmanager
+    def asking(self, connection: Connection) -> Iterator[None]:
+        """As :meth:`interrupting`, for questions; whatever fails of one once the query was stopped is the stop itself.
+
+        Raises:
+            QueryCancelled: it was.
+        """
+        with self.interrupting(connection):
+            try:
+                yield
+            except Exception:
+                self.check()
+                raise
+
+    @contextmanager
     def interrupts(self, runner: Interrupted) -> Iterator[None]:
         """While it is open, cancelling interrupts what ``runner`` runs, which nobody else uses meanwhile."""
         self._interrupted = runner

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -24,7 +24,8 @@ from sabot_sql.catalog.diagnosis import located
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.held_rows import must_be_held
 from sabot_sql.catalog.measured import MeasuredRows
-from sabot_sql.catalog.memory_tables import MemoryTables, ShadowedTable
+from sabot_sql.catalog.memory_tables import MemoryTables
+from sabot_sql.catalog.nesting import too_deep_to_print
 from sabot_sql.catalog.pivots import list_values
 from sabot_sql.catalog.writes import Writes
 from sabot_sql.config import Isolation, SessionConfig
@@ -35,6 +36,23 @@ from sabot_sql.scratch import Scratch
 if TYPE_CHECKING:
     from sabot_sql.catalog.catalog_facts import CatalogFacts
     from sabot_sql.catalog.query_sources import QuerySources
+
+
+class Stoppable(Protocol):
+    """The query that asks: its questions end when it is stopped."""
+
+    def check(self) -> None:
+        """Stop here if the query was stopped.
+
+        Raises:
+            QueryCancelled: it was.
+        """
+        ...
+
+    def asking(self, connection: Connection) -> AbstractContextManager[None]:
+        """Hold the connection while it is open; whoever stops the query interrupts what the connection runs."""
+        ...
+
 
 Interruptible = Callable[[Connection], AbstractContextManager[None]]
 """Holds a connection's lock while it is open; whoever cancels the query interrupts the connection."""
@@ -139,18 +157,38 @@ class Catalog:
         with self.connection.lock:
             return located(error, statement, self.connection)
 
-    @contextmanager
-    def bind(self, statement: Statement, scopes: Sequence[Scope], config: SessionConfig) -> Iterator[BoundQuery | str]:
+    def bind(
+        self, statement: Statement, scopes: Sequence[Scope], config: SessionConfig, stoppable: Stoppable
+    ) -> BoundQuery | str:
         """Bind a query for distribution; gives the reason instead where DuckDB cannot print its plan.
 
-        The query must be planned while this is open.
+        The connection is held while DuckDB is asked and no longer: also each question of the planner holds it for
+        itself, so that other statements run between them.
 
         Raises:
             SabotSQLError: the query is wrong.
         """
-        with self.connection.lock, ExitStack() as stack:
-            shadows = stack.enter_context(self._tables.shadows(statement, scopes))
-            yield self._export(statement, shadows, config)
+        too_deep = too_deep_to_print(statement.text)
+        if too_deep is not None:
+            return too_deep
+        # The planner, and sqlglot with it, is loaded by the first query that is distributed.
+        from sabot_sql.catalog.catalog_facts import CatalogFacts
+        from sabot_sql.catalog.estimates import Estimates
+        from sabot_sql.catalog.query_sources import QuerySources
+
+        with stoppable.asking(self.connection):
+            facts = self._facts = self._facts or CatalogFacts(self.connection)
+            with self._tables.shadows(statement, scopes) as shadows, self._exportable_plans():
+                try:
+                    exported = self._explain("EXPLAIN (SQL)", statement)
+                except (duckdb.Error, RuntimeError) as error:
+                    stoppable.check()
+                    return self._reason(error, statement)
+            estimates = Estimates(
+                exported, lambda: facts.estimated(exported, lambda: self._estimated_plan(statement, scopes))
+            )
+            sources = QuerySources(self.connection, facts, config, shadows, estimates, self.measured, stoppable)
+        return BoundQuery(exported, sources)
 
     @contextmanager
     def listed(
@@ -199,29 +237,8 @@ class Catalog:
         """Close the session's DuckDB."""
         self.connection.close()
 
-    def _export(
-        self, statement: Statement, shadows: dict[str, ShadowedTable], config: SessionConfig
-    ) -> BoundQuery | str:
-        # The planner, and sqlglot with it, is loaded by the first query that is distributed.
-        from sabot_sql.catalog.catalog_facts import CatalogFacts
-        from sabot_sql.catalog.estimates import Estimates
-        from sabot_sql.catalog.query_sources import QuerySources
-
-        if self._facts is None:
-            self._facts = CatalogFacts(self.connection)
-        with self._exportable_plans():
-            try:
-                exported = self._explain("EXPLAIN (SQL)", statement)
-            except (duckdb.Error, RuntimeError) as error:
-                return self._reason(error, statement)
-        facts = self._facts
-        estimates = Estimates(exported, lambda: facts.estimated(exported, lambda: self._estimated_plan(statement)))
-        return BoundQuery(
-            exported, QuerySources(self.connection, self._facts, config, shadows, estimates, self.measured)
-        )
-
-    def _estimated_plan(self, statement: Statement) -> str | None:
-        with self._exportable_plans():
+    def _estimated_plan(self, statement: Statement, scopes: Sequence[Scope]) -> str | None:
+        with self._tables.shadows(statement, scopes), self._exportable_plans():
             try:
                 return self._explain("EXPLAIN (FORMAT json)", statement)
             except (duckdb.Error, RuntimeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ from sabot_sql.duck.errors import translate
 from sabot_sql.errors import InternalError, QueryError
 
 if TYPE_CHECKING:
+    from sabot_sql.catalog.catalog import Stoppable
     from sabot_sql.catalog.catalog_facts import CatalogFacts
 
 # Table functions that give the same rows on any agent, in any process.
@@ -58,8 +60,8 @@ _FRAGMENT_SETTINGS = {"late_materialization_max_rows": "0", "preserve_insertion_
 class QuerySources:
     """Implements ``PlanContext`` and ``SourceBinder``.
 
-    Planning asks DuckDB, so the connection's lock must be held until the plan is made; ``bind_slice`` and what follows
-    it need no lock. A relation that the query reads twice is one source.
+    What DuckDB is asked holds the connection meanwhile, and ends when the query is stopped; ``bind_slice`` and what
+    follows it need no connection. A relation that the query reads twice is one source.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class QuerySources:
         shadows: Mapping[str, ShadowedTable],
         estimates: Estimates,
         measured: MeasuredRows,
+        stoppable: Stoppable,
     ) -> None:
         self.agents = config.agent_count
         self.settings: PlanSettings = config.plan_settings()
@@ -79,6 +82,7 @@ class QuerySources:
         self._shadows = shadows
         self._estimates = estimates
         self._measured = measured
+        self._stoppable = stoppable
         self._sources: dict[tuple[str, tuple[str, ...]], Source] = {}
         self._by_id: dict[str, Source] = {}
         self._collated = False
@@ -95,7 +99,8 @@ class QuerySources:
         """Describe a relation as DuckDB exported it."""
         key = relation_sql, tuple(virtual_columns)
         if key not in self._sources:
-            source = self._make(relation_sql, tuple(virtual_columns), f"s{len(self._sources)}")
+            with self._asking():
+                source = self._make(relation_sql, tuple(virtual_columns), f"s{len(self._sources)}")
             self._sources[key] = source
             self._by_id[source.info.source_id] = source
         return self._sources[key].info
@@ -108,16 +113,19 @@ class QuerySources:
     def types(self, expressions: Sequence[str], relation_sql: str) -> tuple[str, ...]:
         """DuckDB's types of the expressions, from binding alone."""
         relation = f" FROM {relation_sql}" if relation_sql else ""
-        rows = self._ask(f"DESCRIBE SELECT {', '.join(expressions)}{relation}")
+        with self._asking():
+            rows = self._ask(f"DESCRIBE SELECT {', '.join(expressions)}{relation}")
         return tuple(row[1] for row in rows)
 
     def aggregates(self) -> frozenset[str]:
         """Names of DuckDB's aggregate functions."""
-        return self._facts.aggregates()
+        with self._asking():
+            return self._facts.aggregates()
 
     def volatile_functions(self) -> frozenset[str]:
         """Names of functions whose value may differ from row to row."""
-        return self._facts.volatile_functions()
+        with self._asking():
+            return self._facts.volatile_functions()
 
     def is_collated(self) -> bool:
         """Whether a table of the query was declared with COLLATE, or the session has a default collation."""
@@ -133,11 +141,20 @@ class QuerySources:
 
     def rows_estimated(self, tables: Sequence[str]) -> int | None:
         """DuckDB's estimate of the join over these scans."""
-        return self._estimates.rows(tables)
+        with self._asking():
+            return self._estimates.rows(tables)
 
     def serialized(self, sql: str) -> str:
         """DuckDB's parse of ``sql`` as JSON (``json_serialize_sql``), an error object where it cannot be parsed."""
-        return self._facts.serialized(sql)
+        with self._asking():
+            return self._facts.serialized(sql)
+
+    def check(self) -> None:
+        """Stop planning if the query was stopped."""
+        self._stoppable.check()
+
+    def _asking(self) -> AbstractContextManager[None]:
+        return self._stoppable.asking(self._connection)
 
     # ------------------------------------------------------------------------------------------------ SourceBinder
 

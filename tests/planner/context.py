@@ -103,6 +103,9 @@ class FakeContext:
         factor = 1 if {self._tables.get(table) for table in tables} <= self.fixed else self.factor
         return None if found is None else found * factor
 
+    def check(self) -> None:
+        pass
+
     def recalls(self) -> bool:
         return bool(self.memory)
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sabot_planner import Placement, RangeSplit, SourceInfo
+from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.sources import SliceBinding
 from sabot_sql.config import parse_config
@@ -46,12 +47,12 @@ def execute(catalog: Catalog, sql: str) -> list[tuple[Any, ...]]:
 def bind(catalog: Catalog, sql: str, isolation: str = "thread", **scope: object) -> tuple[BoundQuery, SourceInfo]:
     (statement,) = catalog.split(sql, None)
     config = parse_config(agents=2, isolation=isolation)
-    with catalog.bind(statement, [scope], config) as bound:
-        assert isinstance(bound, BoundQuery), bound
-        match = re.search(r"FROM ((?:(?!FROM).)*?) AS r0\(", bound.exported_sql, re.DOTALL)
-        assert match, bound.exported_sql
-        virtual = re.findall(r"r0\.(filename|file_row_number|file_index|rowid)\b", bound.exported_sql)
-        info = bound.sources.source(match.group(1), list(dict.fromkeys(virtual)))
+    bound = catalog.bind(statement, [scope], config, RunningQuery("test", None))
+    assert isinstance(bound, BoundQuery), bound
+    match = re.search(r"FROM ((?:(?!FROM).)*?) AS r0\(", bound.exported_sql, re.DOTALL)
+    assert match, bound.exported_sql
+    virtual = re.findall(r"r0\.(filename|file_row_number|file_index|rowid)\b", bound.exported_sql)
+    info = bound.sources.source(match.group(1), list(dict.fromkeys(virtual)))
     return bound, info
 
 
@@ -282,21 +283,21 @@ def test_a_reader_is_read_once_and_stays_a_table(catalog: Catalog) -> None:
 def test_tables_that_look_alike_are_told_apart(catalog: Catalog) -> None:
     (statement,) = catalog.split("SELECT * FROM x, y WHERE x.a > y.a", None)
     scope = {"x": pa.table({"a": [1]}), "y": pa.table({"a": [2]})}
-    with catalog.bind(statement, [scope], parse_config(agents=2)) as bound:
-        assert isinstance(bound, BoundQuery)
-        paths = re.findall(r"parquet_scan\(CAST\('[^']*'", bound.exported_sql)
-        assert len(set(paths)) == 2
-        infos = [bound.sources.source(f"{path} AS VARCHAR))", []) for path in paths]
+    bound = catalog.bind(statement, [scope], parse_config(agents=2), RunningQuery("test", None))
+    assert isinstance(bound, BoundQuery)
+    paths = re.findall(r"parquet_scan\(CAST\('[^']*'", bound.exported_sql)
+    assert len(set(paths)) == 2
+    infos = [bound.sources.source(f"{path} AS VARCHAR))", []) for path in paths]
     assert {info.name for info in infos} == {"x", "y"}
 
 
 def test_nothing_is_folded_away_by_a_shadow(catalog: Catalog) -> None:
     catalog.register("t", pa.table({"a": [1, 2], "b": ["x", None]}))
     (statement,) = catalog.split("SELECT count(*), count(b), min(a) FROM t WHERE a = 1 AND b IS NOT NULL", None)
-    with catalog.bind(statement, [], parse_config(agents=2)) as bound:
-        assert isinstance(bound, BoundQuery)
-        for expected in ("count_star()", "min(", "IS NOT NULL", "parquet_scan"):
-            assert expected in bound.exported_sql
+    bound = catalog.bind(statement, [], parse_config(agents=2), RunningQuery("test", None))
+    assert isinstance(bound, BoundQuery)
+    for expected in ("count_star()", "min(", "IS NOT NULL", "parquet_scan"):
+        assert expected in bound.exported_sql
 
 
 def test_names_mean_objects_again_after_they_were_shadows(catalog: Catalog) -> None:
@@ -363,15 +364,15 @@ def test_estimates_are_found_by_the_scans_they_join(catalog: Catalog) -> None:
     execute(catalog, "CREATE TABLE a AS SELECT range AS x FROM range(1000)")
     execute(catalog, "CREATE TABLE b AS SELECT range AS x FROM range(50)")
     (statement,) = catalog.split("SELECT a.x, count(*) FROM a JOIN b USING (x) WHERE a.x > 3 GROUP BY 1", None)
-    with catalog.bind(statement, [], parse_config(agents=2)) as bound:
-        assert isinstance(bound, BoundQuery)
-        first, second = re.findall(r"AS (r\d+)\(\s*column0", bound.exported_sql)
-        estimates = bound.sources.rows_estimated
-        joined = estimates([first, second])
-        assert joined is not None
-        assert 0 < joined <= 1000
-        assert estimates([first]) is not None
-        assert estimates(["r999"]) is None
+    bound = catalog.bind(statement, [], parse_config(agents=2), RunningQuery("test", None))
+    assert isinstance(bound, BoundQuery)
+    first, second = re.findall(r"AS (r\d+)\(\s*column0", bound.exported_sql)
+    estimates = bound.sources.rows_estimated
+    joined = estimates([first, second])
+    assert joined is not None
+    assert 0 < joined <= 1000
+    assert estimates([first]) is not None
+    assert estimates(["r999"]) is None
 
 
 def test_functions_are_classified_by_duckdb(catalog: Catalog) -> None:
@@ -383,5 +384,5 @@ def test_functions_are_classified_by_duckdb(catalog: Catalog) -> None:
 
 def test_a_plan_that_cannot_be_printed_gives_a_reason(catalog: Catalog) -> None:
     (statement,) = catalog.split("EXPLAIN SELECT 1", None)
-    with catalog.bind(statement, [], parse_config(agents=2)) as bound:
-        assert isinstance(bound, str)
+    bound = catalog.bind(statement, [], parse_config(agents=2), RunningQuery("test", None))
+    assert isinstance(bound, str)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sabot_planner import Placement, SourceInfo
+from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.catalog import Catalog
 from sabot_sql.config import parse_config
 from sabot_sql.scratch import Scratch
@@ -33,10 +34,10 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
 def described(catalog: Catalog, call: str) -> tuple[Any, SourceInfo]:
     """The sources of ``SELECT * FROM call``, and what the planner is told of the call as DuckDB exports it."""
     (statement,) = catalog.split(f"SELECT * FROM {call}", None)
-    with catalog.bind(statement, [{}], parse_config(agents=2)) as bound:
-        assert not isinstance(bound, str), bound
-        relation = bound.exported_sql.partition("FROM ")[2].rpartition(" AS r0(")[0]
-        return bound.sources, bound.sources.source(relation, [])
+    bound = catalog.bind(statement, [{}], parse_config(agents=2), RunningQuery("test", None))
+    assert not isinstance(bound, str), bound
+    relation = bound.exported_sql.partition("FROM ")[2].rpartition(" AS r0(")[0]
+    return bound.sources, bound.sources.source(relation, [])
 
 
 def check(catalog: Catalog, call: str, *, cut: bool = True) -> SourceInfo:

@@ -6,6 +6,7 @@ sharing no rule with the passes that put them there.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -104,8 +105,23 @@ class _Checker:
     def of(self, node: Node) -> _Found:
         known = self._known.get(id(node))
         if known is None:
+            self._prepare(node)
             known = self._known[id(node)] = self._derive(node)
         return known
+
+    def _prepare(self, node: Node) -> None:
+        """Derive what is below ``node``, the lowest first, so that a deep plan needs no deep stack."""
+        found: list[Node] = []
+        left = list(node.inputs)
+        while left:
+            inner = left.pop()
+            if id(inner) not in self._known:
+                found.append(inner)
+                left += inner.inputs
+        for inner in reversed(found):
+            # What nobody asks about need not hold; who asks is told again.
+            with suppress(PlannerError):
+                self._known[id(inner)] = self._derive(inner)
 
     def _finished(self, node: Node, reader: Node) -> Partitioning:
         found = self.of(node)

@@ -67,6 +67,7 @@ class PlacementContext:
         key = (id(node), parallel)
         known = self._placed.get(key)
         if known is None:
+            self.catalog.check()
             known = (node, self.place_node(self, node, parallel))
             self._placed[key] = known
             self.estimator.same(known[1].node, node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
@@ -82,6 +82,10 @@ class PlanContext(Protocol):
 
     def is_collated(self) -> bool:
         """Whether text of the sources described so far, or all text, compares by a collation that its type hides."""
+        ...
+
+    def check(self) -> None:
+        """Called now and then: what it raises, because nobody wants the plan any more, ends the planning."""
         ...
 
     def recalls(self) -> bool:
@@ -181,12 +185,23 @@ class QueryPlan:
         """
         if self.planner_state is None:
             return self
-        return self.planner_state.revise(self, facts, started)
+        try:
+            return self.planner_state.revise(self, facts, started)
+        except RecursionError:  # a plan so deep is kept as it is: that was right, if not the best
+            return self
 
     def identities(self) -> Mapping[str, str]:
         """Edge, or ``result`` → what its rows are called in every plan that computes the same."""
-        return {} if self.planner_state is None else self.planner_state.identities()
+        return self._named(lambda state: state.identities())
 
     def key_identities(self) -> Mapping[str, str]:
         """HASH edge → what the groups of its rows by their keys are called: there are as many as distinct keys."""
-        return {} if self.planner_state is None else self.planner_state.key_identities()
+        return self._named(lambda state: state.key_identities())
+
+    def _named(self, names: Callable[[Revisable], Mapping[str, str]]) -> Mapping[str, str]:
+        if self.planner_state is None:
+            return {}
+        try:
+            return names(self.planner_state)
+        except RecursionError:  # nothing is remembered of a plan so deep
+            return {}

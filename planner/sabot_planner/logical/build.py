@@ -56,7 +56,7 @@ def build(sql: str, context: PlanContext) -> tuple[Node, tuple[str, ...]]:
         Undistributable: the text has a form that the planner does not know.
     """
     sql, lists = set_aside(sql)
-    tree = parse_exported(sql)
+    tree = parse_exported(sql, context.check)
     if not same_meaning(context.serialized(sql), context.serialized(to_sql(tree))):
         raise Undistributable("the exported plan was not read exactly")
     if lists:
@@ -110,6 +110,7 @@ class _Builder:
     # --- queries
 
     def query(self, tree: exp.Expression, ctes: _Ctes) -> Node:
+        self.context.check()
         with_ = tree.args.get("with_")
         if with_ is not None:
             ctes = dict(ctes)
@@ -140,20 +141,17 @@ class _Builder:
         return Project(CteRef(shared, names), (Computed(self.names.fresh(), column(found)),))
 
     def _branches(self, tree: exp.Expression, kind: SetKind, ctes: _Ctes) -> list[Node]:
-        left, right = tree.args["this"], tree.args["expression"]
-        branches: list[Node] = []
+        left, rights = tree.args["this"], [tree.args["expression"]]
         # a UNION ALL b UNION ALL c leans to the left; one node with three inputs is cheaper and clearer than two.
-        if (
+        while (
             kind is SetKind.UNION_ALL
             and isinstance(left, exp.Union)
             and not left.args["distinct"]
             and not any(left.args.get(k) for k in ("with_", "order", "limit", "offset"))
         ):
-            branches += self._branches(left, kind, ctes)
-        else:
-            branches.append(self.query(left, ctes))
-        branches.append(self.query(right, ctes))
-        return branches
+            rights.append(left.args["expression"])
+            left = left.args["this"]
+        return [self.query(branch, ctes) for branch in (left, *reversed(rights))]
 
     def _modified(self, tree: exp.Expression, node: Node) -> Node:
         """ORDER BY and LIMIT of a query that is not a SELECT: the exporter never gives them columns to sort by."""

@@ -24,10 +24,13 @@ from sabot_planner.logical.nodes import (
     Window,
     walk,
 )
-from sabot_planner.sql.dialect import to_sql
+from sabot_planner.sql.dialect import sql_beginning
 from sabot_planner.sql.scalars import column_name, strip_parens
 
 _MOST_CHARACTERS = 40
+_ENOUGH_CHARACTERS = 2_000
+"""So many of an expression's text are enough for those that are shown, whatever is left out of them."""
+
 _INTERNAL = re.compile(r'"system"\.main\.| COLLATE C\b')
 _NAME = re.compile(r"\b[c]+[0-9][0-9a-z]*\b")
 
@@ -94,7 +97,7 @@ class DisplayNames:
         name = column_name(expression)
         if name is not None:
             return self._names.get(name, name)
-        text = _INTERNAL.sub("", to_sql(expression))
+        text = _INTERNAL.sub("", sql_beginning(expression, _ENOUGH_CHARACTERS))
         text = _NAME.sub(lambda m: self._names.get(m.group(), m.group()), text)
         return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"
 

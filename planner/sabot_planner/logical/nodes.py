@@ -470,28 +470,22 @@ def replace_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
 def rewrite(node: Node, rule: Callable[[Node], Node]) -> Node:
     """Apply ``rule`` bottom-up, once per node; a ``Shared`` node is rewritten once however often it is read."""
     done: dict[int, Node] = {}
-
-    def visit(current: Node) -> Node:
-        known = done.get(id(current))
-        if known is None:
-            known = rule(replace_inputs(current, tuple(visit(i) for i in current.inputs)))
-            done[id(current)] = known
-        return known
-
-    return visit(node)
+    for current in walk(node):
+        done[id(current)] = rule(replace_inputs(current, tuple(done[id(i)] for i in current.inputs)))
+    return done[id(node)]
 
 
 def walk(node: Node) -> list[Node]:
     """Every node once, inputs before the nodes that read them."""
     order: list[Node] = []
     seen: set[int] = set()
-
-    def visit(current: Node) -> None:
-        if id(current) not in seen:
-            seen.add(id(current))
-            for child in current.inputs:
-                visit(child)
+    left: list[tuple[Node, bool]] = [(node, False)]
+    while left:
+        current, read = left.pop()
+        if read:
             order.append(current)
-
-    visit(node)
+        elif id(current) not in seen:
+            seen.add(id(current))
+            left.append((current, True))
+            left += [(child, False) for child in reversed(current.inputs)]
     return order

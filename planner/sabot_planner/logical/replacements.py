@@ -43,5 +43,8 @@ def sizes(expression: exp.Expression) -> dict[int, int]:
     """How many nodes each node of the expression is made of, by identity; parentheses are none."""
     counted: dict[int, int] = {}
     for node in reversed(nodes(expression)):
-        counted[id(node)] = (type(node) is not exp.Paren) + sum(counted[id(c)] for c in children(node))
+        size = 0 if type(node) is exp.Paren else 1
+        for inner in children(node):
+            size += counted[id(inner)]
+        counted[id(node)] = size
     return counted

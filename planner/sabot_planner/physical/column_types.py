@@ -154,11 +154,25 @@ class ColumnTypes:
         return None
 
     def _visit(self, node: Node) -> None:
+        """Learn the types of the columns of ``node`` and of all below it, the lowest first."""
+        found: list[Node] = []
+        left = [node]
+        while left:
+            current = left.pop()
+            if id(current) not in self._visited:
+                found.append(current)
+                # What a recursive expression reads is typed with it, in its own order.
+                left += () if isinstance(current, RecursiveCte) else current.inputs
+        for current in reversed(found):
+            self._learn(current)
+
+    def _learn(self, node: Node) -> None:
         if id(node) in self._visited:
             return
+        self._context.check()
         self._visited[id(node)] = node
         for child in node.inputs:
-            self._visit(child)
+            self._learn(child)
             if isinstance(node, RecursiveCte):
                 self._type_rounds(node)
                 self._name_references(node.step, node)

@@ -68,6 +68,7 @@ A ``Join`` has ``this``, ``on`` and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlglot import exp
@@ -85,6 +86,7 @@ __all__ = [
     "join_type",
     "parse_exported",
     "parse_rows",
+    "sql_beginning",
     "to_sql",
     "type_text",
 ]
@@ -92,13 +94,15 @@ __all__ = [
 SYSTEM_SCHEMA = '"system".main'
 
 
-def parse_exported(sql: str) -> exp.Expression:
+def parse_exported(sql: str, check: Callable[[], None] = lambda: None) -> exp.Expression:
     """The tree of one query as ``EXPLAIN (SQL)`` prints it; see the module's description of its nodes.
+
+    ``check`` is called now and then; what it raises ends the reading.
 
     Raises:
         Undistributable: the text has a form that this reader does not know.
     """
-    tree: exp.Expression = read_exported(sql)
+    tree: exp.Expression = read_exported(sql, check)
     return tree
 
 
@@ -115,6 +119,11 @@ def to_sql(expression: exp.Expression) -> str:
         PlannerError: the tree has a node of another class.
     """
     return write_sql(expression)
+
+
+def sql_beginning(expression: exp.Expression, characters: int) -> str:
+    """As :func:`to_sql`, but once there are ``characters`` of it the rest may be missing."""
+    return write_sql(expression, characters)
 
 
 def function_call(node: object) -> tuple[str, list[Any]] | None:

@@ -71,6 +71,7 @@ class ExpressionReader(Tokens, ABC):
         unfinished = [outermost]
         value: Node = None
         while True:
+            self.step()
             try:
                 unfinished[-1].send(value)
             except StopIteration as finished:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlglot import exp
 
 from sabot_planner.errors import Undistributable
@@ -16,9 +18,9 @@ _SET_OPERATIONS: dict[str, type[exp.Expression]] = {
 _JOIN_WORDS = frozenset({"JOIN", "INNER", "CROSS", "LEFT", "RIGHT", "FULL", "SEMI", "ANTI", "ASOF", "POSITIONAL"})
 
 
-def read_exported(sql: str) -> Node:
+def read_exported(sql: str, check: Callable[[], None]) -> Node:
     """The tree of one exported query."""
-    reader = _QueryReader(sql)
+    reader = _QueryReader(sql, check)
     try:
         query = reader.query()
     except IndexError:
@@ -32,7 +34,7 @@ def read_exported(sql: str) -> Node:
 
 def read_rows(sql: str) -> list[list[Node]]:
     """The rows of expressions that are written as ``sql``, each in parentheses."""
-    rows = _QueryReader(sql)
+    rows = _QueryReader(sql, lambda: None)
     return [row.args["expressions"] for row in rows.listed(rows.row)]
 
 

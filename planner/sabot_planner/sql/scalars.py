@@ -26,21 +26,28 @@ def column_name(expression: exp.Expression) -> str | None:
 
 
 def children(expression: exp.Expression) -> list[exp.Expression]:
-    """The expression's direct sub-expressions."""
-    found = []
+    """The direct sub-expressions; the names and types that are parts of an expression are none."""
+    if type(expression) in _LEAVES:
+        return []
+    found: list[exp.Expression] = []
     for value in expression.args.values():
-        if isinstance(value, exp.Expression):
-            found.append(value)
-        elif type(value) is list:
+        if type(value) is list:
             found += [item for item in value if isinstance(item, exp.Expression)]
+        elif isinstance(value, exp.Expression) and type(value) not in _NAMES_AND_TYPES:
+            found.append(value)
     return found
+
+
+_NAMES_AND_TYPES = frozenset({exp.Identifier, exp.DataType})
+_LEAVES = frozenset({exp.Column, exp.Literal, exp.Null, exp.Boolean, exp.Var, *_NAMES_AND_TYPES})
 
 
 def nodes(expression: exp.Expression) -> list[exp.Expression]:
     """The expression and everything inside it, what is outside first."""
     found = [expression]
     for node in found:  # which grows meanwhile
-        found += children(node)
+        if type(node) not in _LEAVES:
+            found += children(node)
     return found
 
 
@@ -90,8 +97,9 @@ def map_nodes(expression: exp.Expression, edit: Callable[[exp.Expression], exp.E
         if replaced is not None:
             new[id(node)] = replaced
         else:
-            kept.append(node)
-            left += reversed(children(node))
+            if type(node) not in _LEAVES:
+                kept.append(node)
+                left += reversed(children(node))
     for node in reversed(kept):  # what is inside comes first
         args: dict[str, Any] = {}
         changed = False

@@ -11,6 +11,7 @@ from sqlglot import exp
 from sabot_planner.errors import Undistributable
 
 END = ""
+_STEPS_UNASKED = 1_000
 _TOKEN = re.compile(
     r"""\s*(
         [^\W\d][\w$]*+(?!')                     # word, possessive: never a part of one
@@ -26,15 +27,26 @@ _TOKEN = re.compile(
 
 
 class Tokens:
-    """A place in a list of tokens; ``token`` is the current one, ``END`` after the last."""
+    """A place in a list of tokens; ``token`` is the current one, ``END`` after the last.
 
-    __slots__ = ("position", "token", "tokens")
+    ``check`` is called now and then and may raise.
+    """
 
-    def __init__(self, sql: str) -> None:
+    __slots__ = ("_check", "_steps", "position", "token", "tokens")
+
+    def __init__(self, sql: str, check: Callable[[], None]) -> None:
+        self._check = check
+        self._steps = 0
         self.tokens: list[str] = _TOKEN.findall(sql)
         self.tokens += [END, END]  # one may always look one token ahead
         self.position = 0
         self.token = self.tokens[0]
+
+    def step(self) -> None:
+        """Count a step of reading; now and then it is asked whether to go on."""
+        self._steps += 1
+        if not self._steps % _STEPS_UNASKED:
+            self._check()
 
     def advance(self) -> str:
         """Step over the current token and return it."""

@@ -7,6 +7,7 @@ length of the text alone, and a deep tree no stack.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -25,14 +26,15 @@ Parts: TypeAlias = str | Sequence[Part]
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
-def write_sql(node: Node) -> str:
-    """SQL of ``node`` and everything below it."""
+def write_sql(node: Node, enough: int = sys.maxsize) -> str:
+    """SQL of ``node`` and everything below it, or its beginning of at least ``enough`` characters."""
     written: list[str] = []
     left: list[Part] = [node]
-    while left:
+    while left and enough > 0:
         part = left.pop()
         if type(part) is str:
             written.append(part)
+            enough -= len(part)
             continue
         write = _WRITERS.get(type(part))
         if write is None:
@@ -40,6 +42,7 @@ def write_sql(node: Node) -> str:
         parts = write(part)
         if type(parts) is str:
             written.append(parts)
+            enough -= len(parts)
         else:
             left += reversed(parts)
     return "".join(written)
