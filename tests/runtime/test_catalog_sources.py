@@ -306,8 +306,8 @@ def test_names_mean_objects_again_after_they_were_shadows(catalog: Catalog) -> N
         bind(catalog, "FROM t")
         (statement,) = catalog.split("FROM t", None)
         with catalog.run(statement, []) as rows:
-            assert rows.reader is not None
-            assert rows.reader.read_all().column(0).to_pylist() == [1, 2]
+            assert isinstance(rows.stream, pa.RecordBatchReader)
+            assert rows.stream.read_all().column(0).to_pylist() == [1, 2]
 
 
 def test_process_agents_get_session_sources_through_the_session(catalog: Catalog) -> None:
