@@ -25,6 +25,9 @@ from typing import Any
 
 _EXCERPT_CHARACTERS = 120
 
+OUT_OF_MEMORY = "OUT_OF_MEMORY"
+"""Code of a ``ResourceError``: DuckDB's memory, not a disk."""
+
 FRAGMENT_FAILED = "FRAGMENT_FAILED"
 """Code of an ``AgentError`` whose agent lives: the fragment failed there for a reason that is not the user's."""
 

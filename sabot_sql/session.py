@@ -8,8 +8,10 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from sabot_sql.call.memory_ladder import in_small_parts, with_all_memory
 from sabot_sql.call.pools import Pools
 from sabot_sql.call.read_write_lock import Gate
 from sabot_sql.call.request import Observer, Request
@@ -20,12 +22,14 @@ from sabot_sql.catalog.frames import Scope, caller_scopes
 from sabot_sql.config import SessionConfig
 from sabot_sql.errors import (
     FRAGMENT_FAILED,
+    OUT_OF_MEMORY,
     AgentError,
     BindError,
     InternalError,
     QueryCancelled,
     QueryError,
     QueryTimeout,
+    ResourceError,
     SessionClosed,
     reason_in_short,
 )
@@ -231,13 +235,54 @@ class Session:
         check = request.running.check
         if not (statement.is_query or statement.is_open_pivot):
             with self._gate.writing(check):
-                return self._or_single(statement, self._write(statement, request), request)
+                try:
+                    result = self._write(statement, request)
+                except ResourceError as error:
+                    # Agents left nothing behind, so the statement still runs once.
+                    found = self._alone(statement, request) if error.code == OUT_OF_MEMORY else None
+                    if found is None:
+                        raise
+                    return found
+                return self._or_single(statement, result, request)
         if request.config.agent_count == 1:
             return self._run_single(statement, _ONE_AGENT, request)
         running = request.running
         with self._gate.reading(check), self._catalog.listed(statement, request.scopes, running.interrupting) as query:
             planned = self._plan(query, request.config, request.scopes, running)
-            return self._or_single(statement, self._try(query, planned, request), request)
+            try:
+                result = self._try(query, planned, request)
+            except ResourceError as error:
+                if error.code != OUT_OF_MEMORY:
+                    raise
+                found = self._alone(statement, request)
+                return self._in_small_parts(query, request, error) if found is None else found
+            return self._or_single(statement, result, request)
+
+    def _alone(self, statement: Statement, request: Request) -> Result | None:
+        """The result of the user's own statement with the memory of all agents; None where that is too little."""
+        alone = replace(request, config=with_all_memory(request.config))
+        reason = f"memory ran out on {request.config.agent_count} agents: DuckDB alone has all of it"
+        try:
+            with self._pools.using(alone.config, request.running.check):
+                return self._run_single(statement, reason, alone)
+        except ResourceError as error:
+            if error.code != OUT_OF_MEMORY:
+                raise
+            return None
+
+    def _in_small_parts(self, query: Statement, request: Request, error: ResourceError) -> Result:
+        """The result of a query that DuckDB alone has too little memory for; ``error`` where it is not distributed."""
+        from sabot_sql.call.distributed import run_on_agents  # native code, which one agent does not need
+
+        planned = self._plan(query, in_small_parts(request.config), request.scopes, request.running)
+        if isinstance(planned, str):
+            raise error
+        plan, bound = planned
+        said = "memory ran out on several agents, and for DuckDB alone: small parts, one after the other"
+        in_parts = replace(plan, reason=f"{said}; {plan.reason}"), bound
+        alone = replace(request, config=with_all_memory(request.config))
+        answer = run_on_agents(query, in_parts, alone, None, self._catalog, self._pools, self._scratch)
+        return self._result(alone, answer.store, answer.columns, answer.plan, answer.stats)
 
     def _or_single(self, statement: Statement, result: Result | str, request: Request) -> Result:
         """The last rung: the user's own statement on DuckDB, which fails as well where the fault is the user's."""

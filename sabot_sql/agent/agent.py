@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from sabot_sql.protocol.task_spec import Outcome, QueryContext, Work
+from sabot_sql.protocol.task_spec import Outcome, QueryContext, TaskId, Work
 
 Done = Callable[[Outcome], None]
 
@@ -37,6 +37,10 @@ class Agent(Protocol):
 
     def cancel(self, query_id: str) -> None:
         """Interrupt the query's work, running or waiting; repeat until all of it has answered."""
+        ...
+
+    def stop(self, task_id: TaskId) -> None:
+        """Interrupt this attempt and no other; repeat until it has answered."""
         ...
 
     def give_up(self, query_id: str) -> None:

@@ -161,6 +161,10 @@ class ProcessAgent:
         """Interrupt the query's work."""
         self._send(Frame("cancel", query_id))
 
+    def stop(self, task_id: TaskId) -> None:
+        """Interrupt the attempt."""
+        self._send(Frame("stop", encode(task_id, [])))
+
     def give_up(self, query_id: str) -> None:
         """End the process."""
         if any(work_id.query_id == query_id for work_id in tuple(self._pending)):

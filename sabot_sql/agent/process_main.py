@@ -15,7 +15,7 @@ import sabot_native
 from sabot_sql.agent.process_instance import InstanceConfig, ProcessInstance
 from sabot_sql.agent.thread_agent import ThreadAgent
 from sabot_sql.protocol.codec import MalformedMessage, decode, encode
-from sabot_sql.protocol.task_spec import Outcome, QueryContext, SplitSpec, TaskSpec
+from sabot_sql.protocol.task_spec import Outcome, QueryContext, SplitSpec, TaskId, TaskSpec
 from sabot_sql.protocol.wire import PROTOCOL_VERSION, Frame, receive_frame, send_frame
 
 
@@ -45,6 +45,8 @@ class _Server:
                 self._agent.submit(decode(TaskSpec, body, frame.blobs), self._done)
             case "split":
                 self._agent.submit(decode(SplitSpec, body, frame.blobs), self._done)
+            case "stop":
+                self._agent.stop(decode(TaskId, body, frame.blobs))
             case "cancel":
                 self._agent.cancel(str(body))
             case "release":

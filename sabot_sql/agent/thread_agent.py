@@ -19,6 +19,7 @@ from sabot_sql.protocol.task_spec import (
     QueryContext,
     SplitSpec,
     TaskFailure,
+    TaskId,
     Work,
 )
 
@@ -39,7 +40,9 @@ class _Query:
         self.context = context
         self.newest: dict[tuple[str, int], int] = {}
         self.cancelled = False
+        self.stopped: set[TaskId] = set()
         self.running: Attempt | None = None
+        self.running_id: TaskId | None = None
 
 
 class ThreadAgent:
@@ -86,6 +89,17 @@ class ThreadAgent:
                 return
             query.cancelled = True
             running = query.running
+        if running is not None:
+            running.cancel()
+
+    def stop(self, task_id: TaskId) -> None:
+        """Interrupt the attempt, or refuse it when its turn comes."""
+        with self._lock:
+            query = self._queries.get(task_id.query_id)
+            if query is None:
+                return
+            query.stopped.add(task_id)
+            running = query.running if query.running_id == task_id else None
         if running is not None:
             running.cancel()
 
@@ -161,11 +175,11 @@ class ThreadAgent:
         attempt = Attempt()
         with self._lock:
             query = self._queries.get(work.id.query_id)
-            if query is None or query.cancelled:
+            if query is None or query.cancelled or work.id in query.stopped:
                 return TaskFailure(
                     work.id, self.agent_id, FailureKind.CANCELLED, QueryCancelled("the query was cancelled")
                 )
-            query.running = attempt
+            query.running, query.running_id = attempt, work.id
         try:
             with self._runner_for(query.context) as runner:
                 outcome: Outcome = self._run_on(runner, work, query.context, attempt)
@@ -174,7 +188,7 @@ class ThreadAgent:
             lost = error.lost if isinstance(error, InputLost) else ()
             outcome = TaskFailure(work.id, self.agent_id, kind, reason, lost)
         with self._lock:
-            query.running = None
+            query.running = query.running_id = None
         return outcome
 
     @staticmethod

@@ -84,6 +84,7 @@ class Catalog:
         self.connection = Connection(config, str(scratch.path / "duckdb"))
         self._tables = MemoryTables(self.connection, scratch)
         self._facts: CatalogFacts | None = None
+        self._threads = config.instance_threads
         self.measured = MeasuredRows()
         self.writes = Writes(self.connection, self._tables, self._changed)
 
@@ -227,11 +228,14 @@ class Catalog:
         return self.connection.plain_cursor()
 
     def share_memory(self, config: SessionConfig) -> None:
-        """Leave process agents their share of the memory."""
+        """Leave process agents their share of the memory and of the cores."""
         if "memory_limit" not in config.duckdb:
             thread = config.isolation is Isolation.THREAD
             limit = config.duckdb_total_bytes if thread else config.duckdb_memory_bytes
             self.connection.plain_cursor().execute(f"SET GLOBAL memory_limit = '{limit}B'")
+        if "threads" not in config.duckdb and config.instance_threads != self._threads:
+            self.connection.plain_cursor().execute(f"SET GLOBAL threads = {config.instance_threads}")
+            self._threads = config.instance_threads
 
     def close(self) -> None:
         """Close the session's DuckDB."""

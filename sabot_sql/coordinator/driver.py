@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable, Mapping
@@ -27,13 +28,14 @@ from sabot_sql.coordinator.messages import (
     ReplaceAgent,
     SplitOutput,
     StartTask,
+    StopTask,
 )
 from sabot_sql.coordinator.no_sources import NoSources
 from sabot_sql.coordinator.snapshot import PlanSnapshot, running_snapshot
 from sabot_sql.coordinator.stage_run import Finished
-from sabot_sql.errors import QueryCancelled, QueryTimeout
+from sabot_sql.errors import AgentError, QueryCancelled, QueryTimeout
 from sabot_sql.protocol.members import AgentJoined
-from sabot_sql.protocol.task_spec import FileSink, KeyQuestion, QueryContext
+from sabot_sql.protocol.task_spec import FileSink, KeyQuestion, QueryContext, TaskFailure, TaskId, TaskReport
 
 if TYPE_CHECKING:
     from sabot_native import PartitionStream
@@ -185,6 +187,7 @@ class _Driver:
         self._observed = self._began
         self._finished = False
         self._naming_ms = _NAMING_MS
+        self._overtaken: dict[TaskId, str] = {}
         self._context = QueryContext(
             self._query_id,
             settings=tuple(sources.session_settings().items()),
@@ -222,11 +225,16 @@ class _Driver:
         try:
             event = self._events.get(timeout=timeout_seconds)
         except queue.Empty:
+            # An interrupt can come too early for DuckDB to see it; it is repeated until the task has answered.
+            for task_id, agent_id in tuple(self._overtaken.items()):
+                self._stop_attempt(task_id, agent_id)
             return
         finally:
             self._observe_sometimes()
         if isinstance(event, AgentJoined) and not self._stopping:
             self._begin(event.agent_id)
+        if isinstance(event, TaskReport | TaskFailure):
+            self._overtaken.pop(event.id, None)
         self._do(self._execution.handle(event, self._now_ms()))
 
     def _do(self, commands: list[Command]) -> None:
@@ -235,6 +243,9 @@ class _Driver:
                 case StartTask():
                     spec = task_spec(command, self._sources, self._left_ms(), self._sink)
                     self._pool.agent(command.agent_id).submit(spec, self._events.put)
+                case StopTask(task_id, agent_id):
+                    self._overtaken[task_id] = agent_id
+                    self._stop_attempt(task_id, agent_id)
                 case SplitOutput(spec, agent_id):
                     self._pool.agent(agent_id).submit(spec, self._events.put)
                 case NameKey(question):
@@ -247,6 +258,10 @@ class _Driver:
                     raise error
                 case Finish():
                     self._finished = True
+
+    def _stop_attempt(self, task_id: TaskId, agent_id: str) -> None:
+        with contextlib.suppress(AgentError):  # the agent is gone, and the attempt with it
+            self._pool.agent(agent_id).stop(task_id)
 
     def _name_key(self, question: KeyQuestion) -> None:
         """Look a hot key up, as long as that takes little time of the whole query."""

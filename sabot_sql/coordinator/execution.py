@@ -24,6 +24,7 @@ from sabot_sql.coordinator.messages import (
     ReplaceAgent,
     SplitOutput,
     StartTask,
+    StopTask,
 )
 from sabot_sql.coordinator.recovery import producer_of, rerun, retry, shown_error
 from sabot_sql.coordinator.relief import relieve
@@ -80,6 +81,7 @@ class Execution:
         self._session_agent = session_agent
         self._busy: dict[str, set[TaskId]] = {}
         self._splits: dict[TaskId, str] = {}
+        self._stopped: set[TaskId] = set()
         self._replacing: set[str] = set()
         self._questions: list[KeyQuestion] = []
         self._stages_changed = True
@@ -144,10 +146,29 @@ class Execution:
                     commands.append(self._fail(error))
         if self.state == "running":
             commands += self._advance(now_ms)
+        commands += self._stop_overtaken()
         # Asked last: agents work already while the answer is looked for.
         commands += [NameKey(question) for question in self._questions]
         self._questions.clear()
         return commands
+
+    def _stop_overtaken(self) -> list[Command]:
+        """Attempts that agents still work on although others have taken their place, or nobody needs them."""
+        if self.state != "running":
+            return []  # whatever runs is stopped then
+        found = [
+            (task_id, agent)
+            for agent, ids in self._busy.items()
+            for task_id in ids - self._stopped - self._splits.keys()
+            if not self._is_current(task_id, agent)
+        ]
+        self._stopped |= {task_id for task_id, _ in found}
+        return [StopTask(task_id, agent) for task_id, agent in found]
+
+    def _is_current(self, task_id: TaskId, agent: str) -> bool:
+        run = self.runs.get(task_id.stage)
+        tasks = [] if run is None else run.tasks
+        return task_id.task < len(tasks) and tasks[task_id.task].is_current(task_id.attempt, agent)
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -233,7 +254,7 @@ class Execution:
             return []
         if died:
             return self._lose_agent(failure.agent_id, failure.error)
-        if relieve(self.runs[failure.id.stage], record, failure, self.shuffles):
+        if relieve(self.runs[failure.id.stage], record, failure, self.shuffles, self._controller.grant_bytes):
             return []
         if failure.kind is not FailureKind.LOST_INPUT:
             return [self._fail(shown_error(failure))]

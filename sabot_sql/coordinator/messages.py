@@ -26,6 +26,14 @@ class StartTask:
 
 
 @dataclass(frozen=True, slots=True)
+class StopTask:
+    """Interrupt one attempt until it has answered: it was overtaken, and nobody wants what it makes."""
+
+    id: TaskId
+    agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class SplitOutput:
     """Split a committed sampled output on the agent that holds it."""
 
@@ -66,7 +74,7 @@ class Fail:
     error: SabotSQLError
 
 
-Command = StartTask | SplitOutput | NameKey | ReleaseEdge | ReplaceAgent | Finish | Fail
+Command = StartTask | StopTask | SplitOutput | NameKey | ReleaseEdge | ReplaceAgent | Finish | Fail
 
 
 Event = Outcome | MemberEvent

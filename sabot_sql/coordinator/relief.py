@@ -1,7 +1,8 @@
 """What runs again with less when a task ran out of memory; where there is no less, the query has to end.
 
 A stage that reads slices of a source begins anew with smaller ones, as if more tasks had been planned: what it makes is
-combined over all tasks anyway, however many those are. Any other task runs once more, alone and on fewer buckets.
+combined over all tasks anyway, however many those are. Any other task runs once more, alone and on fewer buckets. Where
+that is no less, the query does not wait for a second failure: the session has ways with more memory.
 """
 
 from __future__ import annotations
@@ -12,26 +13,32 @@ from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_sql.coordinator.exchange_rules import Read
 from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import StageRun, TaskRecord, Waiting
+from sabot_sql.errors import OUT_OF_MEMORY
 from sabot_sql.protocol.task_spec import FailureKind, TaskFailure
 
-OUT_OF_MEMORY = "OUT_OF_MEMORY"
 _FINER = 8
 """Times as many slices each time. Few would fail again after as long a time as the first ones took."""
+
+_COPIED_SHARE = 0.5
+"""Of a memory grant, which is a quarter of an agent's memory: a hash table takes about twice what its rows do."""
 
 _FINEST = 512
 """More slices than this cost more time than they save memory."""
 
 
-def relieve(run: StageRun, record: TaskRecord, failure: TaskFailure, shuffles: ShuffleCoordinator) -> bool:
+def relieve(
+    run: StageRun, record: TaskRecord, failure: TaskFailure, shuffles: ShuffleCoordinator, grant_bytes: int
+) -> bool:
     """Let the task of ``failure`` run again with less, if it ran out of memory; says whether it will.
 
     Where it read several hash buckets, tasks of one bucket each take its place: the working set is that much smaller.
+    Where each task holds a copy of much of a memory grant (``grant_bytes``), no cut makes it smaller.
     """
     out_of_memory = failure.kind is FailureKind.RESOURCE and failure.error.code == OUT_OF_MEMORY
-    if not out_of_memory or record.relieved:
+    if not out_of_memory or record.relieved or _copied_bytes(run, shuffles) > grant_bytes * _COPIED_SHARE > 0:
         return False
-    if _in_finer_slices(run, shuffles):
-        return True
+    if run.stage.slices:
+        return _in_finer_slices(run, shuffles)
     run.relieved = True
     record.failures += 1
     record.relieved = True
@@ -40,6 +47,12 @@ def relieve(run: StageRun, record: TaskRecord, failure: TaskFailure, shuffles: S
     for output in run.outputs:
         shuffles.edge(output.edge_id).producers += extra
     return True
+
+
+def _copied_bytes(run: StageRun, shuffles: ShuffleCoordinator) -> int:
+    """What every task reads whole beside its slices; a copy beside a hash bucket is one of a small edge."""
+    copied = (edge for edge in run.stage.inputs if edge.edge_type is ShuffleEdgeType.BROADCAST and run.stage.slices)
+    return sum(sum(shuffles.edge(edge.edge_id).partition_bytes()) for edge in copied)
 
 
 def _in_finer_slices(run: StageRun, shuffles: ShuffleCoordinator) -> bool:

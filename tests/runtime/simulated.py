@@ -20,6 +20,7 @@ from sabot_sql.coordinator.messages import (
     ReplaceAgent,
     SplitOutput,
     StartTask,
+    StopTask,
 )
 from sabot_sql.errors import AgentError, QueryError, SabotSQLError
 from sabot_sql.protocol.task_spec import (
@@ -61,6 +62,7 @@ class Simulation:
         self.rows = rows
         self.running: dict[str, StartTask] = {}
         self.splits: list[SplitOutput] = []
+        self.stopped: list[TaskId] = []
         self.released: list[str] = []
         self.replacing: list[str] = []
         self.started: list[StartTask] = []
@@ -162,6 +164,8 @@ class Simulation:
                         for edge_id, read in command.inputs.items()
                     )
                     self.started.append(command)
+                case StopTask(task_id):
+                    self.stopped.append(task_id)
                 case SplitOutput():
                     self.splits.append(command)
                 case ReleaseEdge(edge_id):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -10,8 +14,25 @@ import pytest
 import sabot_sql
 from sabot_planner.job.job_graph import JobGraph
 from sabot_planner.job.operators import OperatorType, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_sql.agent.pool import start_agents
+from sabot_sql.catalog.connection import Connection
+from sabot_sql.config import parse_config
+from sabot_sql.coordinator import execution
+from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.errors import ResourceError
-from sabot_sql.protocol.task_spec import FailureKind
+from sabot_sql.protocol.task_spec import (
+    EdgeOutput,
+    FailureKind,
+    Fragment,
+    Outcome,
+    QueryContext,
+    TaskFailure,
+    TaskId,
+    TaskReport,
+    TaskSpec,
+    WriteKind,
+    WriteScheme,
+)
 from tests.runtime.simulated import Simulation
 
 
@@ -97,6 +118,7 @@ def test_a_stage_that_reads_slices_begins_anew_with_smaller_ones() -> None:
     run = scanning()
     out_of_memory(run, "scan_0")
     overtaken = run.running.pop("scan_1")
+    assert run.stopped == [overtaken.id], "nobody wants what it makes"
     assert set(run.running) == {"scan_0"}, "the other agent is busy"
     assert run.running["scan_0"].parallelism == 16
     run.tell(run.report(overtaken))
@@ -114,10 +136,106 @@ def test_slices_become_smaller_as_long_as_that_helps() -> None:
         run.tell(run.report(run.running.pop("scan_1")))
         assert {c.parallelism for c in run.running.values()} == {tasks}
     out_of_memory(run, "scan_0")
-    run.finish("scan_1")
-    assert set(run.running) == {"scan_0"}, "at last alone"
-    out_of_memory(run, "scan_0")
     assert isinstance(run.error, ResourceError)
+
+
+@pytest.mark.parametrize("copied_bytes", [4_000, 5_000])
+def test_a_copied_side_of_half_a_grant_does_not_shrink_with_the_slices(copied_bytes: int) -> None:
+    scan = ScanInput("scan_0", "t", ("k",))
+    operators = (
+        StreamOperatorNode("build", OperatorType.MAP, "SELECT 1 AS k"),
+        StreamOperatorNode("probe", OperatorType.JOIN, "SELECT * FROM scan_0", 2, scans=(scan,)),
+    )
+    edge = ShuffleEdge("e1", "build", "probe", ShuffleEdgeType.BROADCAST)
+    run = Simulation(
+        JobGraph(operators, (edge,)),
+        controller=DBOSParallelController(0, grant_bytes=9_000, few_rows=0),
+        rows=lambda edge, task: copied_bytes // 100,
+    )
+    run.finish("build_0")
+    out_of_memory(run, "probe_0")
+    assert isinstance(run.error, ResourceError) is (copied_bytes > 4_500)
+    assert run.execution.runs["probe"].reads.parallelism == (2 if run.error else 16)
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_an_attempt_that_was_overtaken_is_interrupted_and_no_other(isolation: str) -> None:
+    config = parse_config(agents=1, isolation=isolation, threads=1)
+    forever = "SELECT count(*) AS n FROM range(10_000_000) a, range(10_000_000) b WHERE a.range + b.range = -1"
+    connection = Connection(config, "/tmp")
+    outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    with start_agents(config, connection.plain_cursor()) as pool:
+        (agent,) = pool.agents
+        agent.begin(QueryContext("q", edges=("e",)))
+        ids = [TaskId("q", "s", 0, attempt) for attempt in range(3)]
+        output = EdgeOutput("e", WriteScheme(WriteKind.SINGLE))
+        agent.submit(TaskSpec(ids[0], Fragment(forever), (output,)), outcomes.put)
+        agent.submit(TaskSpec(ids[1], Fragment(forever), (output,)), outcomes.put)
+        agent.submit(TaskSpec(ids[2], Fragment("SELECT 42 AS n"), (output,)), outcomes.put)
+        for task_id in ids[:2]:
+            outcome = stopped(lambda task_id=task_id: agent.stop(task_id), outcomes)
+            assert isinstance(outcome, TaskFailure)
+            assert (outcome.id, outcome.kind) == (task_id, FailureKind.CANCELLED)
+        last = outcomes.get(timeout=10)
+        assert isinstance(last, TaskReport)
+        assert last.outputs[0].rows == 1
+    connection.close()
+
+
+def stopped(stop: Callable[[], None], outcomes: queue.SimpleQueue[Outcome]) -> Outcome:
+    """The answer to a stop, which is repeated: one that comes before DuckDB executes is lost."""
+    for _ in range(200):
+        stop()
+        with contextlib.suppress(queue.Empty):
+            return outcomes.get(timeout=0.05)
+    raise AssertionError("it does not stop")
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[tuple[Any, ...]]]:
+    """A join whose build side fits no agent's memory, but the memory of all of them on disk and in parts."""
+    folder = tmp_path_factory.mktemp("joined")
+    rows = "SELECT hash(range) % 400_000 AS k, range AS v, repeat('x', 20) || range % 1000 AS s"
+    duckdb.sql(f"COPY ({rows} FROM range(600_000)) TO '{folder}/a.parquet' (ROW_GROUP_SIZE 20_000)")
+    duckdb.sql(f"COPY ({rows} FROM range(400_000)) TO '{folder}/b.parquet' (ROW_GROUP_SIZE 20_000)")
+    sql = f"""SELECT a.k % 10, count(*), sum(a.v - b.v), max(b.s || a.s) FROM '{folder}/a.parquet' a
+        JOIN '{folder}/b.parquet' b ON a.k = b.k GROUP BY 1 ORDER BY 1"""
+    return sql, duckdb.sql(sql).fetchall()
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_f11_memory_that_runs_out_on_agents_may_do_for_duckdb_alone(
+    isolation: str, joined: tuple[str, list[tuple[Any, ...]]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """DuckDB's own error on the agents, none of whose tasks is given less; the session keeps its agents."""
+    sql, expected = joined
+    monkeypatch.setattr(execution, "relieve", lambda *_: False)
+    with sabot_sql.connect(agents=2, isolation=isolation, memory_limit="64MiB", broadcast_limit="1GiB") as session:
+        result = session.query(sql)
+        assert result.fetchall() == expected
+        shown = result.plan.json()
+        assert (shown["mode"], "memory ran out on 2 agents" in shown["reason"]) == ("single", True), shown["reason"]
+        small = session.query("SELECT sum(range) FROM range(1000)")
+        assert (small.fetchall(), small.plan.json()["mode"]) == ([(499_500,)], "distributed")
+        session.query(f"COPY ({sql}) TO '{tmp_path}/copied.parquet'")
+        session.query(f"CREATE TABLE made AS {sql}")
+        assert session.query("FROM made").fetchall() == expected
+    assert duckdb.sql(f"FROM '{tmp_path}/copied.parquet'").fetchall() == expected
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_f11_what_is_too_much_for_duckdb_alone_is_made_in_small_parts(isolation: str, tmp_path: Path) -> None:
+    """The states of 200,000 HyperLogLogs do not fit, beside a copied side those of a slice do not either."""
+    duckdb.sql(f"COPY (SELECT range AS v, range % 199_999 AS k FROM range(2_000_000)) TO '{tmp_path}/t.parquet'")
+    duckdb.sql(f"COPY (SELECT range AS k, repeat('x', 40) || range AS s FROM range(200_000)) TO '{tmp_path}/d.parquet'")
+    sql = f"""SELECT count(*), sum(n), max(s) FROM (SELECT t.k, max(s) AS s, approx_count_distinct(v) AS n
+        FROM '{tmp_path}/t.parquet' t JOIN '{tmp_path}/d.parquet' d USING (k) GROUP BY t.k)"""
+    expected = duckdb.sql(sql).fetchall()
+    with sabot_sql.connect(agents=2, isolation=isolation, memory_limit="160MiB", broadcast_limit="1GiB") as session:
+        result = session.query(sql)
+        assert result.fetchall() == expected
+        shown = result.plan.json()
+        assert "small parts, one after the other" in shown["reason"], shown["reason"]
 
 
 @pytest.mark.parametrize(("isolation", "memory_limit"), [("thread", "100MiB"), ("process", "160MiB")])
