@@ -1,7 +1,5 @@
 #include "flight_client.hpp"
 
-#include <algorithm>
-
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
@@ -31,22 +29,7 @@ void keep_freed_memory() {
 
 FlightClientPool::FlightClientPool(const FlightClientConfig& config) : token_(config.token) {
   keep_freed_memory();
-  const flight::Location location = require(config.tls ? flight::Location::ForGrpcTls(config.host, config.port)
-                                                       : flight::Location::ForGrpcTcp(config.host, config.port));
-  flight::FlightClientOptions options = flight::FlightClientOptions::Defaults();
-  options.tls_root_certs = config.tls_root_certificate;
-  options.cert_chain = config.tls_certificate;
-  options.private_key = config.tls_key;
-  for (uint32_t i = 0; i < std::max(1u, config.connections); ++i) {
-    options.generic_options = {
-        // Channels with the same arguments share one connection unless they differ in something.
-        {"sabot.connection", static_cast<int>(i)},
-        // A fixed window instead of one that grows with the speed: it bounds what waits for a slow reader.
-        {"grpc.http2.bdp_probe", 0},
-        {"grpc.http2.lookahead_bytes", static_cast<int>(config.credit_bytes)},
-    };
-    clients_.push_back(require(flight::FlightClient::Connect(location, options)));
-  }
+  channels_ = std::make_shared<FlightChannels>(config);
 }
 
 std::shared_ptr<RemoteRead> FlightClientPool::read(const std::string& ticket, int64_t deadline_ms) {
@@ -56,7 +39,7 @@ std::shared_ptr<RemoteRead> FlightClientPool::read(const std::string& ticket, in
   // Where the server's padding did not achieve it.
   options.read_options.ensure_alignment = arrow::ipc::Alignment::kDataTypeSpecificAlignment;
   options.read_options.use_threads = false;
-  return std::make_shared<RemoteRead>(clients_[next_.fetch_add(1) % clients_.size()], flight::Ticket(ticket), options);
+  return std::make_shared<RemoteRead>(channels_, flight::Ticket(ticket), options);
 }
 
 }  // namespace sabot

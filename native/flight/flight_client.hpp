@@ -1,27 +1,14 @@
 // The connections to one agent's Flight server.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
 
+#include "flight_channels.hpp"
 #include "remote_stream.hpp"
 
 namespace sabot {
-
-struct FlightClientConfig {
-  std::string host;
-  int port = 0;
-  std::string token;                  // empty: none is sent
-  bool tls = false;
-  std::string tls_root_certificate;   // PEM; empty: those of the system
-  std::string tls_certificate;        // PEM; empty: the client shows none
-  std::string tls_key;
-  uint32_t connections = 1;
-  uint32_t credit_bytes = 4 << 20;    // of a stream that nobody has taken yet; gRPC may double it
-};
 
 // Reads share the connections: a call is a stream within one. Thread-safe.
 class FlightClientPool {
@@ -33,8 +20,7 @@ class FlightClientPool {
 
  private:
   std::string token_;
-  std::vector<std::shared_ptr<arrow::flight::FlightClient>> clients_;
-  std::atomic<size_t> next_{0};
+  std::shared_ptr<FlightChannels> channels_;
 };
 
 }  // namespace sabot

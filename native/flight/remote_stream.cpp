@@ -13,8 +13,8 @@ namespace sabot {
 
 namespace flight = arrow::flight;
 
-RemoteRead::RemoteRead(std::shared_ptr<flight::FlightClient> client, flight::Ticket ticket, flight::FlightCallOptions options)
-    : client_(std::move(client)), ticket_(std::move(ticket)), options_(std::move(options)) {}
+RemoteRead::RemoteRead(std::shared_ptr<FlightChannels> channels, flight::Ticket ticket, flight::FlightCallOptions options)
+    : channels_(std::move(channels)), ticket_(std::move(ticket)), options_(std::move(options)) {}
 
 void RemoteRead::enter(flight::FlightStreamReader* reader) {
   const std::lock_guard lock(mutex_);
@@ -41,8 +41,8 @@ Error RemoteRead::error_of(const arrow::Status& status) {
 // One call to the server.
 class RemoteCall {
  public:
-  RemoteCall(std::shared_ptr<RemoteRead> read, std::unique_ptr<flight::FlightStreamReader> reader)
-      : read_(std::move(read)), reader_(std::move(reader)) {
+  RemoteCall(std::shared_ptr<RemoteRead> read, std::unique_ptr<FlightChannels::Lease> lease, std::unique_ptr<flight::FlightStreamReader> reader)
+      : read_(std::move(read)), lease_(std::move(lease)), reader_(std::move(reader)) {
     read_->enter(reader_.get());
   }
   RemoteCall(const RemoteCall&) = delete;
@@ -104,6 +104,7 @@ class RemoteCall {
   }
 
   const std::shared_ptr<RemoteRead> read_;
+  const std::unique_ptr<FlightChannels::Lease> lease_;  // outlives the call
   const std::unique_ptr<flight::FlightStreamReader> reader_;
   std::shared_ptr<arrow::Schema> schema_;
   uint64_t rows_ = 0;
@@ -138,9 +139,10 @@ void release_stream(ArrowArrayStream* stream) {
 }  // namespace
 
 void RemoteRead::open(ArrowArrayStream* out) {
-  auto reader = client_->DoGet(options_, ticket_);
+  auto lease = channels_->lease();
+  auto reader = lease->client().DoGet(options_, ticket_);
   if (!reader.ok()) throw error_of(reader.status());
-  auto call = std::make_unique<RemoteCall>(shared_from_this(), std::move(*reader));
+  auto call = std::make_unique<RemoteCall>(shared_from_this(), std::move(lease), std::move(*reader));
   call->learn_schema();
   *out = {get_schema, get_next, get_last_error, release_stream, call.release()};
 }

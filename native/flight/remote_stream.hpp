@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 
+#include "flight_channels.hpp"
 #include "sabot/arrow_abi.hpp"
 #include "sabot/stream_guard.hpp"
 
@@ -16,7 +17,7 @@ namespace sabot {
 // One read of a ticket, which any number of streams may repeat. Thread-safe.
 class RemoteRead : public std::enable_shared_from_this<RemoteRead> {
  public:
-  RemoteRead(std::shared_ptr<arrow::flight::FlightClient> client, arrow::flight::Ticket ticket, arrow::flight::FlightCallOptions options);
+  RemoteRead(std::shared_ptr<FlightChannels> channels, arrow::flight::Ticket ticket, arrow::flight::FlightCallOptions options);
 
   // Calls the server and waits for the schema. Raises the server's Error, or kDeadline, kLost, kCancelled.
   void open(ArrowArrayStream* out);
@@ -31,7 +32,7 @@ class RemoteRead : public std::enable_shared_from_this<RemoteRead> {
   // The error to report for a call that ended with `status`.
   [[nodiscard]] Error error_of(const arrow::Status& status);
 
-  const std::shared_ptr<arrow::flight::FlightClient> client_;
+  const std::shared_ptr<FlightChannels> channels_;
   const arrow::flight::Ticket ticket_;
   const arrow::flight::FlightCallOptions options_;
   std::mutex mutex_;

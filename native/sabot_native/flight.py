@@ -96,7 +96,8 @@ class FlightPeer:
 
     ``tls_root_certificate`` (PEM) turns TLS on; beyond loopback there is no other way. ``tls_certificate`` and
     ``tls_key`` are shown to a server that asks for them. However slow a reader, its server is at most twice
-    ``credit_bytes`` and a few messages ahead of it.
+    ``credit_bytes`` and a few messages ahead of it. Reads beyond the first eight at a time have less, and for
+    each size of credit ``connections`` of their own.
     """
 
     def __init__(

@@ -140,7 +140,7 @@ def test_all_channels_to_a_peer_share_its_connections(manager: ShuffleManager, w
             ticket = manager.ticket([outputs[producer]], consumer, consumer + 1, KEY)
             reader = pa.RecordBatchReader.from_stream(peer.read(ticket, deadline_ms=60_000))
             together.wait(30)  # all of them are open
-            assert connections(server.port) == wanted
+            assert connections(server.port) == 2 * wanted, "of the whole credit, and of a quarter"
             return list(reader.read_all()["i"].to_pylist())
 
         channels = [threads.submit(channel, p, c) for p in range(producers) for c in range(consumers)]
@@ -251,3 +251,43 @@ def test_closing_a_server_ends_its_streams(manager: ShuffleManager) -> None:
     with pytest.raises((SegmentLost, Cancelled)):
         stream.raise_error()
     server.close()
+
+
+READERS = """
+import sys, time
+import psutil
+import pyarrow as pa
+from sabot_native.flight import FlightPeer
+
+peer = FlightPeer("127.0.0.1", int(sys.argv[1]))
+ticket = bytes.fromhex(sys.argv[2])
+before = psutil.Process().memory_info().rss
+streams = [pa.RecordBatchReader.from_stream(peer.read(ticket, deadline_ms=60_000)) for _ in range(int(sys.argv[3]))]
+for stream in streams:
+    stream.read_next_batch()
+last, since = 0, time.monotonic()
+while time.monotonic() - since < 1:
+    now = psutil.Process().memory_info().rss
+    if now > last + (1 << 20):
+        last, since = now, time.monotonic()
+    time.sleep(0.05)
+print(psutil.Process().memory_info().rss - before)
+for stream in (streams[0], streams[50], streams[-1]):
+    assert sum(batch.num_rows for batch in stream) > 7_000_000
+print("read")
+"""
+
+
+def test_a_hundred_stalled_readers_cost_little_more_than_ten(tmp_path: Path) -> None:
+    """Each had 4 MiB of credit and more on the way: together they cost 570 MB."""
+    with ShuffleManager("writer", budget_bytes=128 * MIB, spill_directory=tmp_path / "spill") as manager:
+        manager.register_shuffle("q")
+        ticket = ticket_for(manager, 8_000_000)
+        with FlightServer(manager, KEY) as server:
+            used = psutil.Process().memory_info().rss
+            command = [sys.executable, "-c", READERS, str(server.port), ticket.hex(), "100"]
+            readers = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+            cost, word = readers.stdout.split()
+            assert word == "read"
+            assert int(cost) < 200 * MIB
+            assert psutil.Process().memory_info().rss - used < 64 * MIB
