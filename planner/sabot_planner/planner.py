@@ -72,7 +72,7 @@ def _planned(exported_sql: str, context: PlanContext) -> QueryPlan:
     display.add(placed.node)
     root = mark_shared(placed.node)
     buckets = bucket_count(root, width, context.settings)
-    how = Cut(_ordered(logical), width, buckets, context.settings, display, StageNames(), types)
+    how = Cut(_ordered(logical), width, buckets, context.settings, display, StageNames(), types, placing.result_parts)
     context.check()
     graph = initial_graph(root, how)
     if not any(o.parallelism > 1 for o in graph.operators) and width > 1:

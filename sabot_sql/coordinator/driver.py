@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
 
 import sabot_native
 from sabot_planner.job.job_graph import JobGraph
@@ -58,6 +61,21 @@ class Cancellation(Protocol):
         ...
 
 
+class OneAfterTheOther:
+    """Streams of the same columns as one; it can be read once."""
+
+    def __init__(self, streams: Sequence[PartitionStream]) -> None:
+        self._streams = streams
+
+    def __arrow_c_schema__(self) -> object:
+        return self._streams[0].__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        readers = [pa.RecordBatchReader.from_stream(stream) for stream in self._streams]
+        batches = itertools.chain.from_iterable(readers)
+        return pa.RecordBatchReader.from_batches(readers[0].schema, batches).__arrow_c_stream__(requested_schema)
+
+
 @dataclass(slots=True)
 class FinishedQuery:
     """An answered query. ``stream`` holds its rows, in the promised order, until :meth:`release`.
@@ -67,7 +85,7 @@ class FinishedQuery:
     ``distinct`` are numbers of groups by theirs, estimated from sketches of their keys.
     """
 
-    stream: PartitionStream
+    stream: PartitionStream | OneAfterTheOther
     columns: tuple[Column, ...]
     plan: PlanSnapshot
     stats: dict[str, Any]
@@ -112,7 +130,9 @@ def run_query(
     execution, events = _enter(
         pool,
         query_id,
-        lambda agents: Execution(query_id, plan, agents, SESSION_AGENT, controller, adaptive=config.adaptive),
+        lambda agents: Execution(
+            query_id, plan, agents, SESSION_AGENT, controller, adaptive=config.adaptive, to_files=sink is not None
+        ),
     )
     driver = _Driver(execution, events, pool, sources, sql, cancel, deadline_ms, observer, sink, joins_ordered=True)
     return driver.run()
@@ -321,7 +341,8 @@ class _Driver:
         sink, shuffle = self._execution.result()
         outputs = [shuffle.outputs[task] for task in sorted(shuffle.outputs)]
         manifests = [sabot_native.Manifest.from_bytes(output.manifest) for output in outputs]
-        stream = self._pool.manager.read(manifests, 0, 1)
+        parts = [self._pool.manager.read(manifests, part, part + 1) for part in range(shuffle.partitions)]
+        stream = parts[0] if len(parts) == 1 else OneAfterTheOther(parts)
         first = sink.tasks[0].state
         report = first.report if isinstance(first, Finished) else None
         columns = stored_columns(sink.outputs[-1], report) if report else ()

@@ -63,6 +63,14 @@ def write_scheme(graph: JobGraph, edge: ShuffleEdge) -> WriteScheme:
     return WriteScheme(WriteKind.SINGLE, 1, edge.partition_by)
 
 
+def result_scheme(graph: JobGraph, *, to_files: bool) -> WriteScheme:
+    """How the sink's tasks place their rows; what writes files commits the numbers of them instead."""
+    parts = graph.result_parts
+    if parts is None or to_files:
+        return WriteScheme(WriteKind.SINGLE, 1, parts.column if parts is not None else None)
+    return WriteScheme(WriteKind.HASH_COLUMN, parts.count, parts.column)
+
+
 def decide_bounds(
     stage: Stage, shuffles: Mapping[str, EdgeShuffle], controller: DBOSParallelController
 ) -> tuple[tuple[bytes, ...], str]:

@@ -63,6 +63,7 @@ class Execution:
         controller: DBOSParallelController,
         *,
         adaptive: bool = True,
+        to_files: bool = False,
     ) -> None:
         if plan.job_graph is None:
             raise InternalError("a plan without a job graph has nothing to run on agents")
@@ -77,6 +78,7 @@ class Execution:
         self.state = "running"
         self._controller = controller
         self._adaptive = adaptive
+        self._to_files = to_files
         self._agents = list(agents)
         self._session_agent = session_agent
         self._busy: dict[str, set[TaskId]] = {}
@@ -344,7 +346,7 @@ class Execution:
             for written_id, edge in written.items()
         ]
         if stage.stage_id == self.graph.sink:
-            outputs.append(EdgeOutput(rules.RESULT_EDGE, WriteScheme(WriteKind.SINGLE)))
+            outputs.append(EdgeOutput(rules.RESULT_EDGE, rules.result_scheme(self.graph, to_files=self._to_files)))
         for output in outputs:
             self.shuffles.open(output.edge_id, output.scheme, reads.parallelism)
         run = StageRun(stage, self.graph, reads, tuple(outputs), [TaskRecord(i) for i in range(reads.parallelism)])

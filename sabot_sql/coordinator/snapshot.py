@@ -150,6 +150,12 @@ def _edge(edge: ShuffleEdge, shuffle: EdgeShuffle | None, decision: str | None) 
     return shown
 
 
+def _result_reason(graph: JobGraph) -> str:
+    if graph.result_parts is not None:
+        return "read in the order of the branches"
+    return "read in task order" if graph.ordered else "read as it comes"
+
+
 def _result_edge(graph: JobGraph, shuffle: EdgeShuffle | None) -> dict[str, Any]:
     facts = shuffle.measured if shuffle is not None else None
     return {
@@ -163,7 +169,7 @@ def _result_edge(graph: JobGraph, shuffle: EdgeShuffle | None) -> dict[str, Any]
         "bytes": facts.bytes if facts else None,
         "rows_estimated": None,
         "decided": Decided.PLAN.value,
-        "reason": "read in task order" if graph.ordered else "read as it comes",
+        "reason": _result_reason(graph),
         "partition_rows": [],
         "partition_bytes": [],
         "heavy": [],

@@ -58,12 +58,25 @@ class Simulation:
             for edge in {edge.written_id: edge for edge in graph.outputs_of(node.operator_id)}.values():
                 self._write(edge, outputs)
             if node.operator_id == graph.sink:
-                result = pa.concat_tables(outputs)
+                result = self._result(graph, outputs)
             if self.adaptive:
                 self.plan = self.plan.revise(dict(self.facts), frozenset(done))
                 graph = self.graph
         assert result is not None
         return self._rows(result, self._types[graph.sink])
+
+    def _result(self, graph: JobGraph, outputs: list[pa.Table]) -> pa.Table:
+        """The sink's rows as they are read: task by task, or part by part."""
+        parts = graph.result_parts
+        if parts is None:
+            return pa.concat_tables(outputs)
+        self._types[graph.sink] = tuple(t for t in self._types[graph.sink] if t[0] != parts.column)
+        pieces = []
+        for part in range(parts.count):
+            for table in outputs:
+                held = [((h >> 32) * parts.count) >> 32 == part for h in table[parts.column].to_pylist()]
+                pieces.append(table.filter(pa.array(held, pa.bool_())).drop_columns([parts.column]))
+        return pa.concat_tables(pieces)
 
     @property
     def graph(self) -> JobGraph:

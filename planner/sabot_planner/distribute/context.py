@@ -15,8 +15,16 @@ from sabot_planner.distribute.partitioning import (
 )
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.repeat import is_repeatable, source_rows
-from sabot_planner.distribute.row_order import joins_one_row, order_is_unions, ordered_by, shared_in_order
+from sabot_planner.distribute.row_order import (
+    branches_of,
+    joins_one_row,
+    numbered_branches,
+    order_is_unions,
+    ordered_by,
+    shared_in_order,
+)
 from sabot_planner.errors import Undistributable
+from sabot_planner.job.job_graph import ResultParts, partition_hashes
 from sabot_planner.job.operators import RangeSplit, ShuffleEdgeType
 from sabot_planner.job.plan import PlanContext, PlanSettings
 from sabot_planner.logical.nodes import (
@@ -34,6 +42,9 @@ from sabot_planner.sql.edge_values import lost_on_edges
 from sabot_planner.sql.scalars import key_name, nodes
 from sabot_planner.stats.estimates import Estimator
 
+_MOST_BRANCHES = 256
+"""Every part of the result is an open batch in every task that writes."""
+
 PlaceNode = Callable[["PlacementContext", Node, bool], Placed]
 
 
@@ -44,6 +55,7 @@ class PlacementContext:
     ``splits`` maps the first column name of a scan to the column by whose ranges it is cut, and the ranges.
     ``place_node`` places one node of any kind; it calls back here for the inputs.
     ``in_order`` are the identities of shared expressions whose rows are computed in DuckDB's own order.
+    ``result_parts`` says how the rows of the result are parted, where their tasks alone do not give the order.
     ``gathered`` collects why rows went to one task although their operator might have been split.
     """
 
@@ -54,6 +66,7 @@ class PlacementContext:
     splits: Mapping[str, tuple[str, RangeSplit]]
     place_node: PlaceNode
     in_order: frozenset[int] = frozenset()
+    result_parts: ResultParts | None = None
     gathered: list[str] = field(default_factory=list)
     _placed: dict[tuple[int, bool], tuple[Node, Placed]] = field(default_factory=dict)
 
@@ -124,10 +137,28 @@ class PlacementContext:
         self.in_order = shared_in_order(root)
         if not (self.settings.keep_order and order_is_unions(root)):
             return self.place(root)
+        numbered = self._numbered_result(root)
+        if numbered is not None:
+            return numbered
         noted = len(self.gathered)
         placed = self.gather_in_order(root, True, "the rows of UNION ALL come in the order of its branches")
         del self.gathered[noted:]  # every branch is as parallel as it was; only their rows are put one after the other
         return placed
+
+    def _numbered_result(self, root: Node) -> Placed | None:
+        """A UNION ALL in one stage, its rows numbered by branch; None where a branch would lose its own order there."""
+        branches = branches_of(root)
+        if branches is None or len(branches) > _MOST_BRANCHES:
+            return None
+        for branch in branches:
+            placed = self.place(branch)
+            if placed.local or isinstance(placed.partitioning, Single | Replicated):
+                return None
+        name = f"{root.columns[0]}_branch"
+        numbered = numbered_branches(root, name, iter(partition_hashes(len(branches))))
+        self.types.of(numbered)
+        self.result_parts = ResultParts(name, len(branches))
+        return self.place(numbered)
 
     def gather_in_order(self, node: Node, parallel: bool, reason: str) -> Placed:
         """All rows of ``node`` in one task in DuckDB's own order, for an operator that depends on it.

@@ -8,10 +8,15 @@ holds a part of every branch, and read one after the other the tasks would mix t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from sqlglot import exp
+
 from sabot_planner.distribute.two_phase import depends_on_order
 from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.nodes import (
     Aggregate,
+    Computed,
     CteRef,
     Filter,
     Join,
@@ -26,8 +31,11 @@ from sabot_planner.logical.nodes import (
     SetOp,
     Shared,
     Window,
+    replace_inputs,
     walk,
 )
+from sabot_planner.sql.dialect import data_type
+from sabot_planner.sql.scalars import column
 
 
 def ordered_by(node: Node) -> tuple[Node, ...]:
@@ -82,3 +90,43 @@ def _shows_order_of(node: Node) -> tuple[Node, ...]:
     if isinstance(node, RecursiveCte):
         return (node.anchor,)
     return node.inputs if isinstance(node, Join) and node.kind is JoinKind.POSITIONAL else ()
+
+
+def branches_of(node: Node) -> tuple[Node, ...] | None:
+    """The branches whose rows, one branch after the other, give the order of ``node``; None where that is not all.
+
+    Nothing but filters, projections and calls by row stands above them.
+    """
+    if isinstance(node, SetOp) and node.kind is SetKind.UNION_ALL:
+        found: list[Node] = []
+        for branch in node.branches:
+            inner = branches_of(branch) if order_is_unions(branch) else (branch,)
+            if inner is None:
+                return None
+            found += inner
+        return tuple(found)
+    return branches_of(node.input) if isinstance(node, Filter | Project | LateralCall) else None
+
+
+def numbered_branches(node: Node, number: str, values: Iterator[int]) -> Node:
+    """``node`` with a last column ``number`` that says of which branch a row is, by the next of ``values`` for each."""
+    if isinstance(node, SetOp):
+        branches = []
+        for i, branch in enumerate(node.branches):
+            own = f"{number}_{i}"
+            if order_is_unions(branch):
+                branches.append(numbered_branches(branch, own, values))
+            else:
+                value = exp.Cast(this=exp.Literal(this=str(next(values)), is_string=False), to=data_type("UBIGINT"))
+                branches.append(Project(branch, (*_kept(branch), Computed(own, value))))
+        return SetOp(node.kind, tuple(branches), (*node.names, number))
+    assert isinstance(node, Filter | Project | LateralCall)
+    below = numbered_branches(node.input, f"{number}b", values)
+    carried = Computed(number, column(below.columns[-1]))
+    if isinstance(node, Project):
+        return Project(below, (*node.items, carried))
+    return Project(replace_inputs(node, (below,)), (*_kept(node), carried))
+
+
+def _kept(node: Node) -> tuple[Computed, ...]:
+    return tuple(Computed(name, column(name)) for name in node.columns)

@@ -15,7 +15,7 @@ from sabot_planner.fragments.first_rows import searching_tasks
 from sabot_planner.fragments.fragment_sql import FragmentWriter
 from sabot_planner.fragments.labels import operator_label, operator_type
 from sabot_planner.fragments.stage_names import StageNames
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.job_graph import JobGraph, ResultParts
 from sabot_planner.job.operators import Decided, Placement, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_planner.job.plan import PlanSettings
 from sabot_planner.logical.display import DisplayNames
@@ -45,6 +45,7 @@ class Cut:
     display: DisplayNames
     names: StageNames
     types: ColumnTypes
+    result_parts: ResultParts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def cut(root: Node, how: Cut, still_open: OpenEdges) -> JobGraph:
     sink = cutter.stage(root)
     edges = tuple(draft.edge(cutter) for draft in cutter.edges)  # first: a second reading may bring a stage back
     operators = tuple(cutter.operator(stage) for stage in cutter.stages)
-    return JobGraph(operators, edges, sink.operator_id, how.ordered)
+    return JobGraph(operators, edges, sink.operator_id, how.ordered, how.result_parts)
 
 
 def mark_shared(root: Node) -> Node:

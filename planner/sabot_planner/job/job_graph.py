@@ -12,10 +12,24 @@ from sabot_planner.job.operators import ShuffleEdge, ShuffleEdgeType, StreamOper
 
 
 @dataclass(frozen=True, slots=True)
+class ResultParts:
+    """The rows of the result are parted by the hash in ``column``, and read part by part, in each in task order."""
+
+    column: str
+    count: int
+
+
+def partition_hashes(count: int) -> list[int]:
+    """For each of ``count`` partitions a hash that falls into it, which is ``((hash >> 32) * count) >> 32``."""
+    return [-(-(i << 32) // count) << 32 for i in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
 class JobGraph:
     """A directed acyclic graph of operators and shuffle edges; ``sink`` is the operator whose rows are the result.
 
-    ``ordered`` says that the sink's tasks, read in task order, give the rows in the promised order.
+    ``ordered`` says that the sink's tasks, read in task order, give the rows in the promised order; with
+    ``result_parts`` it is the parts of the result that come in order.
 
     Raises:
         InvalidJobGraph: a duplicate id, an edge to an unknown operator, a cycle, or a FORWARD edge between operators
@@ -26,6 +40,7 @@ class JobGraph:
     edges: tuple[ShuffleEdge, ...] = ()
     sink: str = ""
     ordered: bool = False
+    result_parts: ResultParts | None = None
     _by_id: Mapping[str, StreamOperatorNode] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
