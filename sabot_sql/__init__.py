@@ -21,6 +21,7 @@ from sabot_sql.errors import (
     SessionClosed,
     SourceError,
     SQLSyntaxError,
+    UsageError,
     ValueFailure,
 )
 from sabot_sql.forks import free_in_children
@@ -46,6 +47,7 @@ __all__ = [
     "Session",
     "SessionClosed",
     "SourceError",
+    "UsageError",
     "ValueFailure",
     "connect",
     "default_session",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import sabot_sql
-from sabot_sql.errors import ConfigError, SabotSQLError
+from sabot_sql.errors import ConfigError, SabotSQLError, SourceError
+from sabot_sql.printable import printable
 
 _FAILED = 1
 _INTERRUPTED = 130
@@ -19,6 +22,9 @@ _INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit status: 0, 1 for an error, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of another encoding shows what it can
     options = _parser().parse_args(arguments)
     try:
         if options.command == "query":
@@ -38,8 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))  # it repeats what was given
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sabot-sql", description="DuckDB SQL on several agents.")
+    parser = _Parser(prog="sabot-sql", description="DuckDB SQL on several agents.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     query = commands.add_parser("query", help="run SQL and print the rows of the last statement")
@@ -91,7 +102,7 @@ def _sql(options: argparse.Namespace) -> str:
         return str(options.sql)
     try:
         return sys.stdin.read() if options.file == "-" else Path(options.file).read_text()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {options.file}: {error}") from None
 
 
@@ -128,7 +139,14 @@ def _write(result: sabot_sql.Result, form: str, output: str | None) -> None:
             for row in rows:
                 print(row)
         else:
-            Path(output).write_text("".join(f"{row}\n" for row in rows))
+            _write_lines(output, rows)
+
+
+def _write_lines(output: str, rows: Sequence[str]) -> None:
+    try:
+        Path(output).write_text("".join(f"{row}\n" for row in rows))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot write {output}: {error}", code="FILE_NOT_WRITTEN", file=output) from None
 
 
 def _json_lines(result: sabot_sql.Result) -> list[str]:

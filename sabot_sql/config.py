@@ -12,18 +12,23 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sabot_sql.arguments import flag, mapping, path, shown, whole
 from sabot_sql.errors import ConfigError
 
 if TYPE_CHECKING:
     from sabot_planner import PlanSettings
 
 MAX_AGENTS = 256
+MAX_THREADS = 1024
+MAX_PARTITIONS = 1 << 14
+"""What the shuffle can number."""
 
 _BUDGET_SHARE_OF_MEMORY = 0.7
 _DUCKDB_SHARE = 0.60
 _SHUFFLE_SHARE = 0.20
 _RESULT_SHARE = 0.15
 _MIN_MEMORY_BYTES = 64 << 20
+_MAX_BYTES = 1 << 60
 
 _UNITS = {
     "": 1, "b": 1,
@@ -138,18 +143,18 @@ def parse_config(
     """
     count = _parse_agents(agents)
     return SessionConfig(
-        database=os.fspath(database),
-        read_only=read_only,
+        database=path("database", database),
+        read_only=flag("read_only", read_only),
         agents=count,
         isolation=_parse_isolation(isolation),
         memory_bytes=_memory_budget_bytes(memory_limit),
-        threads=_positive("threads", threads, default=max(1, _cores() // _agent_count(count))),
-        partitions=None if partitions is None else _positive("partitions", partitions, default=1),
-        adaptive=bool(adaptive),
+        threads=_threads(threads, count),
+        partitions=None if partitions is None else whole("partitions", partitions, least=1, most=MAX_PARTITIONS),
+        adaptive=flag("adaptive", adaptive),
         # It is used until the session ends, wherever the process has gone by then.
-        spill_directory=str(Path(spill_directory if spill_directory is not None else tempfile.gettempdir()).absolute()),
+        spill_directory=str(Path(_spill_directory(spill_directory)).absolute()),
         broadcast_bytes=None if broadcast_limit is None else parse_bytes("broadcast_limit", broadcast_limit),
-        duckdb=_parse_duckdb_settings(config or {}),
+        duckdb={} if config is None else _parse_duckdb_settings(mapping("config", config)),
     )
 
 
@@ -159,21 +164,24 @@ def parse_bytes(option: str, value: int | str) -> int:
     Raises:
         ConfigError: it is no size.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", value) if isinstance(value, str) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return whole(option, value, most=_MAX_BYTES)
+    match = (
+        re.fullmatch(r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]*)\s*", value) if isinstance(value, str) else None
+    )
     unit = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or unit is None:
-        raise ConfigError(f"{option}={value!r} is not a size", hint='give bytes, or text like "512MiB"')
-    return int(float(match.group(1)) * unit)
+        raise ConfigError(f"{option}={shown(value)} is not a size", hint='give bytes, or text like "512MiB"')
+    return whole(option, int(float(match.group(1)) * unit), most=_MAX_BYTES)
 
 
 def _parse_agents(agents: object) -> int | Literal["auto"]:
-    if agents == "auto":
+    if isinstance(agents, str) and agents == "auto":
         return "auto"
-    if isinstance(agents, int) and not isinstance(agents, bool) and 1 <= agents <= MAX_AGENTS:
-        return agents
-    raise ConfigError(f"agents={agents!r} must be 1 to {MAX_AGENTS}, or 'auto'")
+    try:
+        return whole("agents", agents, least=1, most=MAX_AGENTS)
+    except ConfigError as error:
+        raise ConfigError(f"{error.message}, or 'auto'") from None
 
 
 def _agent_count(agents: int | Literal["auto"]) -> int:
@@ -183,24 +191,45 @@ def _agent_count(agents: int | Literal["auto"]) -> int:
 def _parse_isolation(isolation: object) -> Isolation:
     if isinstance(isolation, str) and isolation in set(Isolation):
         return Isolation(isolation)
-    raise ConfigError(f"isolation={isolation!r} must be 'thread' or 'process'")
+    raise ConfigError(f"isolation={shown(isolation)} must be 'thread' or 'process'")
 
 
-def _positive(option: str, value: object, *, default: int) -> int:
-    if value is None:
-        return default
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    raise ConfigError(f"{option}={value!r} must be a whole number of at least 1")
+def _threads(threads: object, agents: int | Literal["auto"]) -> int:
+    if threads is None:
+        return max(1, _cores() // _agent_count(agents))
+    return whole("threads", threads, least=1, most=MAX_THREADS)
+
+
+def _spill_directory(directory: str | os.PathLike[str] | None) -> str:
+    return tempfile.gettempdir() if directory is None else path("spill_directory", directory)
 
 
 def _parse_duckdb_settings(settings: Mapping[str, object]) -> dict[str, str]:
     parsed: dict[str, str] = {}
     for name, value in settings.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ConfigError(f"config: {name!r} is not the name of a setting")
-        parsed[name] = str(value).lower() if isinstance(value, bool) else str(value)
+            raise ConfigError(f"config: {shown(name)} is not the name of a setting")
+        parsed[name] = _setting_text(name, value)
     return parsed
+
+
+def _setting_text(name: str, value: object) -> str:
+    """The value of a setting as DuckDB reads it from text; a list is a DuckDB list."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if name.lower() in ("threads", "worker_threads", "external_threads"):
+        _threads_setting(name, value)
+    try:
+        text = str(value)
+        text.encode()
+    except Exception:  # noqa: BLE001  code of the caller's
+        raise ConfigError(f"config: {name}={shown(value)} cannot be written as text") from None
+    return text
+
+
+def _threads_setting(name: str, value: object) -> None:
+    given = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 19 else value
+    whole(f"config: {name}", given, most=MAX_THREADS)
 
 
 def _memory_budget_bytes(memory_limit: int | str | None) -> int:
@@ -208,7 +237,9 @@ def _memory_budget_bytes(memory_limit: int | str | None) -> int:
         return int(_machine_memory_bytes() * _BUDGET_SHARE_OF_MEMORY)
     budget = parse_bytes("memory_limit", memory_limit)
     if budget < _MIN_MEMORY_BYTES:
-        raise ConfigError(f"memory_limit={memory_limit!r} is below the least that works, {_MIN_MEMORY_BYTES >> 20}MiB")
+        raise ConfigError(
+            f"memory_limit={shown(memory_limit)} is below the least that works, {_MIN_MEMORY_BYTES >> 20}MiB"
+        )
     return budget
 
 
@@ -234,9 +265,9 @@ def _cores() -> int:
 
 def _read_texts(paths: list[Path]) -> list[str]:
     texts = []
-    for path in paths:
+    for file in paths:
         try:
-            texts.append(path.read_text().strip())
+            texts.append(file.read_text().strip())
         except OSError:
             continue  # not a control group of this kind
     return texts

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sabot_sql
+from sabot_sql.arguments import shown
 from sabot_sql.catalog.connection import Parameters
-from sabot_sql.errors import BindError, InternalError, QueryError, ResourceError, SabotSQLError, ValueFailure
+from sabot_sql.errors import (
+    BindError,
+    InternalError,
+    QueryError,
+    ResourceError,
+    SabotSQLError,
+    UsageError,
+    ValueFailure,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +31,8 @@ threadsafety = 2
 paramstyle = "qmark"
 
 Error = DatabaseError = OperationalError = SabotSQLError
-InterfaceError = ProgrammingError = QueryError
+InterfaceError = UsageError
+ProgrammingError = QueryError
 DataError = ValueFailure
 IntegrityError = ValueFailure
 NotSupportedError = BindError
@@ -131,6 +141,8 @@ class Cursor:
 
     def executemany(self, operation: str, seq_of_parameters: Sequence[Parameters]) -> Cursor:
         """Run a statement once for each entry."""
+        if not isinstance(seq_of_parameters, Iterable) or isinstance(seq_of_parameters, str | bytes | Mapping):
+            raise UsageError(f"{shown(seq_of_parameters)} is no sequence of parameters")
         for parameters in seq_of_parameters:
             self.execute(operation, parameters)
         return self
@@ -168,7 +180,7 @@ class Cursor:
     @property
     def _rows(self) -> sabot_sql.Result:
         if self._result is None:
-            raise QueryError("nothing was executed on this cursor", code="NO_RESULT")
+            raise UsageError("nothing was executed on this cursor", code="NO_RESULT")
         return self._result
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:

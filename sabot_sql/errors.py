@@ -11,7 +11,8 @@
 ├── ``QueryCancelled``
 ├── ``QueryTimeout``
 ├── ``SessionClosed``
-├── ``ConfigError``         an option of ``connect`` or ``query`` is wrong
+├── ``UsageError``          a call does not fit the interface: an argument of a wrong type, a method at a wrong time
+│   └── ``ConfigError``     an option has a wrong name, type or value
 └── ``InternalError``       a defect of sabot_sql or of what it builds on
 
 ``code`` is stable and meant for programs, the message for people.
@@ -23,7 +24,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sabot_sql.printable import printable
+
 _EXCERPT_CHARACTERS = 120
+_SHOWN_CHARACTERS = 1000
+"""More of a message is there for programs, but nobody reads it: a name in it may be a whole file."""
 
 OUT_OF_MEMORY = "OUT_OF_MEMORY"
 """Code of a ``ResourceError``: DuckDB's memory, not a disk."""
@@ -60,9 +65,13 @@ class Location:
         """The source line and a line of carets under the place, long lines cut on both sides."""
         first = max(0, min(self.column - 1 - _EXCERPT_CHARACTERS // 2, len(self.text) - _EXCERPT_CHARACTERS))
         excerpt = self.text[first : first + _EXCERPT_CHARACTERS].replace("\t", " ")
-        carets = "^" * max(1, min(self.length, len(excerpt) - (self.column - 1 - first)))
+        begin = self.column - 1 - first
+        # What is escaped is wider than what it stands for.
+        before, marked = printable(excerpt[:begin]), printable(excerpt[begin : begin + self.length])
+        carets = "^" * max(1, len(marked))
         number = str(self.line)
-        margin = " " * (self.column - 1 - first)
+        margin = " " * len(before)
+        excerpt = before + marked + printable(excerpt[begin + self.length :])
         return [
             f"  {number} | {excerpt}",
             f"  {' ' * len(number)} | {margin}{carets}   Line {self.line}, Col: {self.column}",
@@ -101,14 +110,14 @@ class SabotSQLError(Exception):
         return self.location.column if self.location else None
 
     def __str__(self) -> str:
-        lines = [f"[{self.code}] {self.message}"]
+        lines = [f"[{self.code}] {_clipped(self.message)}"]
         if self.location:
             lines += self.location.render()
         if self.candidates:
-            lines.append(f"  did you mean: {', '.join(self.candidates)}?")
+            lines.append(f"  did you mean: {', '.join(map(_clipped, self.candidates))}?")
         if self.hint:
-            lines.append(f"  {self.hint}")
-        return "\n".join(lines)
+            lines.append(f"  {_clipped(self.hint)}")
+        return printable("\n".join(lines), keep="\n")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.message!r}, code={self.code!r})"
@@ -212,8 +221,8 @@ class AgentError(SabotSQLError):
         if place:
             lines.append(f"  at {place}")
         if self.remote_message:
-            lines.append(f"  the agent said: {self.remote_message}")
-        return "\n".join(lines)
+            lines.append(f"  the agent said: {_clipped(self.remote_message)}")
+        return printable("\n".join(lines), keep="\n")
 
 
 class QueryCancelled(SabotSQLError):
@@ -234,7 +243,13 @@ class SessionClosed(SabotSQLError):
     code = "CLOSED"
 
 
-class ConfigError(SabotSQLError):
+class UsageError(SabotSQLError):
+    """A call does not fit the interface; nothing was run."""
+
+    code = "USAGE_ERROR"
+
+
+class ConfigError(UsageError):
     """An option has a wrong name, type or value."""
 
     code = "CONFIG_ERROR"
@@ -264,6 +279,10 @@ def error_from_dict(fields: Mapping[str, Any]) -> SabotSQLError:
     except (TypeError, KeyError) as reason:
         raise ValueError(f"malformed description of a {name}: {reason}") from None
     return error
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 
 def _error_types(base: type[SabotSQLError]) -> dict[str, type[SabotSQLError]]:

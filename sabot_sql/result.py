@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from os import PathLike, fspath
+from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
+from sabot_sql import arguments
+from sabot_sql.arguments import needed, whole
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.conversion import Converter, is_lossy
-from sabot_sql.errors import BindError
+from sabot_sql.errors import UsageError
 from sabot_sql.plan_view import Plan
 from sabot_sql.result_store import HeldStore, ResultStore, rebatched, renamed
 from sabot_sql.result_values import are_plain, python_rows
@@ -71,6 +73,7 @@ class Result:
 
     def to_arrow_reader(self, batch_size: int = 1_000_000) -> pa.RecordBatchReader:
         """All rows in batches of at most ``batch_size``."""
+        whole("batch_size", batch_size, least=1)
         kept = self._arrow_store
         if kept is None:
             table = self.to_arrow_table()
@@ -114,19 +117,19 @@ class Result:
 
     def df(self) -> pd.DataFrame:
         """All rows as a pandas frame."""
+        pandas = needed("pandas")
         if not self.columns:
-            import pandas as pd
-
-            return pd.DataFrame()
+            empty: pd.DataFrame = pandas.DataFrame()
+            return empty
         frame: pd.DataFrame = self._converted(lambda relation: relation.df())
         return frame
 
     def pl(self) -> pl.DataFrame:
         """All rows as a polars frame."""
-        import polars as pl
-
+        polars = needed("polars")
         if not self.columns:
-            return pl.DataFrame()
+            empty: pl.DataFrame = polars.DataFrame()
+            return empty
         frame: pl.DataFrame = self._converted(lambda relation: relation.pl())
         return frame
 
@@ -139,7 +142,7 @@ class Result:
 
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
         """The next ``size`` rows, fewer at the end."""
-        rows = self._rows(self._position, size)
+        rows = self._rows(self._position, whole("size", size))
         self._position += len(rows)
         return rows
 
@@ -183,24 +186,26 @@ class Result:
 
         Raises:
             SourceError: it cannot be written.
-            BindError: the statement gave no columns to write.
+            UsageError: the statement gave no columns to write.
         """
-        self._check_columns()
-        self._converted(lambda relation: relation.to_parquet(fspath(path)))
+        file = self._writable_as(path)
+        self._converted(lambda relation: relation.to_parquet(file))
 
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write all rows to a CSV file with a header.
 
         Raises:
             SourceError: it cannot be written.
-            BindError: the statement gave no columns to write.
+            UsageError: the statement gave no columns to write.
         """
-        self._check_columns()
-        self._converted(lambda relation: relation.to_csv(fspath(path)))
+        file = self._writable_as(path)
+        self._converted(lambda relation: relation.to_csv(file))
 
-    def _check_columns(self) -> None:
+    def _writable_as(self, path: object) -> str:
+        file = arguments.path("path", path)
         if not self.columns:
-            raise BindError("the statement gave no rows that could be written", code="NO_COLUMNS")
+            raise UsageError("the statement gave no rows that could be written", code="NO_COLUMNS")
+        return file
 
     # ----------------------------------------------------------------------------------------------------- display
 
@@ -216,6 +221,8 @@ class Result:
 
     def to_text(self, max_rows: int = _SHOWN_ROWS, *, max_width: int = 160) -> str:
         """The first and last rows as a box table of text."""
+        whole("max_rows", max_rows)
+        whole("max_width", max_width, least=1)
         if not self.columns:
             return "OK"
         head, tail = self._ends(max_rows)
@@ -223,6 +230,7 @@ class Result:
 
     def to_html(self, max_rows: int = _SHOWN_ROWS) -> str:
         """The first and last rows as HTML, every value escaped and cut to a readable length."""
+        whole("max_rows", max_rows)
         if not self.columns:
             return "<div>OK</div>"
         head, tail = self._ends(max_rows)

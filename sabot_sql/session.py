@@ -7,10 +7,12 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from sabot_sql import arguments
 from sabot_sql.call.memory_ladder import in_small_parts, with_all_memory
 from sabot_sql.call.pools import Pools
 from sabot_sql.call.read_write_lock import Gate
@@ -18,19 +20,22 @@ from sabot_sql.call.request import Observer, Request
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Parameters, Statement
+from sabot_sql.catalog.duckdb_errors import unforeseen
 from sabot_sql.catalog.frames import Scope, caller_scopes
 from sabot_sql.config import SessionConfig
 from sabot_sql.errors import (
     FRAGMENT_FAILED,
     OUT_OF_MEMORY,
     AgentError,
-    BindError,
+    ConfigError,
     InternalError,
     QueryCancelled,
     QueryError,
     QueryTimeout,
     ResourceError,
+    SabotSQLError,
     SessionClosed,
+    UsageError,
     reason_in_short,
 )
 from sabot_sql.forks import forked, is_own, never_freed_in_children
@@ -129,10 +134,12 @@ class Session:
                 that does not return, such as a stream of the user's.
             SessionClosed: the session was closed.
         """
-        scopes = (scope,) if scope is not None else caller_scopes()
+        sql, params = arguments.text("sql", sql), arguments.parameters(params)
+        max_rows = None if max_rows is None else arguments.whole("max_rows", max_rows)
+        scopes = caller_scopes() if scope is None else (arguments.mapping("scope", scope),)
         running = RunningQuery(f"q-{uuid.uuid4().hex[:16]}", timeout)
         config = self.config.with_agents(agents, isolation)
-        request = Request(sql, config, scopes, running, max_rows, observer)
+        request = Request(sql, config, scopes, running, max_rows, None if observer is None else _observing(observer))
 
         def run() -> Result:
             result = None
@@ -158,16 +165,18 @@ class Session:
         """The plan of the one query in ``sql``, which is not run.
 
         Raises:
-            QueryError: the statement is wrong, or is not a single query.
+            QueryError: the statement is wrong.
+            UsageError: ``sql`` is not a single query.
         """
+        sql, params = arguments.text("sql", sql), arguments.parameters(params)
+        scopes = caller_scopes() if scope is None else (arguments.mapping("scope", scope),)
         config = self.config.with_agents(agents, isolation)
-        scopes = (scope,) if scope is not None else caller_scopes()
         running = RunningQuery("planned", None)
 
         def run() -> Plan:
             statements = self._catalog.split(sql, params)
             if len(statements) != 1 or not (statements[0].is_query or statements[0].is_open_pivot):
-                raise BindError("only a single query can be explained", code="NOT_A_QUERY")
+                raise UsageError("only a single query can be explained", code="NOT_A_QUERY")
             with self._catalog.listed(statements[0], scopes, running.interrupting) as query:
                 planned = self._plan(query, config, scopes, running)
             if isinstance(planned, str):
@@ -182,6 +191,8 @@ class Session:
 
     def cancel(self, query_id: str | None = None) -> None:
         """Stop the query of that id, or all that run; returns at once."""
+        if query_id is not None:
+            arguments.text("query_id", query_id)
         with self._lock:
             chosen = [q for q in self._running.values() if query_id is None or q.query_id == query_id]
         for query in chosen:
@@ -195,8 +206,10 @@ class Session:
         A stream that can be read only once is read now; the others are read by each query, without a copy.
 
         Raises:
-            BindError: ``table`` is none of these.
+            UsageError: ``table`` is none of these.
+            SourceError: it cannot be read.
         """
+        arguments.name("name", name)
         running = RunningQuery("registered", None)
         self._guarded(running, lambda: self._catalog.register(name, table))
 
@@ -204,9 +217,10 @@ class Session:
         """Take away a table that :meth:`register` made.
 
         Raises:
-            BindError: there is none of that name.
+            UsageError: there is none of that name.
         """
-        self._catalog.unregister(name)
+        with self._open():
+            self._catalog.unregister(arguments.text("name", name))
 
     # -------------------------------------------------------------------------------------------------------- life
 
@@ -397,23 +411,49 @@ class Session:
             stats={**stats, **known},
         )
 
-    def _guarded(self, running: RunningQuery, run: Callable[[], _T]) -> _T:
-        """Run in a thread of its own, so that Ctrl-C and deadlines reach this one at once."""
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Whatever fails inside leaves as an error of this package."""
         if not is_own(self._owner):
             raise forked(self._owner)
         if self.closed:
             raise SessionClosed("the session is closed", hint="make a new one with sabot_sql.connect()")
-        with self._lock:
-            self._running[running.query_id] = running
         try:
-            return running.run(run)
-        except QueryCancelled:
-            if running.timed_out:
-                raise QueryTimeout(f"the query ran past its limit of {running.timeout_seconds} s") from None
+            yield
+        except SabotSQLError:
             raise
-        finally:
+        except Exception as error:
+            raise unforeseen(error) from error
+
+    def _guarded(self, running: RunningQuery, run: Callable[[], _T]) -> _T:
+        """Run in a thread of its own, so that Ctrl-C and deadlines reach this one at once."""
+        with self._open():
             with self._lock:
-                self._running.pop(running.query_id, None)
+                self._running[running.query_id] = running
+            try:
+                return running.run(run)
+            except QueryCancelled:
+                if running.timed_out:
+                    raise QueryTimeout(f"the query ran past its limit of {running.timeout_seconds} s") from None
+                raise
+            finally:
+                with self._lock:
+                    self._running.pop(running.query_id, None)
+
+
+def _observing(observer: Observer) -> Observer:
+    """``observer``, whose own errors end the query as an error of ours."""
+    if not callable(observer):
+        raise ConfigError(f"observer={arguments.shown(observer)} cannot be called")
+
+    def observe(plan: Mapping[str, Any]) -> None:
+        try:
+            observer(plan)
+        except Exception as error:
+            reason = f"the observer raised {type(error).__name__}: {error}"
+            raise UsageError(reason, code="OBSERVER_FAILED") from error
+
+    return observe
 
 
 def _release(owner: int, pools: Pools, catalog: Catalog, scratch: Scratch) -> None:

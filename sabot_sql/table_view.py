@@ -16,6 +16,7 @@ from html import escape
 from itertools import islice
 
 from sabot_sql.plan_view.units import bytes_text, count_text, duration_text, plural
+from sabot_sql.printable import printable
 
 MAX_CELL_CHARACTERS = 200
 MAX_COLUMNS = 50
@@ -67,18 +68,7 @@ def is_numeric(type_name: str) -> bool:
 
 def value_text(value: object) -> str:
     """``value`` as DuckDB would print it, on one line; NULL as ``NULL``."""
-    text = _raw_text(value)
-    return text if text.isprintable() else "".join(_visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    """Control and direction characters must not reach a terminal or reorder a line."""
-    if character in "\n\r\t":
-        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[character]
-    if character.isprintable() or unicodedata.category(character) == "Zs":
-        return character
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 256 else f"\\u{{{code:x}}}"
+    return printable(_raw_text(value))
 
 
 def _raw_text(value: object) -> str:

@@ -37,6 +37,7 @@ A $x that is not given is looked up in the notebook (numbers, text, dates, None)
 DataFrames and Arrow tables of the notebook are tables. Defaults: %config SabotMagic
 """
 
+_MAX_DIGITS = 18
 _TARGET = re.compile(r"\s*([^\W\d]\w*)\s*<<(?=\s|$)")
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
@@ -158,9 +159,10 @@ def _unknown(word: str) -> ConfigError:
 
 
 def _positive(option: str, text: str) -> int:
-    if text.isdecimal() and int(text) > 0:
+    # No number of rows or agents has more digits, and Python refuses to read thousands of them.
+    if text.isdecimal() and len(text) <= _MAX_DIGITS and int(text) > 0:
         return int(text)
-    raise ConfigError(f"{option} {text!r} must be a whole number of at least 1")
+    raise ConfigError(f"{option} {text[:80]!r} must be a whole number of at least 1")
 
 
 def _name(options: CellOptions, words: _Words, option: str) -> CellOptions:

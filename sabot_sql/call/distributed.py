@@ -65,7 +65,7 @@ def run_on_agents(
                 sink=files.sink if files else None,
             )
         except SabotSQLError as error:
-            raise catalog.explain_failure(error, query) from None
+            raise catalog.explain_failure(error, query) from error.__cause__
         catalog.measured.learn(finished.measured, finished.distinct)
         try:
             store, columns = _taken(finished, plan.output, files, write, request, catalog, scratch)

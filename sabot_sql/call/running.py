@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from sabot_sql.errors import ConfigError, QueryCancelled
+from sabot_sql.arguments import seconds
+from sabot_sql.errors import QueryCancelled
 from sabot_sql.stoppable import stopped_by
 
 if TYPE_CHECKING:
@@ -38,10 +39,8 @@ class RunningQuery:
     """
 
     def __init__(self, query_id: str, timeout_seconds: float | None) -> None:
-        if timeout_seconds is not None and not timeout_seconds > 0:
-            raise ConfigError(f"timeout={timeout_seconds!r} must be a number of seconds above 0")
         self.query_id = query_id
-        self.timeout_seconds = timeout_seconds
+        self.timeout_seconds = None if timeout_seconds is None else seconds("timeout", timeout_seconds)
         self.timed_out = False
         self._began = time.monotonic()
         self._cancelled = threading.Event()

@@ -18,7 +18,7 @@ from sabot_sql.catalog.held_rows import HeldRows, must_be_held
 from sabot_sql.config import SessionConfig
 from sabot_sql.duck.errors import StatementText, translate
 from sabot_sql.duck.streams import StartedStatement
-from sabot_sql.errors import BindError, ConfigError, SabotSQLError, SessionClosed
+from sabot_sql.errors import BindError, ConfigError, QueryError, SabotSQLError, SessionClosed
 from sabot_sql.forks import forked, is_own
 from sabot_sql.stoppable import within
 
@@ -31,6 +31,7 @@ Stream: TypeAlias = pa.RecordBatchReader | HeldRows
 _BATCH_ROWS = 122_880
 _INTERRUPT_SECONDS = 0.05
 _STATE = "AGGREGATE_STATE"
+_IN_USE = "different configuration|Unique file handle conflict|Could not set lock"
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
@@ -116,11 +117,9 @@ class Connection:
             **config.duckdb,
         }
         try:
-            self._main: duckdb.DuckDBPyConnection | None = duckdb.connect(
-                config.database, read_only=config.read_only, config=dict(self.instance_settings)
-            )
-        except duckdb.Error as error:
-            raise _open_error(error) from None
+            self._main: duckdb.DuckDBPyConnection | None = _opened(config, self.instance_settings)
+        except (duckdb.Error, RuntimeError, TypeError, ValueError) as error:
+            raise _open_error(error, config) from None
         self._defaults = self._answer_settings()
         self._settings: dict[str, str] = {}
         self._loses_nothing = True
@@ -175,7 +174,7 @@ class Connection:
             text = sql if len(handles) == 1 else handle.query
             place = StatementText(sql, 0 if len(handles) == 1 else len(sql[:start].encode()))
             chosen = _choose(parameters, handle.named_parameters, takers)
-            statements.append(Statement(text, place, handle.type.name, chosen, handle))
+            statements.append(Statement(text, place, _kind(handle), chosen, handle))
             start += len(handle.query)
         return statements
 
@@ -342,8 +341,48 @@ def _choose(parameters: Parameters, wanted: set[str], takers: int) -> Parameters
     return list(parameters) if wanted or takers == 0 else None
 
 
-def _open_error(error: duckdb.Error) -> Exception:
+def _kind(handle: duckdb.Statement) -> str:
+    try:
+        return str(handle.type.name)
+    except ValueError:
+        # CONNECT is one; DuckDB makes a database file before it finds that it cannot connect to it.
+        raise QueryError(
+            "DuckDB's Python client does not know this kind of statement", code="NOT_IMPLEMENTED"
+        ) from None
+
+
+def _opened(config: SessionConfig, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
+    """The database of a session.
+
+    A database that is only read is attached to an instance of the session's own. DuckDB gives a file to one instance of
+    a process, and shares that where all settings are alike, which they never are; but any instance may attach it.
+    """
+    if not config.read_only or config.database.startswith(":memory:"):
+        return duckdb.connect(config.database, read_only=config.read_only, config=dict(settings))
+    connection = duckdb.connect(":memory:", config=dict(settings))
+    known = "SELECT database_name FROM duckdb_databases() WHERE NOT internal"
+    try:
+        before = connection.execute(known).fetchall()
+        connection.execute(f"ATTACH {quote_text(config.database)} (READ_ONLY)")
+        ((name,),) = (row for row in connection.execute(known).fetchall() if row not in before)
+        connection.execute('USE "' + name.replace('"', '""') + '"')
+    except duckdb.BinderException:
+        connection.close()  # it is called like one that is there: memory, temp
+        return duckdb.connect(config.database, read_only=True, config=dict(settings))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _open_error(error: Exception, config: SessionConfig) -> Exception:
     translated = translate(error)
+    if re.search(_IN_USE, translated.message):
+        return ConfigError(
+            f"{config.database} is in use: {translated.message}",
+            code="DATABASE_IN_USE",
+            hint="close it there, or open it with read_only=True in every place",
+        )
     if translated.code == "SETTING_NOT_FOUND" or "options were not recognized" in translated.message:
         return ConfigError(translated.message, candidates=translated.candidates)
     return translated

@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import FrameType
 from typing import Any, Protocol
 
-from sabot_sql.errors import BindError
+from sabot_sql.errors import UsageError
 from sabot_sql.stoppable import left_when_stopped
 
 
@@ -213,11 +213,11 @@ def memory_source(name: str, value: object) -> MemorySource:
     """``value`` as a table named ``name``; a stream that can be read once only is read now.
 
     Raises:
-        BindError: it cannot be a table.
+        UsageError: it cannot be a table.
     """
     kind = kind_of(value)
     if kind is None:
-        raise BindError(
+        raise UsageError(
             f"{name!r} is of type {described(value)}, which is no table", code="NOT_A_TABLE", hint=TABLES_ARE
         )
     number = next(_numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ from sabot_sql.catalog.frames import (
 )
 from sabot_sql.catalog.shadows import Shadows
 from sabot_sql.duck.errors import translate
-from sabot_sql.errors import BindError, SabotSQLError, SourceError
+from sabot_sql.errors import BindError, SabotSQLError, SourceError, UsageError
 from sabot_sql.scratch import Scratch
 
 _MISSING_TABLE = re.compile(r'Table with name "?(.*?)"? does not exist')
@@ -70,7 +71,7 @@ class MemoryTables:
         """Make ``value`` a table named ``name``, in place of any other in-process table of that name.
 
         Raises:
-            BindError: it cannot be a table.
+            UsageError: it cannot be a table.
         """
         source = self._source(name, value)
         self._bind_object(name, source)
@@ -80,11 +81,13 @@ class MemoryTables:
         """Take the name away.
 
         Raises:
-            BindError: nothing is registered under it.
+            UsageError: nothing is registered under it.
         """
         if self._registered.pop(name, None) is None:
             message = f"no table is registered as {name!r}"
-            raise BindError(message, code="TABLE_NOT_FOUND", candidates=list(self._registered))
+            raise UsageError(
+                message, code="TABLE_NOT_FOUND", candidates=difflib.get_close_matches(name, self._registered)
+            )
         self._drop(name)
 
     @contextmanager

@@ -41,6 +41,7 @@ _NAMED_TYPES: dict[str, tuple[type[SabotSQLError], str]] = {
     "Invalid Input": (ValueFailure, "INVALID_INPUT"),
     "Invalid": (SourceError, "UNREADABLE_DATA"),
     "IO": (SourceError, "IO_ERROR"),
+    "Resource In Use": (SourceError, "DATABASE_IN_USE"),
     "HTTP": (SourceError, "HTTP_ERROR"),
     "Network": (SourceError, "HTTP_ERROR"),
     "Invalid Configuration": (SourceError, "IO_ERROR"),
@@ -135,6 +136,16 @@ def translate(error: BaseException, statement: StatementText | None = None) -> S
     if statement is not None:
         translated.location = _location(fields, statement)
     return translated
+
+
+def unforeseen(error: Exception) -> SabotSQLError:
+    """The error of this package for one that nobody foresaw; what DuckDB says keeps its words."""
+    text = str(error)
+    if isinstance(error, MemoryError):
+        return ResourceError("memory ran out", code="OUT_OF_MEMORY")
+    if '{"exception_type"' in text or type(error).__module__ in ("duckdb", "_duckdb"):
+        return translate(error)
+    return InternalError(f"{type(error).__name__}: {text}")
 
 
 def is_missing_table(error: BaseException) -> str | None:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from sabot_sql.arguments import flag, mapping, whole
 from sabot_sql.plan_view.model import PlanModel, read_plan
+from sabot_sql.printable import printable
 
 
 class Plan:
@@ -17,7 +19,7 @@ class Plan:
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self._document = copy.deepcopy(dict(document))
+        self._document = copy.deepcopy(dict(mapping("document", document)))
 
     @cached_property
     def _model(self) -> PlanModel:
@@ -47,7 +49,7 @@ class Plan:
         """One line about the whole: agents, stages, shuffles, time, bytes; while it runs, what has finished."""
         from sabot_sql.plan_view.words import status_text
 
-        return status_text(self._model)
+        return printable(status_text(self._model))
 
     def json(self) -> dict[str, Any]:
         """The plan JSON, a copy."""
@@ -57,7 +59,7 @@ class Plan:
         """A tree of boxes for terminals, in lines of at most ``width`` characters where the depth allows."""
         from sabot_sql.plan_view.text import text
 
-        return text(self._model, width=width)
+        return printable(text(self._model, width=whole("width", width, least=1)), keep="\n")
 
     def svg(self) -> str:
         """The picture as an SVG file of its own; empty for a query that was not distributed."""
@@ -69,7 +71,7 @@ class Plan:
         """The picture with a table tree of all details below, at most 60 kB; ``opened`` unfolds the table."""
         from sabot_sql.plan_view.html import html
 
-        return html(self._model, opened=opened)
+        return html(self._model, opened=flag("opened", opened))
 
     def dot(self) -> str:
         """The graph in Graphviz's language."""

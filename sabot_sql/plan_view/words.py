@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sabot_sql.plan_view.model import EdgeView, PlanModel, StageView
 from sabot_sql.plan_view.units import bytes_text, count_text, duration_text, plural, short_count_text
+from sabot_sql.printable import printable
 
 _ISOLATION = {"thread": "threads", "process": "processes"}
 
@@ -13,7 +14,7 @@ _DONE = ("finished", "skipped")
 
 def clip(text: str, limit: int) -> str:
     """``text`` on one line and no longer than ``limit`` characters."""
-    line = " ".join(text[: 4 * limit].split())
+    line = printable(" ".join(text[: 4 * limit].split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 

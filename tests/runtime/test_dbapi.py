@@ -34,7 +34,7 @@ def test_a_cursor_fetches(connection: dbapi.Connection) -> None:
     assert list(cursor) == [(8, "s8"), (9, "s9")]
     assert cursor.fetchone() is None
     cursor.close()
-    with pytest.raises(dbapi.ProgrammingError):
+    with pytest.raises(dbapi.InterfaceError):
         cursor.fetchall()
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import sabot_sql
-from sabot_sql import BindError, SabotSQLError, Session
+from sabot_sql import BindError, SabotSQLError, Session, UsageError
 
 ROWS = 1000
 TABLE = pa.table({"a": range(ROWS), "s": [f"s{i % 7}" for i in range(ROWS)]})
@@ -149,9 +149,9 @@ def test_a_name_that_is_no_table_is_named(session: Session, kind: str) -> None:
     with pytest.raises(BindError, match=f"of type .*{type(x).__name__}") as caught:
         session.query("SELECT * FROM x")
     assert caught.value.code == "TABLE_NOT_FOUND"
-    with pytest.raises(BindError, match=f"of type .*{type(x).__name__}") as caught:
+    with pytest.raises(UsageError, match=f"of type .*{type(x).__name__}") as misused:
         session.register("registered", x)
-    assert caught.value.code == "NOT_A_TABLE"
+    assert misused.value.code == "NOT_A_TABLE"
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)

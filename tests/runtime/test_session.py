@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import sabot_sql
-from sabot_sql import BindError, Session
+from sabot_sql import BindError, Session, UsageError
 
 
 def test_the_last_of_several_statements_shows(session: Session) -> None:
@@ -174,7 +174,7 @@ def test_explain_runs_nothing(session: Session, tmp_path: Path) -> None:
     assert plan.json()["state"] == "planned"
     assert (plan.mode == "single") == (session.agents == 1)
     assert plan.text()
-    with pytest.raises(BindError, match="single query"):
+    with pytest.raises(UsageError, match="single query"):
         session.explain("CREATE TABLE t AS SELECT 1")
     with pytest.raises(BindError, match="nowhere"):
         session.explain("SELECT nowhere FROM range(3)")

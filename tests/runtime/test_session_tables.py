@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 import sabot_sql
-from sabot_sql import BindError, Session
+from sabot_sql import BindError, Session, UsageError
 
 KINDS = [(1, "thread"), (2, "thread"), (3, "process")]
 
@@ -63,7 +63,7 @@ def test_a_reader_and_a_result_are_tables(session: Session) -> None:
 
 @pytest.mark.parametrize("value", [1, "x", [1, 2], pd.DataFrame, None])
 def test_what_is_no_table_is_refused(single: Session, value: object) -> None:
-    with pytest.raises(BindError) as error:
+    with pytest.raises(UsageError) as error:
         single.register("t", value)
     assert error.value.code == "NOT_A_TABLE"
 
