@@ -20,9 +20,9 @@ from sabot_sql.call.request import Observer, Request
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Parameters, Statement
-from sabot_sql.catalog.duckdb_errors import unforeseen
 from sabot_sql.catalog.frames import Scope, caller_scopes
 from sabot_sql.config import SessionConfig
+from sabot_sql.duck.errors import unforeseen
 from sabot_sql.errors import (
     FRAGMENT_FAILED,
     OUT_OF_MEMORY,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "addresses.hpp"
 #include "flight_errors.hpp"
 
 namespace sabot {
@@ -17,6 +18,9 @@ constexpr uint32_t kLeastCredit = 64 << 10;  // HTTP/2's own
 }  // namespace
 
 FlightChannels::FlightChannels(FlightClientConfig config) : config_(std::move(config)) {
+  if (!config_.tls && !is_loopback(config_.host)) {
+    throw Error(ErrorCode::kInvalidArgument, "refusing to read from " + config_.host + " without TLS: give tls_root_certificate");
+  }
   clients_[0].push_back(connect(0, 0));  // a wrong certificate or address is said at once
 }
 
@@ -48,8 +52,9 @@ uint32_t FlightChannels::credit_of(size_t tier) const {
 }
 
 std::shared_ptr<flight::FlightClient> FlightChannels::connect(size_t tier, uint32_t connection) const {
-  const flight::Location location = require(config_.tls ? flight::Location::ForGrpcTls(config_.host, config_.port)
-                                                        : flight::Location::ForGrpcTcp(config_.host, config_.port));
+  const std::string host = uri_host(config_.host);
+  const flight::Location location =
+      require(config_.tls ? flight::Location::ForGrpcTls(host, config_.port) : flight::Location::ForGrpcTcp(host, config_.port));
   flight::FlightClientOptions options = flight::FlightClientOptions::Defaults();
   options.tls_root_certs = config_.tls_root_certificate;
   options.cert_chain = config_.tls_certificate;

@@ -3,6 +3,7 @@
 #include <arrow/flight/server.h>
 #include <arrow/flight/server_middleware.h>
 
+#include "addresses.hpp"
 #include "call_token.hpp"
 #include "flight_errors.hpp"
 #include "payload_stream.hpp"
@@ -64,8 +65,13 @@ FlightServer::FlightServer(SabotTicketSource source, const FlightServerConfig& c
     : implementation_(std::make_unique<Implementation>(source, config.compression)) {
   check_compression(config.compression);
   const bool tls = !config.tls_certificate.empty();
+  if (!is_loopback(config.host) && (!tls || config.tls_key.empty() || config.token.empty())) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "refusing to serve on " + config.host + " without TLS and a token: give tls_certificate, tls_key and token");
+  }
+  const std::string host = uri_host(config.host);
   flight::FlightServerOptions options(
-      require(tls ? flight::Location::ForGrpcTls(config.host, config.port) : flight::Location::ForGrpcTcp(config.host, config.port)));
+      require(tls ? flight::Location::ForGrpcTls(host, config.port) : flight::Location::ForGrpcTcp(host, config.port)));
   if (tls) options.tls_certificates.push_back({config.tls_certificate, config.tls_key});
   options.verify_client = !config.tls_client_root.empty();
   options.root_certificates = config.tls_client_root;

@@ -13,6 +13,7 @@ from sabot_native._native import (
     PartitionStream,
     Scheme,
     ShuffleManager,
+    check_stream,
     distinct_count,
 )
 from sabot_native.errors import (
@@ -46,5 +47,6 @@ __all__ = [
     "SpillQuotaExceeded",
     "StreamError",
     "UnsupportedType",
+    "check_stream",
     "distinct_count",
 ]

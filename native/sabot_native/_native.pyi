@@ -108,6 +108,13 @@ class Manifest:
     def from_bytes(data: _Blob) -> Manifest:
         """Raises CorruptSegment for anything that to_bytes() did not write."""
 
+def check_stream(stream: ArrowStreamable) -> None:
+    """Follow every offset, view and index of a stream of this process to see that none leads out of its arrays.
+
+    Buffers of values are taken to be as large as the last offset says, which ``Table.validate()`` finds out in no time.
+    Raises StreamError where one does, UnsupportedType for a type that the shuffle does not have.
+    """
+
 def distinct_count(sketches: Iterable[_Blob]) -> int:
     """Distinct keys of all rows that sketches of one hash saw: exact below 256, then with a standard error of 6.3 %.
 

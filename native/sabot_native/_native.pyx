@@ -30,6 +30,7 @@ from sabot_native.core cimport (
     StoreConfig,
     Watch,
     add_key,
+    check_array_stream,
     add_output,
     export_field,
     kTicketSourceCapsule,
@@ -263,6 +264,14 @@ cdef class Manifest:
     def __repr__(self):
         return (f"<Manifest {self.query_id}/{self.edge_id} task {self.task} attempt {self.attempt}: {self.rows} rows, "
                 f"{self.bytes} bytes in {len(self.partition_rows)} partitions>")
+
+
+def check_stream(stream):
+    """Follow every offset, view and index of a stream of this process to see that none leads out of its arrays."""
+    capsule = stream.__arrow_c_stream__()
+    cdef ArrowArrayStream* source = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream")
+    with nogil:
+        check_array_stream(source[0])
 
 
 def distinct_count(sketches):

@@ -27,6 +27,10 @@ cdef extern from "python_boundary.hpp" namespace "sabot" nogil:
     void set_exception_types(dict types)
 
 
+cdef extern from "sabot/array_check.hpp" namespace "sabot" nogil:
+    void check_array_stream "sabot::check_stream"(ArrowArrayStream&) except +raise_python_error
+
+
 cdef extern from "sabot/watch.hpp" namespace "sabot" nogil:
     cdef cppclass CppCancelToken "sabot::CancelToken":
         CppCancelToken()
@@ -208,7 +212,7 @@ cdef extern from "sabot/shuffle_manager.hpp" namespace "sabot" nogil:
         void detach_peer(const string&)
         void close()
 
-    SabotTicketSource make_ticket_source(shared_ptr[CppShuffleManager], string)
+    SabotTicketSource make_ticket_source(shared_ptr[CppShuffleManager], string) except +raise_python_error
 
 
 cdef extern from "python_boundary.hpp" namespace "sabot" nogil:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, Literal
 
-from sabot_native import _flight, errors
+from sabot_native import _flight
 from sabot_native._flight import RemoteStream
 
 if TYPE_CHECKING:
@@ -15,13 +14,6 @@ if TYPE_CHECKING:
     from sabot_native._native import ShuffleManager
 
 __all__ = ["FlightPeer", "FlightServer", "RemoteStream"]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class FlightServer:
@@ -49,10 +41,6 @@ class FlightServer:
         compression: Literal["auto", "sample", "lz4", "zstd", "none"] = "auto",
         wire_bytes_per_second: int = 1_250_000_000,
     ) -> None:
-        if not _is_loopback(host) and not (token and tls_certificate and tls_key):
-            raise errors.NativeError(
-                f"refusing to serve on {host} without TLS and a token: give tls_certificate, tls_key and token"
-            )
         self._server = _flight.Server(
             manager.ticket_source(key),
             host=host,
@@ -112,8 +100,6 @@ class FlightPeer:
         connections: int = 1,
         credit_bytes: int = 4 << 20,
     ) -> None:
-        if not _is_loopback(host) and not tls_root_certificate:
-            raise errors.NativeError(f"refusing to read from {host} without TLS: give tls_root_certificate")
         self._pool = _flight.ClientPool(
             host=host,
             port=port,

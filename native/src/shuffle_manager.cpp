@@ -26,6 +26,7 @@ Field read_schema(ArrowArrayStream& stream) {
 ShuffleManager::ShuffleManager(std::string agent_id, const StoreConfig& config)
     : agent_id_(std::move(agent_id)), store_(std::make_shared<SegmentStore>(config)),
       channels_(std::make_shared<LiveChannels>(store_->budget_bytes() / kOpenShare)) {
+  check_id("an agent", agent_id_);
   register_source(store_);
 }
 
@@ -51,6 +52,7 @@ void ShuffleManager::check_registered(const ActiveWrite& active) const {
 }
 
 void ShuffleManager::register_shuffle(const std::string& query_id) {
+  check_id("a query", query_id);
   const std::lock_guard lock(mutex_);
   check_open();
   registered_.insert(query_id);
@@ -65,7 +67,11 @@ std::vector<ManifestPtr> ShuffleManager::write_outputs(OwnedStream stream, const
                                                        const ManifestPtr& replaced, bool live) {
   const auto started = Clock::now();
   ActiveWrite active;
-  for (const OutputSpec& output : outputs) active.names.push_back(output.name);
+  for (const OutputSpec& output : outputs) {
+    check_id("a query", output.name.query_id);
+    check_id("an edge", output.name.edge_id);
+    active.names.push_back(output.name);
+  }
   {
     const std::lock_guard lock(mutex_);
     check_open();
@@ -260,6 +266,7 @@ ManagerMetrics ShuffleManager::metrics() const {
 }
 
 void ShuffleManager::attach_peer(const std::string& agent_id, int arena_fd, const std::string& spill_directory) {
+  check_id("an agent", agent_id);
   std::shared_ptr<SegmentSource> peer = std::make_shared<PeerSource>(arena_fd, spill_directory);
   const std::lock_guard lock(mutex_);
   check_open();

@@ -14,13 +14,6 @@ constexpr size_t kMaxTicketBytes = 1 << 20;
 
 [[noreturn]] void refuse(const char* why) { throw Error(ErrorCode::kTicket, std::string("the ticket is refused: ") + why); }
 
-bool is_id(std::string_view id) {
-  const auto allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
-  };
-  return !id.empty() && id.size() <= kMaxIdBytes && std::all_of(id.begin(), id.end(), allowed);
-}
-
 void check(const Ticket& ticket) {
   if (!is_id(ticket.query_id) || !is_id(ticket.edge_id)) refuse("an id is malformed");
   if (ticket.first_partition > ticket.last_partition || ticket.last_partition > kMaxPartitions) refuse("impossible partitions");
@@ -35,7 +28,27 @@ bool equal(std::string_view a, const Digest& b) {
 
 }  // namespace
 
+bool is_id(std::string_view id) {
+  const auto allowed = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+  };
+  return !id.empty() && id.size() <= kMaxIdBytes && std::all_of(id.begin(), id.end(), allowed);
+}
+
+void check_id(const char* what, std::string_view id) {
+  if (is_id(id)) return;
+  // The id itself is not repeated: it may be long, and hold anything.
+  throw Error(ErrorCode::kInvalidArgument, std::string("the id of ") + what + " must be 1 to 64 letters, digits, _ and -");
+}
+
+void check_ticket_key(std::string_view key) {
+  if (key.size() >= sizeof(Digest)) return;
+  throw Error(ErrorCode::kInvalidArgument, "a ticket key must have at least " + std::to_string(sizeof(Digest)) + " bytes, not " +
+                                               std::to_string(key.size()));
+}
+
 std::string Ticket::seal(std::string_view key) const {
+  check_ticket_key(key);
   check(*this);
   ByteWriter out;
   out.number(kMagic);
@@ -55,6 +68,7 @@ std::string Ticket::seal(std::string_view key) const {
 }
 
 Ticket Ticket::open(std::string_view sealed, std::string_view key) {
+  check_ticket_key(key);
   if (sealed.size() < sizeof(Digest) || sealed.size() > kMaxTicketBytes) refuse("its size is impossible");
   const std::string_view body = sealed.substr(0, sealed.size() - sizeof(Digest));
   if (!equal(sealed.substr(body.size()), hmac_sha256(key, body))) refuse("it was not made by this session");

@@ -44,6 +44,7 @@ void release_context(void* context) { const std::unique_ptr<Context> last(static
 }  // namespace
 
 SabotTicketSource make_ticket_source(std::shared_ptr<ShuffleManager> manager, std::string key) {
+  check_ticket_key(key);
   auto context = std::make_unique<Context>(Context{std::move(manager), std::move(key)});
   return {open_sealed, release_context, context.release()};
 }

@@ -7,6 +7,8 @@ using namespace sabot;
 
 namespace {
 
+const std::string kKey(32, 'k');
+
 std::string hex(const Digest& digest) {
   std::string text;
   char byte[3];
@@ -35,22 +37,32 @@ TEST(hmac_gives_the_published_digests) {
 
 TEST(a_ticket_opens_with_its_key_only) {
   const Ticket ticket{"query-1", "edge_2", {{0, 0}, {3, 1}}, 2, 5};
-  const std::string sealed = ticket.seal("key");
-  const Ticket opened = Ticket::open(sealed, "key");
+  const std::string sealed = ticket.seal(kKey);
+  const Ticket opened = Ticket::open(sealed, kKey);
   CHECK(opened.query_id == "query-1" && opened.edge_id == "edge_2" && opened.outputs == ticket.outputs);
   CHECK(opened.first_partition == 2 && opened.last_partition == 5);
-  CHECK_THROWS(kTicket, Ticket::open(sealed, "another"));
+  CHECK_THROWS(kTicket, Ticket::open(sealed, std::string(32, 'a')));
   for (size_t at = 0; at < sealed.size(); ++at) {
     std::string damaged = sealed;
     damaged[at] = static_cast<char>(damaged[at] ^ 1);
-    CHECK_THROWS(kTicket, Ticket::open(damaged, "key"));
-    CHECK_THROWS(kTicket, Ticket::open(sealed.substr(0, at), "key"));
+    CHECK_THROWS(kTicket, Ticket::open(damaged, kKey));
+    CHECK_THROWS(kTicket, Ticket::open(sealed.substr(0, at), kKey));
   }
 }
 
 TEST(ids_that_could_be_paths_are_refused) {
   for (const char* id : {"..", "a/b", "", " ", "a.b", "%2e", "\xc3\xa4"}) {
-    CHECK_THROWS(kTicket, static_cast<void>(Ticket{id, "edge", {}, 0, 1}.seal("key")));
-    CHECK_THROWS(kTicket, static_cast<void>(Ticket{"query", id, {}, 0, 1}.seal("key")));
+    CHECK_THROWS(kTicket, static_cast<void>(Ticket{id, "edge", {}, 0, 1}.seal(kKey)));
+    CHECK_THROWS(kTicket, static_cast<void>(Ticket{"query", id, {}, 0, 1}.seal(kKey)));
+  }
+}
+
+TEST(a_short_key_seals_and_opens_nothing) {
+  const Ticket ticket{"query", "edge", {}, 0, 1};
+  const std::string sealed = ticket.seal(kKey);
+  for (const size_t bytes : {0, 1, 31}) {
+    const std::string key(bytes, 'k');
+    CHECK_THROWS(kInvalidArgument, static_cast<void>(ticket.seal(key)));
+    CHECK_THROWS(kInvalidArgument, Ticket::open(sealed, key));
   }
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from types import FrameType
@@ -41,6 +41,12 @@ class _FunctionLocals:
 
 # Frames of these packages stand between the user's code and us.
 _OUR_PACKAGES = ("sabot_sql", "sabot_magics", "IPython", "ipykernel")
+
+# Packages whose arrays are made where nobody can reach into them.
+_TRUSTED = ("polars", "duckdb", "_duckdb", "sabot_sql")
+
+Check = Callable[[object, Any], None]
+"""Takes an object and the Arrow data it is or gave; raises where that is not sound."""
 
 _numbers = itertools.count(1)
 
@@ -209,8 +215,10 @@ class MemorySource:
                 return self.value.slice(first, last - first)
 
 
-def memory_source(name: str, value: object) -> MemorySource:
+def memory_source(name: str, value: object, check: Check | None = None) -> MemorySource:
     """``value`` as a table named ``name``; a stream that can be read once only is read now.
+
+    Arrow data that the user's program made goes through ``check`` before anything looks into it.
 
     Raises:
         UsageError: it cannot be a table.
@@ -223,11 +231,11 @@ def memory_source(name: str, value: object) -> MemorySource:
     number = next(_numbers)
     if kind is Kind.DATASET:
         return MemorySource(name, number, value, value, kind, None, None, _dataset_fragments(value))
-    readable, rows, size = _measured(value, kind)
+    readable, rows, size = _measured(value, kind, check)
     return MemorySource(name, number, readable, value, kind, rows, size, max(2, rows))
 
 
-def _measured(value: Any, kind: Kind) -> tuple[Any, int, int]:
+def _measured(value: Any, kind: Kind, check: Check | None) -> tuple[Any, int, int]:
     """What can be cut into slices, its rows and its bytes."""
     match kind:
         case Kind.PANDAS:
@@ -240,12 +248,12 @@ def _measured(value: Any, kind: Kind) -> tuple[Any, int, int]:
         case Kind.COLUMNS:
             columns = list(_columns(value))
             return value, len(columns[0]), sum(int(column.nbytes) for column in columns)
-        case Kind.STREAM | Kind.ONCE:
-            # What the user's own code gives may come late or never.
-            table = left_when_stopped(lambda: _arrow_table(value), "source")
-            return table, len(table), table.nbytes
         case _:
-            table = _arrow_table(value)
+            # What the user's own code gives may come late or never.
+            streamed = kind in (Kind.STREAM, Kind.ONCE)
+            table = left_when_stopped(lambda: _arrow_table(value), "source") if streamed else _arrow_table(value)
+            if check is not None and type(value).__module__.partition(".")[0] not in _TRUSTED:
+                check(value, table)
             return table, len(table), table.nbytes
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import duckdb
 
+from sabot_sql.catalog.arrow_check import CheckedObjects
 from sabot_sql.catalog.connection import ColumnTypes, Connection, Statement
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.frames import (
@@ -65,6 +66,7 @@ class MemoryTables:
         self._shadowed: dict[str, tuple[str, ShadowedTable]] = {}
         self._bodies: tuple[_Body, ...] | None = None
         self._drained: weakref.WeakKeyDictionary[object, MemorySource] = weakref.WeakKeyDictionary()
+        self._checked = CheckedObjects()
         self._last_drained: tuple[object, MemorySource] | None = None
 
     def register(self, name: str, value: object) -> None:
@@ -115,7 +117,7 @@ class MemoryTables:
         # What may have been changed in place since is looked at anew: its columns and rows.
         for name, source in self._registered.items():
             if source.may_change:
-                fresh = self._registered[name] = _read(name, source.value)
+                fresh = self._registered[name] = self._read(name, source.value)
                 self._bind_object(name, fresh)
 
     @contextmanager
@@ -205,7 +207,7 @@ class MemoryTables:
             drained = None
         if drained is not None:
             return drained
-        source = _read(name, value)
+        source = self._read(name, value)
         if source.kind is Kind.ONCE:
             # The table that came of it serves for as long as the reader is around.
             try:
@@ -213,6 +215,15 @@ class MemoryTables:
             except TypeError:  # nobody can tell how long a capsule is around: the last one is kept
                 self._last_drained = value, source
         return source
+
+    def _read(self, name: str, value: object) -> MemorySource:
+        """See :func:`memory_source`; reading it runs code of the object's, which may fail in any way."""
+        try:
+            return memory_source(name, value, self._checked.check)
+        except SabotSQLError:
+            raise
+        except Exception as error:
+            raise _unreadable(name, value, f"{type(error).__name__}: {error}") from error
 
     def _bind_object(self, name: str, source: MemorySource) -> None:
         if name in self._shadowed:
@@ -253,16 +264,6 @@ def _say_what_it_is(error: BindError, scopes: Sequence[Scope]) -> None:
     found = what_else(match.group(1), scopes) if match else None
     if match and found:
         error.hint = f"{match.group(1)} is of type {found} in Python, which is no table; {TABLES_ARE}"
-
-
-def _read(name: str, value: object) -> MemorySource:
-    """See :func:`memory_source`; reading it runs code of the object's, which may fail in any way."""
-    try:
-        return memory_source(name, value)
-    except SabotSQLError:
-        raise
-    except Exception as error:
-        raise _unreadable(name, value, f"{type(error).__name__}: {error}") from error
 
 
 def _unreadable(name: str, value: object, reason: str) -> SourceError:

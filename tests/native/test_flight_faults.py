@@ -229,7 +229,7 @@ def test_tickets_that_are_refused_over_flight(manager: ShuffleManager, true_serv
     ticket = manager.ticket(write(manager, "mine"), 0, 1, KEY)
     other_query = manager.ticket(write(manager, "other"), 0, 1, KEY)
     refused = {
-        "of another session": manager.ticket(write(manager, "forged"), 0, 1, b"another key"),
+        "of another session": manager.ticket(write(manager, "forged"), 0, 1, b"another key" * 3),
         "of a query under another's seal": other_query[:-32] + ticket[-32:],
         "longer than any ticket": ticket + b"x" * (2 << 20),
         "empty": b"",

@@ -222,3 +222,87 @@ def test_certificates_that_are_none_are_an_error(manager: ShuffleManager) -> Non
 def test_a_port_that_is_taken_is_an_error(manager: ShuffleManager) -> None:
     with FlightServer(manager, KEY) as server, pytest.raises(NativeError, match="cannot serve"):
         FlightServer(manager, KEY, port=server.port)
+
+
+# ------------------------------------------------------------------------------- checks of the native parts themselves
+
+NO_IDS = ["", ".", "../q", "/etc", "a/b", "q\0", "q q", "q%2e", "ü", "\x1b[2J", "q\n", "x" * 65, "x" * 10_240]
+
+
+@pytest.mark.parametrize("name", NO_IDS, ids=lambda name: repr(name)[:20])
+def test_the_manager_itself_refuses_what_is_no_id(manager: ShuffleManager, tmp_path: Path, name: str) -> None:
+    with pytest.raises(NativeError, match="letters, digits"):
+        manager.register_shuffle(name)
+    for query_id, edge_id in ((name, "e"), ("q", name)):
+        with pytest.raises(NativeError, match="letters, digits"):
+            manager.write_partition(TABLE, [Output(query_id, edge_id, 0, 0, Scheme.single())])
+    with pytest.raises(NativeError, match="letters, digits"):
+        manager.attach_peer(name, manager.arena_fd(), str(tmp_path))
+    with pytest.raises(NativeError, match="letters, digits"):
+        ShuffleManager(name, budget_bytes=1 << 20, spill_directory=tmp_path / "other")
+
+
+def test_an_id_of_64_characters_is_one(manager: ShuffleManager) -> None:
+    manager.register_shuffle("Az09_-" + "x" * 58)
+
+
+@pytest.mark.parametrize("key", [b"", b"k", b"k" * 31])
+def test_a_short_ticket_key_is_refused_everywhere(manager: ShuffleManager, ticket: bytes, key: bytes) -> None:
+    manifests = manager.write_partition(TABLE, [Output("q", "other", 0, 0, Scheme.single())])
+    with pytest.raises(NativeError, match="at least 32 bytes"):
+        manager.ticket(manifests, 0, 1, key)
+    with pytest.raises(NativeError, match="at least 32 bytes"):
+        manager.live_ticket("q", "other", [(0, 0)], 0, 1, key)
+    with pytest.raises(NativeError, match="at least 32 bytes"):
+        manager.read_ticket(ticket, key)
+    with pytest.raises(NativeError, match="at least 32 bytes"):
+        FlightServer(manager, key)
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "localhost", "127.0.0.1", "127.1.2.3"])
+def test_loopback_in_every_spelling(manager: ShuffleManager, ticket: bytes, host: str) -> None:
+    with FlightServer(manager, KEY, host=host) as server:
+        assert fetch(FlightPeer(host, server.port), ticket).equals(TABLE)
+
+
+OUTSIDE = [
+    "0.0.0.0",
+    "::",
+    "[::]",
+    "10.0.0.1",
+    "[::2]",
+    "::ffff:8.8.8.8",
+    "localhost.example",
+    "",
+    "[]",
+    "127.0.0.1.example",
+]
+
+
+@pytest.mark.parametrize("host", OUTSIDE)
+def test_the_native_server_and_client_refuse_other_hosts_without_tls(manager: ShuffleManager, host: str) -> None:
+    from sabot_native import _flight
+
+    certificates = {"tls_certificate": b"", "tls_key": b""}
+    with pytest.raises(NativeError, match="without TLS"):
+        _flight.Server(
+            manager.ticket_source(KEY),
+            host=host,
+            port=0,
+            token=TOKEN,
+            tls_client_root=b"",
+            compression="none",
+            wire_bytes_per_second=1,
+            **certificates,
+        )
+    with pytest.raises(NativeError, match="without TLS"):
+        _flight.ClientPool(
+            host=host,
+            port=1,
+            token=TOKEN,
+            tls=False,
+            tls_root_certificate=b"",
+            connections=1,
+            credit_bytes=1,
+            **certificates,
+        )

@@ -32,8 +32,8 @@ with ShuffleManager("writer", budget_bytes=128 << 20, spill_directory=sys.argv[1
     manager.register_shuffle("q")
     table = pa.table({"i": pa.array(range(4_000_000), pa.int64())})
     manifests = manager.write_partition(table, [Output("q", "e", 0, 0, Scheme.single())])
-    with FlightServer(manager, b"key") as server:
-        print(server.port, manager.ticket(manifests, 0, 1, b"key").hex(), flush=True)
+    with FlightServer(manager, b"k" * 32) as server:
+        print(server.port, manager.ticket(manifests, 0, 1, b"k" * 32).hex(), flush=True)
         sys.stdin.readline()
 """
 
