@@ -91,7 +91,8 @@ class Oracle:
 
     def arrow_schema(self, sql: str) -> Any:
         """The schema of the Arrow table that plain DuckDB makes of a query without parameters."""
-        return self._connection.execute(f"SELECT * FROM ({sql}) LIMIT 0").to_arrow_table().schema
+        self._connection.complete()  # of a statement before that gave no rows
+        return self._connection.sql(f"SELECT * FROM ({sql}) LIMIT 0").to_arrow_table().schema
 
     def judge(self, sql: str, actual: Rows) -> tuple[Verdict, str]:
         """Whether ``actual`` is an answer that DuckDB might have given, and the difference to the one it gave."""
