@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from sabot_planner.sql.constant_lists import first_row, put_back, set_aside
+from sabot_planner.sql.constant_lists import put_back, relation_of_rows, set_aside
 from sabot_planner.sql.dialect import parse_exported, parse_rows, to_sql
 from sabot_planner.sql.print_guard import same_meaning
 from sabot_planner.sql.scalars import nodes
@@ -57,16 +57,67 @@ def test_a_name_that_ends_like_a_word_of_a_list_is_none() -> None:
     assert lists == []
 
 
+def relation(values: str) -> tuple[str, str, int]:
+    _, (rows,) = set_aside(f"SELECT a FROM (VALUES {values}) AS r(a) {' ' * 1000}")
+    return relation_of_rows(rows)
+
+
 def test_the_rows_of_a_list_are_counted_and_the_first_is_read() -> None:
-    _, (rows,) = set_aside(f"SELECT a FROM (VALUES {ROWS}) AS r(a, b, c, d)")
-    first, count = first_row(rows)
+    query, first, count = relation(ROWS)
     assert count == 200
+    assert query.startswith("VALUES (CAST(0 AS INTEGER)")
     assert [to_sql(e) for e in parse_rows(first)[0]] == [
         "CAST(0 AS INTEGER)",
         "CAST('v''0, ($1' AS VARCHAR)",
         "NULL",
         "- 0.5",
     ]
+
+
+SPLIT = {
+    "VARCHAR": ["''", "'a'", "'it''s, (1)'", "'two  words'", "'\n'", "'NULL'", "'ü'", "'\\x41'"],
+    "DATE": ["'2020-01-31'", "'0044-03-15 (BC)'", "'infinity'", "'9999-12-31'"],
+    "BIGINT": ["0", "- 9223372036854775808", "9223372036854775807"],
+    "UTINYINT": ["0", "255"],
+    "HUGEINT": ["170141183460469231731687303715884105727", "- 170141183460469231731687303715884105728"],
+    "UHUGEINT": ["340282366920938463463374607431768211455"],
+    "DECIMAL(38, 37)": ["- 1.0000000000000000000000000000000000001", "0.5"],
+    "DECIMAL(4,1)": ["123.4", "- 0.1"],
+}
+
+
+@pytest.mark.parametrize("type_name", SPLIT)
+def test_a_column_of_texts_numbers_or_dates_is_one_text(type_name: str) -> None:
+    constants = (SPLIT[type_name] * 1000)[:1000]
+    values = ",\n   ".join(f"(CAST({c} AS {type_name}), CAST({i} AS INTEGER))" for i, c in enumerate(constants))
+    query, _, count = relation(values)
+    assert query.startswith("SELECT CAST(unnest(")
+    assert count == 1000
+    one, two = duckdb.sql(query), duckdb.sql(f"VALUES {values}")
+    assert one.types == two.types
+    assert one.fetchall() == two.fetchall()
+
+
+@pytest.mark.parametrize(
+    "constants",
+    [
+        ["CAST(NULL AS BIGINT)", "CAST(1 AS BIGINT)"],
+        ["CAST(1.5 AS DOUBLE)"],
+        ["NULL"],
+        ["CAST('a\x1fb' AS VARCHAR)", "CAST('c' AS VARCHAR)"],
+        ["CAST(1 AS VARCHAR)"],
+        ["CAST(X'41' AS BLOB)"],
+        ["CAST('1' AS BIGINT)"],
+        ["CAST(TRUE AS BOOLEAN)"],
+        ["CAST(1 AS BIGINT)", "CAST(1 AS INTEGER)"],
+        ["CAST(1e3 AS DECIMAL(5,0))"],
+        ["7"],
+    ],
+)
+def test_any_other_column_is_written_out(constants: list[str]) -> None:
+    values = ", ".join(f"({c})" for c in (constants * 1000)[:1000])
+    query, _, count = relation(values)
+    assert (query, count) == (f"VALUES {values}", 1000)
 
 
 def test_a_short_query_is_not_looked_through() -> None:

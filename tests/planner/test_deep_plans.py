@@ -78,3 +78,9 @@ def test_a_plan_too_deep_to_be_revised_stays_as_it_is(context: FakeContext, monk
         monkeypatch.setattr(f"sabot_planner.adapt.replan.AdaptivePlan.{name}", too_deep)
     assert plan.revise({}, frozenset()) is plan
     assert plan.identities() == {} == plan.key_identities()
+
+
+def test_what_duckdb_itself_cannot_read_again_is_single_in_its_words(context: FakeContext) -> None:
+    plan = planned(context, SHAPE["OR terms"](1000))
+    assert plan.mode is Mode.SINGLE
+    assert "Max expression depth limit of 1000 exceeded" in plan.reason

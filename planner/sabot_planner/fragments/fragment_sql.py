@@ -242,8 +242,8 @@ class FragmentWriter:
     def _values(self, node: Values) -> Block:
         if not node.names:
             return Block(None, ())
-        rows = f"({node.text})" if node.text else ", ".join(f"({', '.join(map(to_sql, row))})" for row in node.rows)
-        return Block(f"(VALUES {rows}) AS {self._alias()}({', '.join(node.names)})", node.names)
+        body = node.text or _values(node.rows)
+        return Block(f"({body}) AS {self._alias()}({', '.join(node.names)})", node.names)
 
     def _project(self, node: Project) -> Block:
         block = self.block(node.input)
@@ -344,6 +344,14 @@ def order_by(keys: tuple[SortKey, ...]) -> str:
         f"{_operand(k.expression)} {'DESC' if k.descending else 'ASC'} NULLS {'FIRST' if k.nulls_first else 'LAST'}"
         for k in keys
     )
+
+
+def _values(rows: tuple[tuple[exp.Expression, ...], ...]) -> str:
+    return f"VALUES {', '.join(f'({_listed(row)})' for row in rows)}"
+
+
+def _listed(row: tuple[exp.Expression, ...]) -> str:
+    return ", ".join(map(to_sql, row))
 
 
 def _limit(limit: int | None, offset: int) -> str | None:

@@ -34,9 +34,9 @@ from sabot_planner.logical.nodes import (
     Values,
 )
 from sabot_planner.logical.scope import Names, Relation, Scope
-from sabot_planner.sql.constant_lists import first_row, is_list, put_back, set_aside
+from sabot_planner.sql.constant_lists import is_list, put_back, relation_of_rows, set_aside
 from sabot_planner.sql.dialect import join_type, parse_exported, parse_rows, to_sql
-from sabot_planner.sql.print_guard import same_meaning
+from sabot_planner.sql.print_guard import parser_error, same_meaning
 from sabot_planner.sql.scalars import column, column_name, nodes, substitute
 
 _SET_KINDS = {
@@ -57,7 +57,11 @@ def build(sql: str, context: PlanContext) -> tuple[Node, tuple[str, ...]]:
     """
     sql, lists = set_aside(sql)
     tree = parse_exported(sql, context.check)
-    if not same_meaning(context.serialized(sql), context.serialized(to_sql(tree))):
+    exported = context.serialized(sql)
+    error = parser_error(exported)
+    if error is not None:
+        raise Undistributable(f"the exported plan is not read by DuckDB itself: {error}")
+    if not same_meaning(exported, context.serialized(to_sql(tree))):
         raise Undistributable("the exported plan was not read exactly")
     if lists:
         put_back(nodes(tree), lists)
@@ -166,9 +170,9 @@ class _Builder:
         rows = tuple(tuple(row.args["expressions"]) for row in tree.args["expressions"])
         if len(rows) == 1 and is_list(rows[0]):
             text: str = rows[0][0].args["this"]
-            first, count = first_row(text)
+            query, first, count = relation_of_rows(text)
             rows = tuple(map(tuple, parse_rows(first)))
-            return Values(self.names.many(len(rows[0])), rows, count, text)
+            return Values(self.names.many(len(rows[0])), rows, count, query)
         return Values(self.names.many(len(rows[0])), rows, len(rows))
 
     # --- common table expressions

@@ -158,8 +158,8 @@ class Scan(Leaf):
 class Values(Leaf):
     """Literal rows; with no names it is the single empty row of a SELECT without FROM.
 
-    Of very many rows of constants ``rows`` has the first only, and ``text`` is all of them as they stand between the
-    outermost parentheses of VALUES; ``count`` is their number.
+    Of very many rows of constants ``rows`` has the first only, and ``text`` is a query that gives all of them;
+    ``count`` is their number.
     """
 
     names: tuple[str, ...]

@@ -18,6 +18,9 @@ from sqlglot import exp
 PARAMETER = "$sabot_list_"
 
 _FEWEST = 32
+_FEWEST_SPLIT = 1_000
+"""Of fewer rows the number that VALUES tells DuckDB's optimizer is worth more than their parsing costs."""
+
 _SHORTEST_TEXT = 1_000
 _MENTIONS = ("VALUES", "IN (", "list_value")
 
@@ -35,6 +38,11 @@ _LONG_LIST = re.compile(
     re.VERBOSE,
 )
 _ROWS = re.compile(_ROW)
+_SEPARATOR = "\x1f"
+_FUNCTIONS = '"system".main.'
+_QUOTED_TYPES = frozenset({"VARCHAR", "DATE"})
+_SPLIT_TYPES = re.compile(r"(?:VARCHAR|DATE|U?(?:TINY|SMALL|BIG|HUGE)INT|U?INTEGER|DECIMAL\(\d+,\s?\d+\))\Z")
+_CONSTANTS = re.compile(rf"CAST\(\s*(?:(-?\s?\d[\d.]*)|({_STRING})|{_ATOM})\s+AS\s+({_TYPE})\s*\)|{_ATOM}")
 _STRINGS = re.compile(f"({_STRING})")
 _BLANKS = re.compile(r"\s\s+")
 
@@ -70,10 +78,39 @@ def is_list(expressions: Sequence[exp.Expression]) -> bool:
     return len(expressions) == 1 and type(expressions[0]) is exp.Var
 
 
-def first_row(rows: str) -> tuple[str, int]:
-    """The first row of a long list of rows, in parentheses, and how many rows there are."""
+def relation_of_rows(rows: str) -> tuple[str, str, int]:
+    """A long list of rows as a relation: its SELECT or VALUES, its first row in parentheses, and its number of rows.
+
+    Every constant of a VALUES is parsed and bound by itself, in each task. Where a column's constants are texts, whole
+    numbers, decimals or dates, and none is NULL, it is one text instead, split and cast again:
+
+        VALUES (CAST(1 AS BIGINT)), (CAST(2 AS BIGINT))    →    SELECT CAST(unnest(string_split('1 2', ' ')) AS BIGINT)
+    """
     found = _ROWS.findall(f"({rows})")
-    return found[0], len(found)
+    first = found[0]
+    columns = _columns(rows, len(found)) if len(found) >= _FEWEST_SPLIT else []
+    return (f"SELECT {', '.join(columns)}" if columns else f"VALUES ({rows})"), first, len(found)
+
+
+def _columns(rows: str, count: int) -> list[str]:
+    """The columns of rows, each by one text; none where one of them has to be written out."""
+    constants = _CONSTANTS.findall(rows)
+    width = len(constants) // count
+    if _SEPARATOR in rows or width * count != len(constants):
+        return []
+    columns = []
+    for position in range(width):
+        column = constants[position::width]
+        types = {type_name for _, _, type_name in column}
+        if len(types) != 1 or not _SPLIT_TYPES.match(next(iter(types))):
+            return []
+        quoted = next(iter(types)) in _QUOTED_TYPES
+        if any(bool(number) is quoted for number, _, _ in column):
+            return []
+        text = _SEPARATOR.join([value[1:-1] if quoted else number.replace(" ", "") for number, value, _ in column])
+        split = f"""{_FUNCTIONS}string_split('{text}', '{_SEPARATOR}')"""
+        columns.append(f"CAST(unnest({split}) AS {next(iter(types))})")
+    return columns
 
 
 def _one_line(text: str) -> str:

@@ -7,10 +7,19 @@ query must not be planned from that tree.
 
 from __future__ import annotations
 
+import json
 import re
 
 _POSITION = re.compile(r'"query_location(?:_length)?":\d+,?')
 _SUCCEEDED = '{"error":false'
+
+
+def parser_error(exported_json: str) -> str | None:
+    """What DuckDB's parser says against a text that DuckDB printed, such as that it is nested too deeply."""
+    if exported_json.startswith(_SUCCEEDED):
+        return None
+    message: str = json.loads(exported_json).get("error_message", "")
+    return message.partition("\n")[0].partition(". ")[0]
 
 
 def same_meaning(exported_json: str, printed_json: str) -> bool:
