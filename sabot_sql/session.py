@@ -16,7 +16,7 @@ from sabot_sql import arguments
 from sabot_sql.call.memory_ladder import in_small_parts, with_all_memory
 from sabot_sql.call.pools import Pools
 from sabot_sql.call.read_write_lock import Gate
-from sabot_sql.call.request import Observer, Request
+from sabot_sql.call.request import Observer, Request, WriteFailed
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Parameters, Statement
@@ -175,7 +175,7 @@ class Session:
 
         def run() -> Plan:
             statements = self._catalog.split(sql, params)
-            if len(statements) != 1 or not (statements[0].is_query or statements[0].is_open_pivot):
+            if len(statements) != 1 or not statements[0].can_be_explained:
                 raise UsageError("only a single query can be explained", code="NOT_A_QUERY")
             with self._catalog.listed(statements[0], scopes, running.interrupting) as query:
                 planned = self._plan(query, config, scopes, running)
@@ -247,17 +247,9 @@ class Session:
 
     def _run(self, statement: Statement, request: Request) -> Result:
         check = request.running.check
-        if not (statement.is_query or statement.is_open_pivot):
+        if not statement.reads:
             with self._gate.writing(check):
-                try:
-                    result = self._write(statement, request)
-                except ResourceError as error:
-                    # Agents left nothing behind, so the statement still runs once.
-                    found = self._alone(statement, request) if error.code == OUT_OF_MEMORY else None
-                    if found is None:
-                        raise
-                    return found
-                return self._or_single(statement, result, request)
+                return self._run_writing(statement, request)
         if request.config.agent_count == 1:
             return self._run_single(statement, _ONE_AGENT, request)
         running = request.running
@@ -271,6 +263,19 @@ class Session:
                 found = self._alone(statement, request)
                 return self._in_small_parts(query, request, error) if found is None else found
             return self._or_single(statement, result, request)
+
+    def _run_writing(self, statement: Statement, request: Request) -> Result:
+        try:
+            result = self._write(statement, request)
+        except WriteFailed as failed:
+            raise failed.error from None
+        except ResourceError as error:
+            # Agents left nothing behind, so the statement still runs once.
+            found = self._alone(statement, request) if error.code == OUT_OF_MEMORY else None
+            if found is None:
+                raise
+            return found
+        return self._or_single(statement, result, request)
 
     def _alone(self, statement: Statement, request: Request) -> Result | None:
         """The result of the user's own statement with the memory of all agents; None where that is too little."""
@@ -299,7 +304,10 @@ class Session:
         return self._result(alone, answer.store, answer.columns, answer.plan, answer.stats)
 
     def _or_single(self, statement: Statement, result: Result | str, request: Request) -> Result:
-        """The last rung: the user's own statement on DuckDB, which fails as well where the fault is the user's."""
+        """The last rung: the user's own statement on DuckDB, which fails as well where the fault is the user's.
+
+        Only what reads, and what has not begun to write, comes down to it.
+        """
         return self._run_single(statement, result, request) if isinstance(result, str) else result
 
     def _try(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from sabot_sql.catalog.effects import CTE_WRITES
 from sabot_sql.config import SessionConfig
 
 
 def not_a_query(kind: str) -> str:
     """Why a statement of that kind, as DuckDB names it, is not distributed."""
+    if kind == "SELECT":
+        return CTE_WRITES
     if kind == "MULTI":
         return "a PIVOT whose values are not listed is several statements to DuckDB"
     return f"{kind} is not a query"

@@ -10,7 +10,7 @@ from sabot_planner import Column, QueryPlan
 from sabot_planner.sql.edge_values import is_written
 from sabot_sql.call.file_sinks import DirectorySink, directory_sink
 from sabot_sql.call.pools import Pools
-from sabot_sql.call.request import Request
+from sabot_sql.call.request import Request, WriteFailed
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Statement
 from sabot_sql.catalog.writes import Write
@@ -45,6 +45,7 @@ def run_on_agents(
 
     Raises:
         SabotSQLError: then nothing is left, and nothing is written.
+        WriteFailed: the rows were there, and writing them failed.
     """
     plan, bound = planned
     running = request.running
@@ -84,7 +85,10 @@ def _taken(
     scratch: Scratch,
 ) -> tuple[ResultStore, ColumnTypes]:
     if files is not None:
-        return request.drain(files.finish(finished).to_reader(), scratch), _COUNT
+        try:
+            return request.drain(files.finish(finished).to_reader(), scratch), _COUNT
+        except SabotSQLError as error:
+            raise WriteFailed(error) from error
     if len(output) != len(finished.columns):
         raise InternalError(f"planned {len(output)} columns, got {len(finished.columns)}")
     columns = tuple(
@@ -97,5 +101,8 @@ def _taken(
         return request.drain(batches(finished.stream), scratch, borrowed=True), named
     carried = [column.name for column in finished.columns]
     with request.running.interrupting(catalog.connection):
-        table, answer = catalog.writes.run(write, request.scopes, finished.stream, columns, carried)
+        try:
+            table, answer = catalog.writes.run(write, request.scopes, finished.stream, columns, carried)
+        except SabotSQLError as error:
+            raise WriteFailed(error) from error
     return request.drain(table.to_reader(), scratch), answer

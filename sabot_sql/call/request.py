@@ -11,6 +11,7 @@ from sabot_sql.catalog.connection import Stream
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.held_rows import HeldRows
 from sabot_sql.config import SessionConfig
+from sabot_sql.errors import SabotSQLError
 from sabot_sql.result_store import HeldStore, ResultStore
 from sabot_sql.scratch import Scratch
 
@@ -43,3 +44,11 @@ class Request:
         if isinstance(stream, HeldRows):
             return HeldStore(stream, stream.count(), self.max_rows)
         return self.drain(stream, scratch)
+
+
+class WriteFailed(Exception):
+    """A statement had begun to write when ``error`` came: nothing may run it again."""
+
+    def __init__(self, error: SabotSQLError) -> None:
+        super().__init__(error.message)
+        self.error = error

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import duckdb
 import pyarrow as pa
 
+from sabot_sql.catalog.catalog_facts import CatalogFacts
 from sabot_sql.catalog.connection import (
     UNEXPORTABLE_OPTIMIZERS,
     ColumnTypes,
@@ -21,8 +22,8 @@ from sabot_sql.catalog.connection import (
 )
 from sabot_sql.catalog.conversion import Converter
 from sabot_sql.catalog.diagnosis import located
+from sabot_sql.catalog.effects import RunsOnce, runs_once
 from sabot_sql.catalog.frames import Scope
-from sabot_sql.catalog.held_rows import must_be_held
 from sabot_sql.catalog.measured import MeasuredRows
 from sabot_sql.catalog.memory_tables import MemoryTables
 from sabot_sql.catalog.nesting import too_deep_to_print
@@ -34,7 +35,6 @@ from sabot_sql.errors import SabotSQLError
 from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:
-    from sabot_sql.catalog.catalog_facts import CatalogFacts
     from sabot_sql.catalog.query_sources import QuerySources
 
 
@@ -58,7 +58,7 @@ Interruptible = Callable[[Connection], AbstractContextManager[None]]
 """Holds a connection's lock while it is open; whoever cancels the query interrupts the connection."""
 
 # What DuckDB returns, without a row, for a statement that has nothing to say.
-_SILENT_COLUMNS = (["Count"], ["Success"])
+_SILENT_COLUMNS = (("Count",), ("Success",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ class Catalog:
     def __init__(self, config: SessionConfig, scratch: Scratch) -> None:
         self.connection = Connection(config, str(scratch.path / "duckdb"))
         self._tables = MemoryTables(self.connection, scratch)
-        self._facts: CatalogFacts | None = None
+        self._facts = CatalogFacts(self.connection)
         self._threads = config.instance_threads
         self.measured = MeasuredRows()
-        self.writes = Writes(self.connection, self._tables, self._changed)
+        self.writes = Writes(self.connection, self._tables, self._changed, self._runs_once)
 
     def split(self, sql: str, parameters: Parameters) -> list[Statement]:
         """See :meth:`Connection.split`."""
@@ -127,31 +127,33 @@ class Catalog:
                 _close(rows)
 
     def _start(self, statement: Statement) -> Rows:
-        if statement.is_query:
+        if self._may_repeat(statement) or self.connection.executes_a_query(statement):
             return Rows(*self.connection.stream(statement))
-        relation = self.connection.relation(statement)
-        self._changed(statement)
-        return self._rows(statement, relation)
+        result = self.connection.once(statement)
+        if not statement.is_query:
+            self._changed(statement)
+        return self._rows(statement, result)
 
-    def _rows(self, statement: Statement, relation: duckdb.DuckDBPyRelation | None) -> Rows:
-        if relation is None or not statement.has_rows:
+    def _rows(self, statement: Statement, result: Any) -> Rows:
+        if not statement.has_rows:
             return Rows((), None)
-        types = [str(kind) for kind in relation.types]
-        if must_be_held(types):
-            return Rows(*self.connection.held(relation._submit()))
-        reader = pa.RecordBatchReader.from_stream(relation)
-        if relation.columns in _SILENT_COLUMNS:
-            table = reader.read_all()
-            if table.num_rows == 0:
-                return Rows((), None)
-            reader = table.to_reader()
-        return Rows(tuple(zip(relation.columns, types, strict=True)), reader)
+        columns, stream = self.connection.held(result)
+        if isinstance(stream, pa.RecordBatchReader) and tuple(name for name, _ in columns) in _SILENT_COLUMNS:
+            table = stream.read_all()
+            return Rows(columns, table.to_reader()) if table.num_rows else Rows((), None)
+        return Rows(columns, stream)
+
+    def _may_repeat(self, statement: Statement) -> bool:
+        return statement.reads and self._runs_once(statement) is None
+
+    def _runs_once(self, statement: Statement) -> RunsOnce | None:
+        """Why the statement may be run once only, and perhaps not even bound before; None where it may be."""
+        return runs_once(statement.text, not statement.reads, self._facts.volatile_names(), self._facts.serialized)
 
     def _changed(self, statement: Statement) -> None:
         self.connection.after(statement)
         self._tables.forget()
-        if self._facts is not None:
-            self._facts.forget()
+        self._facts.forget(statement)
 
     def explain_failure(self, error: SabotSQLError, statement: Statement) -> SabotSQLError:
         """``error`` of an agent, with what can still be found out about an unreadable file."""
@@ -161,7 +163,7 @@ class Catalog:
     def bind(
         self, statement: Statement, scopes: Sequence[Scope], config: SessionConfig, stoppable: Stoppable
     ) -> BoundQuery | str:
-        """Bind a query for distribution; gives the reason instead where DuckDB cannot print its plan.
+        """Bind a query for distribution; gives the reason instead where it runs once, or DuckDB cannot print its plan.
 
         The connection is held while DuckDB is asked and no longer: also each question of the planner holds it for
         itself, so that other statements run between them.
@@ -173,12 +175,14 @@ class Catalog:
         if too_deep is not None:
             return too_deep
         # The planner, and sqlglot with it, is loaded by the first query that is distributed.
-        from sabot_sql.catalog.catalog_facts import CatalogFacts
         from sabot_sql.catalog.estimates import Estimates
         from sabot_sql.catalog.query_sources import QuerySources
 
         with stoppable.asking(self.connection):
-            facts = self._facts = self._facts or CatalogFacts(self.connection)
+            facts = self._facts
+            once = self._runs_once(statement)
+            if once is not None:
+                return once.reason
             with self._tables.shadows(statement, scopes) as shadows, self._exportable_plans():
                 try:
                     exported = self._explain("EXPLAIN (SQL)", statement)
@@ -205,7 +209,8 @@ class Catalog:
         made: list[str] = []
         try:
             with interruptible(self.connection), self._tables.objects(statement, scopes):
-                query = list_values(statement, self.connection, made)
+                once = self._runs_once(statement)
+                query = list_values(statement, self.connection, made) if once is None else None
             yield query or statement
         finally:
             with self.connection.lock:
@@ -214,13 +219,15 @@ class Catalog:
 
     @contextmanager
     def checked(self, statement: Statement, scopes: Sequence[Scope]) -> Iterator[None]:
-        """Bind a query as it is, without running it.
+        """Bind a query as it is, without running anything of it.
 
         Raises:
             SabotSQLError: the query is wrong.
         """
         with self.connection.lock, self._tables.objects(statement, scopes):
-            self.connection.relation(statement)
+            once = self._runs_once(statement)
+            if once is None or not once.by_binding:
+                self.connection.check(statement)
             yield
 
     def agents_connection(self) -> duckdb.DuckDBPyConnection:
@@ -256,7 +263,7 @@ class Catalog:
     def _reason(self, error: BaseException, statement: Statement) -> str:
         """Why DuckDB cannot print the plan, if the query itself is right."""
         translated: SabotSQLError = translate(error)
-        self.connection.relation(statement)  # raises what is wrong with the query, at its place in the user's text
+        self.connection.check(statement)  # raises what is wrong with the query, at its place in the user's text
         return f"DuckDB cannot export its plan: {translated.message}"
 
     @contextmanager

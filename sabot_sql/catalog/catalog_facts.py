@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sabot_planner import Column
-from sabot_sql.catalog.connection import Connection
+from sabot_sql.catalog.connection import Connection, Statement, serialized
+from sabot_sql.catalog.effects import VOLATILE_FUNCTIONS, VolatileNames
+
+if TYPE_CHECKING:
+    from sabot_planner import Column
 
 _MAX_DESCRIBED = 512
 _MOST_TEXTS = 64
@@ -22,13 +25,16 @@ class CatalogFacts:
         """How many statements may have changed a table so far."""
         self._aggregates: frozenset[str] | None = None
         self._volatile: frozenset[str] | None = None
+        self._names = None if connection.has_catalog else VolatileNames.reaching(VOLATILE_FUNCTIONS, {}, {})
         self._files: dict[str, str] | None = None
         self._parsed: OrderedDict[str, str] = OrderedDict()
         self._estimated: OrderedDict[str, str | None] = OrderedDict()
         self._described: OrderedDict[Hashable, tuple[Column, ...]] = OrderedDict()
 
-    def forget(self) -> None:
-        """Ask again for everything that a statement may have changed: settings, attached files, extensions."""
+    def forget(self, statement: Statement) -> None:
+        """Ask again for everything that ``statement`` may have changed: settings, attached files, extensions."""
+        if statement.may_name_functions:
+            self._names = None
         self.statements += 1
         self._aggregates = self._volatile = None
         self._files = None
@@ -45,8 +51,7 @@ class CatalogFacts:
         """DuckDB's parse of ``sql`` as JSON, remembered: the text alone decides it."""
         known = self._parsed.get(sql)
         if known is None:
-            rows = self._connection.main.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
-            known = self._parsed[sql] = str(rows[0][0])
+            known = self._parsed[sql] = serialized(self._connection.main, sql)
             _shorten(self._parsed)
         return known
 
@@ -62,6 +67,20 @@ class CatalogFacts:
         if self._volatile is None:
             self._volatile = self._functions("stability = 'VOLATILE'")
         return self._volatile
+
+    def volatile_names(self) -> VolatileNames:
+        """The names that make a query volatile; without a macro and a view of the user's, DuckDB is not asked."""
+        if self._names is None:
+            main = self._connection.main
+            macros = main.execute(
+                "SELECT lower(function_name), string_agg(macro_definition, ' ') FROM duckdb_functions()"
+                " WHERE macro_definition IS NOT NULL AND NOT internal GROUP BY ALL"
+            ).fetchall()
+            views = main.execute(
+                "SELECT lower(view_name), string_agg(sql, ' ') FROM duckdb_views() WHERE NOT internal GROUP BY ALL"
+            ).fetchall()
+            self._names = VolatileNames.reaching(VOLATILE_FUNCTIONS, dict(macros), dict(views))
+        return self._names
 
     def read_only_file(self, database: str) -> str | None:
         """The file of a database that is attached read-only, so that other processes may read it too."""

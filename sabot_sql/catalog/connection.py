@@ -14,11 +14,12 @@ from typing import Any, TypeAlias
 import duckdb
 import pyarrow as pa
 
+from sabot_sql.catalog.effects import query_writes, script_writes
 from sabot_sql.catalog.held_rows import HeldRows, must_be_held
 from sabot_sql.config import SessionConfig
 from sabot_sql.duck.errors import StatementText, translate
 from sabot_sql.duck.streams import StartedStatement
-from sabot_sql.errors import BindError, ConfigError, QueryError, SabotSQLError, SessionClosed
+from sabot_sql.errors import BindError, ConfigError, QueryError, SessionClosed
 from sabot_sql.forks import forked, is_own
 from sabot_sql.stoppable import within
 
@@ -32,6 +33,12 @@ _BATCH_ROWS = 122_880
 _INTERRUPT_SECONDS = 0.05
 _STATE = "AGGREGATE_STATE"
 _IN_USE = "different configuration|Unique file handle conflict|Could not set lock"
+# Kinds of statements, and words of CREATE, after which the views and macros are as before.
+_NAMES = re.compile(r"\b(?:VIEW|MACRO|FUNCTION)\b", re.IGNORECASE)
+_NAMES_NOTHING = frozenset(
+    {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE_INTO", "COPY", "SET", "VARIABLE_SET", "PREPARE"}
+)
+_PIVOT = re.compile(r"\bPIVOT\b", re.IGNORECASE)
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
@@ -73,23 +80,45 @@ _ENVIRONMENT_SETTINGS = ("TimeZone", "Calendar")
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement of the user's text, with the parameters that belong to it."""
+    """One statement of the user's text, with the parameters that belong to it.
+
+    ``reads`` is whether it is a query that changes nothing: its common table expressions do not write either.
+    """
 
     text: str
     place: StatementText
     kind: str
+    reads: bool
     parameters: Parameters
     handle: duckdb.Statement
 
     @property
     def is_query(self) -> bool:
         """Whether it only reads: a SELECT in any of DuckDB's spellings."""
-        return self.kind == "SELECT"
+        return self.reads and self.kind == "SELECT"
 
     @property
     def is_open_pivot(self) -> bool:
         """Whether it is a query with a PIVOT whose values are not listed, which is several statements to DuckDB."""
-        return self.kind == "MULTI" and bool(re.search(r"\bPIVOT\b", self.text, re.IGNORECASE))
+        return self.reads and self.kind == "MULTI"
+
+    @property
+    def can_be_explained(self) -> bool:
+        """Whether it is a query to its reader, who may not see that it writes as well."""
+        return self.is_open_pivot or self.kind == "SELECT"
+
+    @property
+    def may_name_functions(self) -> bool:
+        """Whether it may make, take away or bring into sight a view or a macro."""
+        if self.kind == "CREATE":
+            return _NAMES.search(self.text) is not None
+        return self.kind not in _NAMES_NOTHING
+
+    @property
+    def values(self) -> Any:
+        """The parameters as DuckDB takes them."""
+        given = self.parameters
+        return given if given is None else dict(given) if isinstance(given, Mapping) else list(given)
 
     @property
     def has_rows(self) -> bool:
@@ -107,6 +136,7 @@ class Connection:
     def __init__(self, config: SessionConfig, temp_directory: str) -> None:
         self.lock = threading.RLock()
         self._owner = os.getpid()
+        self._opened_file = config.database != ":memory:"
         self.instance_settings = {
             "python_enable_replacements": "false",  # names are looked up in the caller's scope, not in ours
             "errors_as_json": "true",
@@ -140,6 +170,11 @@ class Connection:
         return self._main
 
     @property
+    def has_catalog(self) -> bool:
+        """Whether the database was opened with what an earlier session made."""
+        return self._opened_file
+
+    @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called, or this is a fork of the process that opened it."""
         return self._main is None or not is_own(self._owner)
@@ -155,6 +190,7 @@ class Connection:
         parser = self.plain_cursor()
         try:
             handles = parser.extract_statements(sql)
+            reads = [_reads(handle, parser) for handle in handles]
         except duckdb.Error as error:
             raise translate(error, StatementText(sql)) from None
         finally:
@@ -167,59 +203,70 @@ class Connection:
                 hint="name them ($name) and give a dict",
             )
         statements, start = [], 0
-        for handle in handles:
+        for handle, reading in zip(handles, reads, strict=True):
             found = sql.find(handle.query, start)
             start = found if found >= 0 else start
             # A lone statement is handed on as the user wrote it.
             text = sql if len(handles) == 1 else handle.query
             place = StatementText(sql, 0 if len(handles) == 1 else len(sql[:start].encode()))
             chosen = _choose(parameters, handle.named_parameters, takers)
-            statements.append(Statement(text, place, _kind(handle), chosen, handle))
+            statements.append(Statement(text, place, _kind(handle), reading, chosen, handle))
             start += len(handle.query)
         return statements
 
-    def relation(self, statement: Statement) -> duckdb.DuckDBPyRelation | None:
-        """Bind a query, or run any other statement; None where that has no rows to show.
+    def check(self, statement: Statement) -> None:
+        """Bind a query, which runs nothing of it unless it is volatile by binding.
 
         Raises:
             SabotSQLError: what DuckDB says about it.
         """
         try:
-            if statement.parameters:
-                return self.main.sql(statement.text, params=statement.parameters)
-            return self.main.sql(statement.text)
+            self.main.execute(f"EXPLAIN {statement.text}", statement.parameters)
         except (duckdb.Error, RuntimeError) as error:
-            translated = translate(error, statement.place)
-            if isinstance(translated, BindError) and translated.location is None:
-                translated = self._explain_error(statement) or translated
-            raise translated from None
+            raise translate(error, replace(statement.place, prefix_bytes=len("EXPLAIN "))) from None
 
     def stream(self, statement: Statement) -> tuple[ColumnTypes, Stream]:
         """Start a query; gives its columns and the batches as they come, or the rows where Arrow cannot hold them.
 
+        Its types are known once it has started: where its rows must be held it is started anew.
+
         Raises:
             SabotSQLError: what DuckDB says about it.
         """
-        values = statement.parameters
-        if values is not None:
-            values = dict(values) if isinstance(values, Mapping) else list(values)
         try:
-            # The types are asked for first: a statement may write, and is never started twice.
-            if must_be_held(self._types(statement, values)):
-                return self.held(self.main._submit(statement.text, values, "rows", _BATCH_ROWS))
             self._lose_nothing(True)
-            started = StartedStatement(self.main, statement.text, values, _BATCH_ROWS)
+            started = StartedStatement(self.main, statement.text, statement.values, _BATCH_ROWS)
+            if not must_be_held([type_name for _, type_name in started.columns]):
+                return started.columns, pa.RecordBatchReader.from_stream(started)
+            del started
+            return self.held(self._run(statement))
         except (duckdb.Error, RuntimeError) as error:
             raise translate(error, statement.place) from None
-        return started.columns, pa.RecordBatchReader.from_stream(started)
 
-    def _types(self, statement: Statement, values: Any) -> list[str]:
-        """The types of a query's columns; none where it cannot be bound, which is said better when it runs."""
+    def once(self, statement: Statement) -> Any:
+        """Run a statement of any kind to its end, once; gives DuckDB's result, whose rows can be held.
+
+        It is not bound before: that could run a part of it.
+
+        Raises:
+            SabotSQLError: what DuckDB says about it.
+        """
         try:
-            bound = self.main._bind(statement.handle, with_writes=True, values=values)
+            return self._run(statement)
+        except (duckdb.Error, RuntimeError) as error:
+            raise translate(error, statement.place) from None
+
+    def executes_a_query(self, statement: Statement) -> bool:
+        """Whether it is the EXECUTE of a prepared statement that changes nothing; PREPARE has bound that one."""
+        if statement.kind != "EXECUTE":
+            return False
+        try:
+            return not self.main._bind(statement.handle, with_writes=True, values=statement.values)[-1]
         except duckdb.Error:
-            return []
-        return [str(kind) for kind in bound[1]]
+            return False  # DuckDB says why when it runs
+
+    def _run(self, statement: Statement) -> Any:
+        return self.main._submit(statement.text, statement.values, "rows", _BATCH_ROWS)
 
     def held(self, result: Any) -> tuple[ColumnTypes, Stream]:
         """The rows of a statement that has run in the form in which they can leave DuckDB.
@@ -308,17 +355,6 @@ class Connection:
         finally:
             self.lock.release()
 
-    def _explain_error(self, statement: Statement) -> SabotSQLError | None:
-        """The error of a query bound as a plain statement: a relation loses some of the places DuckDB knows."""
-        if not statement.is_query or self.in_transaction:
-            return None
-        place = replace(statement.place, prefix_bytes=len("EXPLAIN "))
-        try:
-            self.main.execute(f"EXPLAIN {statement.text}", statement.parameters)
-        except duckdb.Error as error:
-            return translate(error, place)
-        return None
-
     def _answer_settings(self) -> dict[str, str]:
         names = ", ".join(quote_text(name) for name in ANSWER_SETTINGS)
         rows = self.main.execute(f"SELECT name, value FROM duckdb_settings() WHERE name IN ({names})").fetchall()
@@ -328,6 +364,19 @@ class Connection:
 def quote_text(text: str) -> str:
     """``text`` as a SQL string."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def serialized(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """DuckDB's parse of ``sql`` as JSON."""
+    rows = connection.execute("SELECT system.main.json_serialize_sql(?)", [sql]).fetchall()
+    return str(rows[0][0])
+
+
+def _reads(handle: duckdb.Statement, parser: duckdb.DuckDBPyConnection) -> bool:
+    kind, text = _kind(handle), handle.query
+    if kind == "MULTI":
+        return _PIVOT.search(text) is not None and not script_writes(text)
+    return kind == "SELECT" and not query_writes(text, lambda sql: serialized(parser, sql))
 
 
 def _choose(parameters: Parameters, wanted: set[str], takers: int) -> Parameters:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from sabot_sql.catalog.connection import ColumnTypes, Connection, Statement
 from sabot_sql.catalog.conversion import quote_name, taken_back
+from sabot_sql.catalog.effects import RunsOnce
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.memory_tables import MemoryTables
 from sabot_sql.catalog.write_statements import CopyTo, CreateTableAs, parse_write
@@ -52,10 +53,17 @@ class Write:
 class Writes:
     """Takes such statements apart and does their last step, on the session's DuckDB."""
 
-    def __init__(self, connection: Connection, tables: MemoryTables, changed: Callable[[Statement], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        tables: MemoryTables,
+        changed: Callable[[Statement], None],
+        runs_once: Callable[[Statement], RunsOnce | None],
+    ) -> None:
         self._connection = connection
         self._tables = tables
         self._changed = changed
+        self._runs_once = runs_once
 
     def prepare(self, statement: Statement, scopes: Sequence[Scope]) -> Write | None:
         """The parts of ``statement``; None where it is another one, or is wrong: DuckDB will say so itself."""
@@ -72,7 +80,7 @@ class Writes:
             return None
         write = Write(statement, query, form)
         with self._connection.lock, self._tables.objects(statement, scopes):
-            return write if self._would_run(write) else None
+            return write if self._runs_once(query) is None and self._would_run(write) else None
 
     def run(
         self, write: Write, scopes: Sequence[Scope], stream: object, columns: Sequence[Column], carried: Sequence[str]
