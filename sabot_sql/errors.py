@@ -37,6 +37,10 @@ FRAGMENT_FAILED = "FRAGMENT_FAILED"
 """Code of an ``AgentError`` whose agent lives: the fragment failed there for a reason that is not the user's."""
 
 
+FILE_CHANGED = "FILE_CHANGED"
+"""Code of a ``SourceError``: a file was changed between planning a query and the end of its tasks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """A place in the user's own text; ``line`` and ``column`` count from 1, in characters."""

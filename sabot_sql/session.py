@@ -24,6 +24,7 @@ from sabot_sql.catalog.frames import Scope, caller_scopes
 from sabot_sql.config import SessionConfig
 from sabot_sql.duck.errors import unforeseen
 from sabot_sql.errors import (
+    FILE_CHANGED,
     FRAGMENT_FAILED,
     OUT_OF_MEMORY,
     AgentError,
@@ -35,6 +36,7 @@ from sabot_sql.errors import (
     ResourceError,
     SabotSQLError,
     SessionClosed,
+    SourceError,
     UsageError,
     reason_in_short,
 )
@@ -324,7 +326,11 @@ class Session:
 
         try:
             answer = run_on_agents(query, planned, request, write, self._catalog, self._pools, self._scratch)
-        except (QueryError, InternalError, AgentError) as error:
+        except (QueryError, InternalError, AgentError, SourceError) as error:
+            if isinstance(error, SourceError):
+                if error.code != FILE_CHANGED:
+                    raise
+                return error.message
             if isinstance(error, AgentError) and error.code != FRAGMENT_FAILED:
                 raise  # agents died: the same rows would be too much for this process too
             return f"it failed on several agents: {reason_in_short(error)}"

@@ -15,7 +15,7 @@ from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Statement
 from sabot_sql.catalog.writes import Write
 from sabot_sql.coordinator import FinishedQuery, run_query
-from sabot_sql.errors import InternalError, SabotSQLError
+from sabot_sql.errors import FILE_CHANGED, InternalError, QueryCancelled, SabotSQLError, SourceError
 from sabot_sql.result_store import ResultStore, batches
 from sabot_sql.scratch import Scratch
 
@@ -65,14 +65,24 @@ def run_on_agents(
                 observer=request.observer,
                 sink=files.sink if files else None,
             )
+        except QueryCancelled:
+            raise
         except SabotSQLError as error:
+            _require_unchanged(bound)
             raise catalog.explain_failure(error, query) from error.__cause__
         catalog.measured.learn(finished.measured, finished.distinct)
         try:
+            _require_unchanged(bound)
             store, columns = _taken(finished, plan.output, files, write, request, catalog, scratch)
         finally:
             finished.release()
     return Answer(store, columns, finished.plan, finished.stats)
+
+
+def _require_unchanged(bound: BoundQuery) -> None:
+    changed = bound.sources.changed_file()
+    if changed is not None:
+        raise SourceError(f"{changed} was changed while it was read", code=FILE_CHANGED, file=changed)
 
 
 def _taken(

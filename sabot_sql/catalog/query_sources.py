@@ -92,6 +92,7 @@ class QuerySources:
         self.settings = replace(self.settings, keep_order=order.lower() not in ("false", "0"))
         self._attached: dict[str, str] = {}
         self._paths: dict[str, None] = {}
+        self._versions: dict[tuple[str, ...], tuple[tuple[int, int], ...]] = {}
 
     # ------------------------------------------------------------------------------------------------- PlanContext
 
@@ -181,6 +182,13 @@ class QuerySources:
         """Files and directories that fragments read."""
         return tuple(self._paths)
 
+    def changed_file(self) -> str | None:
+        """A local file that is not what it was when the query was planned: tasks may have read one or the other."""
+        for files, versions in self._versions.items():
+            if file_versions(files) != versions:
+                return next((f for f, v in zip(files, versions, strict=True) if file_versions([f]) != (v,)), files[0])
+        return None
+
     # ---------------------------------------------------------------------------------------------------- sources
 
     def _make(self, relation: str, virtual: tuple[str, ...], source_id: str) -> Source:
@@ -228,6 +236,8 @@ class QuerySources:
             placed = self._placed(call, relation, shows_names="filename" in virtual or file_column is not None)
             found = file_set(placed, main, self._settings.get("file_search_path", ""))
             versions = file_versions(found.files) if found.files else None
+            if found.files and versions is not None:
+                self._versions[found.files] = versions
             columns = self._facts.described(
                 (placed.relation, virtual, versions), versions is not None, lambda: self._columns(relation, virtual)
             )
