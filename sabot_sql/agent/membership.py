@@ -73,9 +73,9 @@ class Membership:
     # ---------------------------------------------------------------------------------------------------- members
 
     def found(self, agents: list[Agent]) -> None:
-        """Begin with ``agents``, one for each place; they know each other."""
+        """Begin with ``agents``, which know each other; places beyond them are vacant."""
         with self._condition:
-            for place, agent in zip(self._places, agents, strict=True):
+            for place, agent in zip(self._places, agents, strict=False):
                 self._settle(place, agent)
 
     @property

@@ -185,19 +185,31 @@ class AgentPool:
         return cursor
 
     def _process_agents(self, names: Sequence[str], check: Callable[[], None]) -> list[ProcessAgent]:
+        """Those that came up; a place that stays vacant is filled before a query begins."""
         started: list[ProcessAgent] = []
+        ready: list[ProcessAgent] = []
+        failures: list[AgentError] = []
         try:
             # All of them come up at the same time.
             started.extend(ProcessAgent(self._instance_config(name), self.lost) for name in names)
             for agent in started:
-                agent.wait_ready(check)
+                try:
+                    agent.wait_ready(check)
+                    ready.append(agent)
+                except AgentError as error:
+                    failures.append(error)
+            if failures and not ready:
+                raise failures[0]
         except BaseException:
-            for agent in started:
-                agent.kill()
-            for agent in started:
-                agent.close()
+            ready = []
             raise
-        return started
+        finally:
+            not_ready = [agent for agent in started if agent not in ready]
+            for agent in not_ready:
+                agent.kill()
+            for agent in not_ready:
+                agent.close()
+        return ready
 
     def _introduce(self, agents: Sequence[Agent]) -> None:
         """Let process agents read each other, those that are there, and the dead ones that a query may still read."""

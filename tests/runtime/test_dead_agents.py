@@ -133,11 +133,14 @@ def test_it_is_given_up_at_once_between_queries(pool: AgentPool) -> None:
 def children() -> set[int]:
     """Agent processes of this one that have not ended."""
     found = set()
+    ids: list[str] = []
     for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
-            with contextlib.suppress(OSError):
-                if b"process_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.add(int(child))
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile; so may a process
+            ids += (task / "children").read_text().split()
+    for child in ids:
+        with contextlib.suppress(OSError):
+            if b"process_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.add(int(child))
     return found
 
 
@@ -180,6 +183,28 @@ def test_a_storm_of_kills_makes_no_wrong_answer_and_never_more_agents_than_asked
         assert most <= 2
         assert comes_true(lambda: len(children()) <= 2)
         assert sorted(session.query(sql).fetchall()) == expected
+        assert len(children()) == 2
+    assert comes_true(lambda: not children())
+
+
+def test_an_agent_that_is_killed_while_the_first_ones_start_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_ready, killed = ProcessAgent.wait_ready, []
+
+    def kill_one(agent: ProcessAgent, check: Callable[[], None]) -> None:
+        if not killed:
+            killed.append(agent.agent_id)
+            os.kill(agent.process_id, signal.SIGKILL)
+        wait_ready(agent, check)
+
+    monkeypatch.setattr(ProcessAgent, "wait_ready", kill_one)
+    with sabot_sql.connect(agents=2, isolation="process", memory_limit="1GiB") as session:
+        session.execute("CREATE TABLE t AS SELECT range AS i FROM range(300000)")
+        assert session.query("SELECT i % 3 AS k, count(*) AS n FROM t GROUP BY k ORDER BY k").fetchall() == [
+            (0, 100_000),
+            (1, 100_000),
+            (2, 100_000),
+        ]
+        assert killed == ["agent-1"]
         assert len(children()) == 2
     assert comes_true(lambda: not children())
 
