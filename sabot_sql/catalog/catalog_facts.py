@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sabot_sql.catalog.connection import Connection, Statement, serialized
 from sabot_sql.catalog.effects import VOLATILE_FUNCTIONS, VolatileNames
+from sabot_sql.catalog.session_functions import TELL_OF_CONNECTION
 
 if TYPE_CHECKING:
     from sabot_planner import Column
@@ -63,9 +64,9 @@ class CatalogFacts:
         return self._estimated[exported_sql]
 
     def volatile_functions(self) -> frozenset[str]:
-        """Lower-case names of all functions that DuckDB does not fold."""
+        """Lower-case names of all functions that DuckDB does not fold, or that tell of the connection they run on."""
         if self._volatile is None:
-            self._volatile = self._functions("stability = 'VOLATILE'")
+            self._volatile = self._functions("stability = 'VOLATILE'") | TELL_OF_CONNECTION
         return self._volatile
 
     def volatile_names(self) -> VolatileNames:

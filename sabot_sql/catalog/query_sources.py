@@ -32,6 +32,7 @@ from sabot_sql.catalog.measured import MeasuredRows
 from sabot_sql.catalog.memory_tables import ShadowedTable
 from sabot_sql.catalog.relation_text import FunctionCall, TableName, parse_relation, text_literal
 from sabot_sql.catalog.series_sources import SERIES_FUNCTIONS, series_source
+from sabot_sql.catalog.session_functions import session_reason
 from sabot_sql.catalog.sources import (
     MemoryTableSource,
     SliceBinding,
@@ -195,6 +196,10 @@ class QuerySources:
         parsed = parse_relation(relation)
         if isinstance(parsed, TableName):
             return self._table(parsed, relation, virtual, source_id)
+        reads_files = parsed.name in FILE_FUNCTIONS or parsed.name in WHOLE_FILE_FUNCTIONS
+        reason = session_reason(parsed, reads_files)
+        if reason is not None:
+            raise Undistributable(reason)
         if parsed.name in FILE_FUNCTIONS and parsed.arguments:
             shadowed = self._shadows.get(text_literal(parsed.arguments[0]) or "")
             if shadowed is not None:
