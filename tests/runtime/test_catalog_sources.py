@@ -313,7 +313,7 @@ def test_names_mean_objects_again_after_they_were_shadows(catalog: Catalog) -> N
 def test_process_agents_get_session_sources_through_the_session(catalog: Catalog) -> None:
     execute(catalog, "CREATE TABLE t AS SELECT 1 AS a")
     catalog.register("m", pa.table({"a": [1]}))
-    for relation in ("t", "m", "duckdb_settings()"):
+    for relation in ("t", "m"):
         _, info = bind(catalog, f"FROM {relation}", isolation="process")
         assert info.placement is Placement.SESSION, relation
         _, info = bind(catalog, f"FROM {relation}")
