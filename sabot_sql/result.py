@@ -13,10 +13,11 @@ from sabot_sql.arguments import needed, whole
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.conversion import Converter, is_lossy
 from sabot_sql.errors import UsageError
+from sabot_sql.explain_view import explained_html, explained_text, is_explained
 from sabot_sql.plan_view import Plan
 from sabot_sql.result_store import HeldStore, ResultStore, rebatched, renamed
 from sabot_sql.result_values import are_plain, python_rows
-from sabot_sql.table_view import TableSummary, html_table, text_table
+from sabot_sql.table_view import MAX_HTML_BYTES, TableSummary, html_table, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,21 +221,25 @@ class Result:
         return self.to_html()
 
     def to_text(self, max_rows: int = _SHOWN_ROWS, *, max_width: int = 160) -> str:
-        """The first and last rows as a box table of text."""
+        """The first and last rows as a box table of text, at most 100 kB; the tree of an EXPLAIN as a tree."""
         whole("max_rows", max_rows)
         whole("max_width", max_width, least=1)
         if not self.columns:
             return "OK"
         head, tail = self._ends(max_rows)
+        if is_explained(self.columns, self.types):
+            return explained_text([*head, *tail])
         return text_table(self.columns, self.types, head, tail, summary=self._summary(), max_width=max_width)
 
-    def to_html(self, max_rows: int = _SHOWN_ROWS) -> str:
-        """The first and last rows as HTML, every value escaped and cut to a readable length."""
+    def to_html(self, max_rows: int = _SHOWN_ROWS, *, max_bytes: int = MAX_HTML_BYTES) -> str:
+        """The first and last rows as HTML of at most ``max_bytes``, every value escaped and cut where it is long."""
         whole("max_rows", max_rows)
         if not self.columns:
             return "<div>OK</div>"
         head, tail = self._ends(max_rows)
-        return html_table(self.columns, self.types, head, tail, summary=self._summary())
+        if is_explained(self.columns, self.types):
+            return explained_html([*head, *tail])
+        return html_table(self.columns, self.types, head, tail, summary=self._summary(), max_bytes=max_bytes)
 
     def _ends(self, max_rows: int) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
         # A notebook asks for text and for HTML, and again for each display: the rows are read once.
@@ -245,7 +250,7 @@ class Result:
         return self._shown[1], self._shown[2]
 
     def _summary(self) -> TableSummary:
-        distributed = self.stats.get("mode") != "single"
+        distributed = self.plan.mode != "single"
         return TableSummary(
             len(self),
             elapsed_ms=self.stats.get("elapsed_ms"),

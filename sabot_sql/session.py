@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,10 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sabot_sql import arguments
+from sabot_sql.call.clock import Phase
 from sabot_sql.call.memory_ladder import in_small_parts, with_all_memory
+from sabot_sql.call.observation import Observation, Observer
 from sabot_sql.call.pools import Pools
 from sabot_sql.call.read_write_lock import Gate
-from sabot_sql.call.request import Observer, Request, WriteFailed
+from sabot_sql.call.request import Request, WriteFailed
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Parameters, Statement
@@ -41,6 +42,7 @@ from sabot_sql.errors import (
     reason_in_short,
 )
 from sabot_sql.forks import forked, is_own, never_freed_in_children
+from sabot_sql.plan_document import PlanDocument, timed
 from sabot_sql.plan_view import Plan
 from sabot_sql.result import Result
 from sabot_sql.result_store import HeldStore, ResultStore
@@ -124,8 +126,8 @@ class Session:
 
         ``params`` are bound by DuckDB: a sequence for ``?`` and ``$1``, a mapping for ``$name``. ``timeout`` is in
         seconds. ``max_rows`` cuts the result. Names that are no tables are looked up in ``scope``, or where the call
-        stands: frames and Arrow objects are tables. ``observer`` gets the plan JSON of a distributed query while it
-        runs, at most five times a second, in another thread.
+        stands: frames and Arrow objects are tables. ``observer`` gets the plan JSON while the query is planned, starts
+        agents and runs, about five times a second, in other threads, but never in two at once.
 
         Raises:
             QueryError: the statement is wrong, or failed on its values.
@@ -141,16 +143,21 @@ class Session:
         scopes = caller_scopes() if scope is None else (arguments.mapping("scope", scope),)
         running = RunningQuery(f"q-{uuid.uuid4().hex[:16]}", timeout)
         config = self.config.with_agents(agents, isolation)
-        request = Request(sql, config, scopes, running, max_rows, None if observer is None else _observing(observer))
 
-        def run() -> Result:
+        def run(observation: Observation | None) -> Result:
+            request = Request(sql, config, scopes, running, max_rows, observation)
             result = None
-            for statement in self._catalog.split(sql, params):
-                running.check()
-                result = self._run(statement, request)
+            with request.telling(lambda: self._waiting(request, "planning")):
+                for statement in self._catalog.split(sql, params):
+                    running.check()
+                    running.clock.enter(Phase.PLANNING)
+                    result = self._run(statement, request)
             return result or self._single_result(request, "nothing to run", ResultStore.empty(), (), None)
 
-        return self._guarded(running, run)
+        if observer is None:
+            return self._guarded(running, lambda: run(None))
+        with Observation(_observing(observer), running.clock) as observation:
+            return self._guarded(running, lambda: run(observation))
 
     execute = query
     sql = query
@@ -182,9 +189,9 @@ class Session:
             with self._catalog.listed(statements[0], scopes, running.interrupting) as query:
                 planned = self._plan(query, config, scopes, running)
             if isinstance(planned, str):
-                with running.asking(self._catalog.connection):
-                    self._check(statements[0], scopes)
-                return Plan(single_document(sql, planned, config, state="planned"))
+                with running.asking(self._catalog.connection), self._catalog.checked(statements[0], scopes):
+                    operators = self._catalog.operators(statements[0])
+                return Plan(single_document(sql, planned, config, state="planned", operators=operators))
             from sabot_sql.coordinator.snapshot import planned_snapshot
 
             return Plan(planned_snapshot(planned[0], sql=sql, isolation=config.isolation.value))
@@ -359,6 +366,7 @@ class Session:
             return "inside a transaction, whose changes other connections do not see"
         from sabot_planner import Mode, PlannerError, plan_query  # and sqlglot, which one agent does not need
 
+        running.clock.enter(Phase.PLANNING)
         bound = self._catalog.bind(statement, scopes, config, running)
         if isinstance(bound, str):
             return bound
@@ -368,16 +376,28 @@ class Session:
             return f"it could not be planned: {error}"
         return plan.reason if plan.mode is Mode.SINGLE else (plan, bound)
 
-    def _check(self, statement: Statement, scopes: Sequence[Scope]) -> None:
-        with self._catalog.checked(statement, scopes):
-            pass
-
     def _run_single(self, statement: Statement, reason: str, request: Request) -> Result:
-        began = time.monotonic()
+        clock = request.running.clock
         connection = self._catalog.connection
-        with request.running.interrupting(connection), self._catalog.run(statement, request.scopes) as rows:
+        with (
+            request.running.interrupting(connection),
+            clock.spending(Phase.RUNNING),
+            request.telling(lambda: self._waiting(request, "running", reason)),
+            self._catalog.run(statement, request.scopes) as rows,
+        ):
             store = request.take(rows.stream, self._scratch)
-        return self._single_result(request, reason, store, rows.columns, (time.monotonic() - began) * 1e3)
+        return self._single_result(request, reason, store, rows.columns, clock.times_ms()[Phase.RUNNING])
+
+    def _waiting(self, request: Request, state: str, reason: str = "") -> PlanDocument:
+        """What is told while the session's own DuckDB is at work."""
+        return single_document(
+            request.sql,
+            reason,
+            request.config,
+            state=state,
+            query_id=request.running.query_id,
+            progress_percent=self._catalog.connection.progress_percent() if state == "running" else None,
+        )
 
     def _single_result(
         self,
@@ -406,6 +426,7 @@ class Session:
         document: Mapping[str, Any],
         stats: Mapping[str, Any],
     ) -> Result:
+        document = timed(document, request.running.clock.times_ms())
         known = {
             "mode": document["mode"],
             "agents": document["agents"],
@@ -413,7 +434,7 @@ class Session:
             "bytes": store.size_bytes,
             "on_disk": store.on_disk,
             "truncated_at": store.truncated_at,
-            "elapsed_ms": request.running.elapsed_ms(),
+            "elapsed_ms": document["elapsed_ms"],
         }
         return Result(
             store,

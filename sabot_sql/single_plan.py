@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sabot_sql.catalog.effects import CTE_WRITES
 from sabot_sql.config import SessionConfig
+from sabot_sql.plan_document import PlanDocument, plan_document, stage_item, task_item
 
 
 def not_a_query(kind: str) -> str:
@@ -26,41 +28,39 @@ def single_document(
     query_id: str = "",
     elapsed_ms: float | None = None,
     rows: int | None = None,
-) -> dict[str, Any]:
+    operators: Sequence[Mapping[str, Any]] = (),
+    progress_percent: float | None = None,
+) -> PlanDocument:
     """One stage, the statement as it was written, and no edges."""
-    task = {
-        "id": "statement_0",
-        "agent": "session",
-        "attempt": 0,
-        "state": "finished" if state == "finished" else "waiting",
-        "rows_in": None,
-        "rows": rows,
-        "bytes": None,
-        "spilled_bytes": None,
-        "started_ms": None if elapsed_ms is None else 0.0,
-        "elapsed_ms": elapsed_ms,
-    }
-    stage = {
-        "id": "statement",
-        "label": "the statement as written",
-        "type": "source",
-        "sql": sql,
-        "parallelism": 1,
-        "state": task["state"],
-        "reason": "",
-        "rows": rows,
-        "tasks": [task] if state == "finished" else [],
-    }
-    return {
-        "version": 1,
-        "query_id": query_id,
-        "sql": sql,
-        "mode": "single",
-        "reason": reason,
-        "agents": 1,
-        "isolation": config.isolation.value,
-        "state": state,
-        "elapsed_ms": elapsed_ms,
-        "stages": [stage],
-        "edges": [],
-    }
+    finished = state == "finished"
+    task = task_item(
+        "statement_0",
+        agent="session",
+        state="finished",
+        rows=rows,
+        started_ms=None if elapsed_ms is None else 0.0,
+        elapsed_ms=elapsed_ms,
+    )
+    stage = stage_item(
+        "statement",
+        label="the statement as written",
+        kind="source",
+        sql=sql,
+        parallelism=1,
+        state=state if state in ("finished", "running") else "waiting",
+        rows=rows,
+        tasks=[task] if finished else (),
+        operators=operators,
+        progress_percent=progress_percent,
+    )
+    return plan_document(
+        sql=sql,
+        mode="single",
+        reason=reason,
+        agents=1,
+        isolation=config.isolation.value,
+        state=state,
+        query_id=query_id,
+        elapsed_ms=elapsed_ms,
+        stages=[stage],
+    )

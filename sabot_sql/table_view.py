@@ -15,12 +15,14 @@ from decimal import Decimal
 from html import escape
 from itertools import islice
 
+from sabot_sql.plan_view.plain_text import NO_MATH
 from sabot_sql.plan_view.units import bytes_text, count_text, duration_text, plural
 from sabot_sql.printable import printable
 
 MAX_CELL_CHARACTERS = 200
 MAX_COLUMNS = 50
 MAX_HTML_BYTES = 100_000
+MAX_TEXT_BYTES = 100_000
 _MIN_TEXT_COLUMN = 10
 _NUMERIC_TYPE = re.compile(r"U?(TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT)|BIGNUM|FLOAT|DOUBLE|DECIMAL\(\d+,\s*\d+\)")
 _FIXED_TYPE = re.compile(r"BOOLEAN|DATE|TIME.*|INTERVAL|UUID")
@@ -41,8 +43,11 @@ class TableSummary:
     moved_bytes: int | None = None
     truncated_at: int | None = None
 
-    def text(self, shown_rows: int, columns: int, shown_columns: int) -> str:
-        """``20 of 1,234,567 rows × 8 columns · 1.2 s · 3 shuffles · 84 MB moved``."""
+    def text(self, shown_rows: int, columns: int, shown_columns: int, cut_bytes: int | None = None) -> str:
+        """``20 of 1,234,567 rows × 8 columns · 1.2 s · 3 shuffles · 84 MB moved``.
+
+        ``cut_bytes`` is the budget for which less is shown than was asked for.
+        """
         rows = plural(self.rows, "row")
         if shown_rows < self.rows:
             rows = f"{count_text(shown_rows)} of {rows}"
@@ -52,6 +57,8 @@ class TableSummary:
         parts = [f"{rows} × {width}"]
         if self.truncated_at is not None:
             parts.append(f"TRUNCATED at {count_text(self.truncated_at)}")
+        if cut_bytes is not None:
+            parts.append(f"shown is what fits {bytes_text(cut_bytes)}")
         if self.elapsed_ms is not None:
             parts.append(duration_text(self.elapsed_ms))
         if self.shuffles is not None:
@@ -144,28 +151,39 @@ def html_table(
     tail: Sequence[Row] = (),
     *,
     summary: TableSummary,
+    max_bytes: int = MAX_HTML_BYTES,
 ) -> str:
-    """The table as a self-contained piece of HTML below ``MAX_HTML_BYTES``, every value escaped.
+    """The table as a self-contained piece of HTML of at most ``max_bytes``, every value escaped.
 
     ``head`` holds the first rows and ``tail`` the last ones, empty where ``head`` holds all that is shown. Too much
-    for the budget is met by shorter cells first, then by fewer rows.
+    for the budget is met by shorter cells first, then by fewer rows, then by fewer columns; the line below says so.
     """
     shown, gap = _kept_columns(len(columns), MAX_COLUMNS)
+    limit, cut = MAX_CELL_CHARACTERS, False
     # A cell has at least ten characters of markup: more rows than this cannot fit, and need not be tried.
-    fitting = max(2, MAX_HTML_BYTES // (10 * max(1, len(shown))))
+    fitting = max(2, max_bytes // (10 * max(1, len(shown))))
     if len(head) + len(tail) > fitting:
-        head, tail = head[: fitting - fitting // 2] if tail else head[:fitting], tail[-(fitting // 2) :]
-    limit = MAX_CELL_CHARACTERS
+        head, tail, cut = *_fewer(head, tail, fitting), True
     while True:
-        html = _html(columns, types, head, tail, summary, shown, gap, limit)
-        if len(html.encode()) <= MAX_HTML_BYTES:
+        html = _html(columns, types, head, tail, summary, shown, gap, limit, max_bytes if cut else None)
+        if len(html.encode()) <= max_bytes:
             return html
+        cut = True
         if limit > 25:
             limit //= 2
         elif len(head) + len(tail) > 2:
-            head, tail = head[: max(1, len(head) * 2 // 3)], tail[-max(1, len(tail) * 2 // 3) :] if tail else tail
-        else:
+            head, tail = _fewer(head, tail, (len(head) + len(tail)) * 2 // 3)
+        elif len(shown) > 1:
             shown, gap = _kept_columns(len(columns), len(shown) // 2)
+        else:
+            return html
+
+
+def _fewer(head: Sequence[Row], tail: Sequence[Row], rows: int) -> tuple[Sequence[Row], Sequence[Row]]:
+    """At most ``rows`` of them, from both ends where there are two."""
+    if not tail:
+        return head[: max(1, rows)], tail
+    return head[: max(1, rows - rows // 2)], tail[-max(1, rows // 2) :]
 
 
 def _html(
@@ -177,6 +195,7 @@ def _html(
     shown: list[int],
     gap: int | None,
     limit: int,
+    cut_bytes: int | None,
 ) -> str:
     # Notebooks align cells to the right. Unlike the style sheet, this survives where the notebook is not trusted.
     aligns = ["" if is_numeric(types[i]) else ' style="text-align:left"' for i in shown]
@@ -199,9 +218,11 @@ def _html(
         span = len(shown) + (gap is not None)
         body.append(f'<tr class="gap"><td colspan="{span}">⋮</td></tr>')
     body += [f"<tr>{line([cell(row[i]) for i in shown])}</tr>" for row in tail]
-    footer = escape(summary.text(len(head) + len(tail), len(columns), len(shown)))
+    footer = escape(summary.text(len(head) + len(tail), len(columns), len(shown), cut_bytes))
+    # A group and no region: a page of many results would have as many landmarks of one name.
     return (
-        f'<div class="sabot-table">{_STYLE}<div class="scroll" tabindex="0" role="region" aria-label="Query result">'
+        f'<div class="sabot-table {NO_MATH}">{_STYLE}<div class="scroll" tabindex="0" role="group" '
+        f'aria-label="Query result">'
         f"<table><thead><tr>{names(columns, min(limit, 80))}</tr>"
         f'<tr class="type">{names(types, min(limit, 60))}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
@@ -252,8 +273,31 @@ def text_table(
 ) -> str:
     """The table as a box of text no wider than ``max_width`` where at least one column can be.
 
-    Arguments as in ``html_table``. Wide columns give way first, then columns in the middle are left out.
+    Arguments as in ``html_table``. Wide columns give way first, then columns in the middle are left out; rows beyond
+    ``MAX_TEXT_BYTES`` are left out as well, and the line below says so.
     """
+    fitting = MAX_TEXT_BYTES // 5  # a row has no fewer characters
+    if len(head) + len(tail) > fitting:
+        head, tail = _fewer(head, tail, fitting)
+    cut = None
+    while True:
+        text = _text(columns, types, head, tail, summary, max_width, cut)
+        size_bytes = len(text.encode(errors="replace"))
+        if size_bytes <= MAX_TEXT_BYTES or len(head) + len(tail) <= 2:
+            return text
+        cut = MAX_TEXT_BYTES
+        head, tail = _fewer(head, tail, int((len(head) + len(tail)) * 0.95 * MAX_TEXT_BYTES / size_bytes))
+
+
+def _text(
+    columns: Sequence[str],
+    types: Sequence[str],
+    head: Sequence[Row],
+    tail: Sequence[Row],
+    summary: TableSummary,
+    max_width: int,
+    cut_bytes: int | None,
+) -> str:
     cells = _cells(columns, types, head, tail, summary)
     natural = [max(map(text_width, column)) for column in cells]
     floors = [_floor(width, type_name) for width, type_name in zip(natural, types, strict=True)]
@@ -268,7 +312,7 @@ def text_table(
         dots = ["·" if cells[0][row] == "·" else "…" for row in range(len(cells[0]))]
         drawn.insert(gap, dots)
         aligns.insert(gap, "center")
-    footer = summary.text(len(head) + len(tail), len(columns), len(shown))
+    footer = summary.text(len(head) + len(tail), len(columns), len(shown), cut_bytes)
     return "\n".join([*_box(drawn, widths, aligns), footer])
 
 

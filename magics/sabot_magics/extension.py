@@ -11,6 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from sabot_magics.completion import SQLCompleter
 from sabot_magics.magic import SabotMagic
+from sabot_sql import Result
 
 _NAME = "sabot"
 _SECTION = SabotMagic.__name__
@@ -41,6 +42,9 @@ def load(shell: InteractiveShell) -> None:
     _configurables(shell).append(magic)
     matcher = SQLCompleter(shell.user_ns, magic.catalog_query, lambda: magic.queries_run).matcher()
     shell.Completer.custom_matchers.insert(0, matcher)
+    ipython_display, bundle = _formatters(shell)
+    ipython_display.for_type(Result, magic.display_shown)
+    bundle.for_type(Result, magic.bundle)
     setattr(shell, _ATTRIBUTE, _Loaded(magic, matcher, found, copy.deepcopy(shell.config.get(_SECTION))))
 
 
@@ -56,6 +60,8 @@ def unload(shell: InteractiveShell) -> None:
             shell.magics_manager.magics[kind][_NAME] = function
     if loaded.magic in _configurables(shell):
         _configurables(shell).remove(loaded.magic)
+    for formatter in _formatters(shell):
+        formatter.pop(Result, None)
     if loaded.matcher in shell.Completer.custom_matchers:
         shell.Completer.custom_matchers.remove(loaded.matcher)
     # %config writes into the shell's configuration too, from where the next load would read it.
@@ -68,3 +74,9 @@ def unload(shell: InteractiveShell) -> None:
 def _configurables(shell: InteractiveShell) -> list[Any]:
     """What %config may set."""
     return cast(list[Any], shell.configurables)
+
+
+def _formatters(shell: InteractiveShell) -> tuple[Any, Any]:
+    """What IPython asks how a value is displayed: whoever displays it by itself, then whoever gives a bundle."""
+    formatter = cast(Any, shell.display_formatter)
+    return formatter.ipython_display_formatter, formatter.mimebundle_formatter

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import needs_local_scope
@@ -13,10 +14,12 @@ from traitlets.config import Configurable
 
 import sabot_sql
 from sabot_magics.completion import Query
-from sabot_magics.display import CellOutput, kept_bundle, result_bundle, show_plan
+from sabot_magics.display import CellOutput, Look, done_bundle, kept_bundle, result_bundle, show_plan
 from sabot_magics.namespace import Parameters, bind_parameters
 from sabot_magics.options import HELP, CellOptions, Progress, parse_options
-from sabot_sql import ConfigError, QueryCancelled, Result, SabotSQLError, Session
+from sabot_sql import ConfigError, QueryCancelled, QueryTimeout, Result, SabotSQLError, Session
+
+_T = TypeVar("_T")
 
 
 class SabotMagic(Configurable):
@@ -40,32 +43,46 @@ class SabotMagic(Configurable):
         super().__init__(parent=shell)
         self._ip = shell
         self._session_used: Session | None = None
+        self._looks: WeakKeyDictionary[Result, Look] = WeakKeyDictionary()
+        self._shown: Result | None = None
         self.queries_run = 0
 
     @needs_local_scope
-    def line(self, line: str, local_ns: dict[str, Any] | None = None) -> None:
-        """Run one line of SQL, or --help, --status, --cancel."""
+    def line(self, line: str, local_ns: dict[str, Any] | None = None) -> Result | None:
+        """Run one line of SQL and return its result, or do --help, --status, --cancel."""
         if line.lstrip().startswith("--") and line.split()[0] in ("--help", "--status", "--cancel"):
             self._guarded(lambda: self._act(parse_options(line)))
         elif not line.strip():
             print(HELP)
         else:
             namespace = ChainMap(local_ns or {}, self._ip.user_ns)
-            self._guarded(lambda: self._run(CellOptions(), line, namespace))
+            return self._guarded(lambda: self._run(CellOptions(), line, namespace, at_once=False))
+        return None
 
-    def cell(self, line: str, cell: str) -> None:
-        """Run the cell's SQL; ``%sabot --help`` lists the options of the first line."""
+    def cell(self, line: str, cell: str) -> Result | None:
+        """Run the cell's SQL and return its result; ``%sabot --help`` lists the options of the first line."""
 
-        def run() -> None:
+        def run() -> Result | None:
             options = parse_options(line)
             if options.action != "run":
                 self._act(options)
-            elif not cell.strip():
+                return None
+            if not cell.strip():
                 raise ConfigError("the cell has no SQL below its first line")
-            else:
-                self._run(options, cell, self._ip.user_ns)
+            return self._run(options, cell, self._ip.user_ns, at_once=True)
 
-        self._guarded(run)
+        return self._guarded(run)
+
+    def display_shown(self, result: Result) -> None:
+        """Display nothing for the result that its cell has displayed already; IPython asks for what cells return."""
+        if self._shown is not result:
+            raise NotImplementedError  # so that IPython goes on and asks for the bundle
+        self._shown = None
+
+    def bundle(self, result: Result) -> dict[str, Any]:
+        """What is displayed of a result: as its cell said, otherwise by ``%config SabotMagic``."""
+        bundle = result_bundle(result, self._looks.get(result) or Look(self.limit))
+        return bundle if self._is_notebook else {"text/plain": bundle["text/plain"]}
 
     def catalog_query(self) -> Query | None:
         """What completion asks the session with; None as long as there is none."""
@@ -74,9 +91,14 @@ class SabotMagic(Configurable):
             return None
         return lambda sql: session.query(sql, agents="auto").fetchall()
 
-    def _guarded(self, run: Callable[[], None]) -> None:
+    @property
+    def _is_notebook(self) -> bool:
+        """Whether a page shows what is displayed: kernels have one for every cell, a terminal has not."""
+        return hasattr(self._ip, "kernel")
+
+    def _guarded(self, run: Callable[[], _T]) -> _T:
         try:
-            run()
+            return run()
         except SabotSQLError as error:
             if not self.short_errors:
                 self._restore_traceback(error)
@@ -116,30 +138,44 @@ class SabotMagic(Configurable):
         running = ", ".join(session.running()) or "nothing"
         return f"agents: {session.agents} · isolation: {session.isolation} · running: {running}"
 
-    def _run(self, options: CellOptions, sql: str, namespace: Mapping[str, Any]) -> None:
+    def _run(self, options: CellOptions, sql: str, namespace: Mapping[str, Any], *, at_once: bool) -> Result | None:
+        """The result, for IPython to display; ``at_once``: nobody else takes it, so it may be displayed here."""
         session = self._session(options)
         self.queries_run += 1
         params = bind_parameters(sql, options.params, namespace, self._ip.ev)
         agents = options.agents if options.agents is not None else self.agents
         if options.explain is not None:
             show_plan(session.explain(sql, params, agents=agents), options.explain)
-            return
-        # Kernels have a display for every cell; a terminal has not.
+            return None
         mode = options.progress or cast(Progress, self.progress)
-        output = CellOutput(mode, notebook=hasattr(self._ip, "kernel"))
+        output = CellOutput(mode, notebook=self._is_notebook)
         try:
             result = self._query(session, options, sql, params, agents, output)
         except BaseException as error:
-            output.fail("cancelled" if isinstance(error, QueryCancelled) else "failed")
+            output.fail(_end(error))
             raise
+        wanted = agents if agents is not None else session.agents
+        look = Look(options.limit or self.limit, options.profile, agents_wanted=wanted not in (1, "auto"))
+        self._looks[result] = look
         if options.name is not None:
             self._ip.user_ns[options.name] = result
         if options.display or (options.display is None and options.name is None):
-            output.finish(result_bundle(result, options.limit or self.limit, profile=options.profile))
-        elif options.display is None and options.name is not None:
-            output.finish(kept_bundle(options.name, result, profile=options.profile))
+            return self._displayed(result, look, output, at_once=at_once)
+        kept = kept_bundle(str(options.name), result, profile=options.profile)
+        output.finish(kept if options.display is None else None)
+        cast(Any, self._ip.displayhook).update_user_ns(result)
+        return None
+
+    def _displayed(self, result: Result, look: Look, output: CellOutput, *, at_once: bool) -> Result:
+        """``result``, which IPython displays unless that is done here: in a notebook, where progress may stand."""
+        if at_once and self._is_notebook:
+            output.finish(result_bundle(result, look))
+            self._shown = result
+        elif output.drawn:
+            output.finish(done_bundle(result))
         else:
-            output.finish(None)
+            output.clear()
+        return result
 
     def _query(
         self, session: Session, options: CellOptions, sql: str, params: Parameters, agents: Any, output: CellOutput
@@ -167,3 +203,13 @@ class SabotMagic(Configurable):
             return session
         self._session_used = sabot_sql.default_session()
         return self._session_used
+
+
+def _end(error: BaseException) -> str:
+    match error:
+        case QueryCancelled():
+            return "cancelled"
+        case QueryTimeout():
+            return "timed out"
+        case _:
+            return "failed"

@@ -23,15 +23,15 @@ def bind_parameters(
     ``given`` are the values of ``--params``: ``NAME=EXPRESSION``, or an expression that is a dict or a list.
 
     Raises:
-        ConfigError: a value is neither, or a ``$name`` is nowhere, or it is not a scalar.
+        ConfigError: an expression has no value, a value is neither, or a ``$name`` is nowhere, or it is not a scalar.
     """
     named: dict[str, Any] = {}
     for text in given:
         name, equals, expression = text.partition("=")
         if equals and name.strip().isidentifier() and not expression.startswith("="):
-            named[name.strip()] = evaluate(expression)
+            named[name.strip()] = _value(expression, text, evaluate)
             continue
-        value = evaluate(text)
+        value = _value(text, text, evaluate)
         if isinstance(value, list | tuple):
             if len(given) > 1:
                 raise ConfigError("--params: a list of values cannot be mixed with other parameters")
@@ -46,6 +46,16 @@ def bind_parameters(
         if name not in named:
             named[name] = _scalar(name, namespace)
     return named or None
+
+
+def _value(expression: str, text: str, evaluate: Callable[[str], Any]) -> Any:
+    """The value of what the user wrote; whatever Python says against it is the user's to read, without a traceback."""
+    try:
+        return evaluate(expression)
+    except SyntaxError as error:
+        raise ConfigError(f"--params {text}: not a Python expression: {error.msg}") from None
+    except Exception as error:  # noqa: BLE001  the expression is the user's, and so is what it raises
+        raise ConfigError(f"--params {text}: {type(error).__name__}: {error}") from None
 
 
 def _scalar(name: str, namespace: Mapping[str, Any]) -> Any:

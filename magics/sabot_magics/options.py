@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -15,7 +14,7 @@ Progress = Literal["auto", "text", "off"]
 Action = Literal["run", "help", "status", "cancel"]
 
 HELP = """\
-%%sabot [name <<] [options]      the body is SQL for DuckDB, untouched
+%%sabot [name <<] [options]      the body is SQL for DuckDB, untouched; name << may also stand last
 %sabot <SQL>                     one line of SQL, no options
 %sabot --help | --status | --cancel [id]
 
@@ -38,7 +37,7 @@ DataFrames and Arrow tables of the notebook are tables. Defaults: %config SabotM
 """
 
 _MAX_DIGITS = 18
-_TARGET = re.compile(r"\s*([^\W\d]\w*)\s*<<(?=\s|$)")
+_ARROW = "<<"
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -95,22 +94,41 @@ def parse_options(line: str) -> CellOptions:
         ConfigError: an unknown option, a wrong value, or something that is no option.
     """
     options = CellOptions()
-    target = _TARGET.match(line)
-    if target:
-        options = replace(options, name=target.group(1))
-        line = line[target.end() :]
-    words = _Words(split_words(line))
+    words = _Words(_with_target(split_words(line)))
     while words:
         word = words.take()
         head, equals, value = word.partition("=")
         if equals and head.startswith("--"):
             words.push(value)
             word = head
+        elif word[:2] in _ATTACHED and len(word) > 2:
+            words.push(word[2:].removeprefix("="))
+            word = word[:2]
         read = _READERS.get(word)
         if read is None:
             raise _unknown(word)
         options = read(options, words, word)
     return options
+
+
+def _with_target(words: list[str]) -> list[str]:
+    """``words`` with ``name <<``, wherever it stands, as the option that it stands for."""
+    spread: list[str] = []
+    for word in words:
+        glued = word.removesuffix(_ARROW)
+        spread += [glued, _ARROW] if word.endswith(_ARROW) and glued.isidentifier() else [word]
+    out: list[str] = []
+    for word in spread:
+        if word != _ARROW:
+            out.append(word)
+        elif not out or not out[-1].isidentifier():
+            raise ConfigError(
+                f"<< needs the name of a variable before it{f', not {out[-1]}' if out else ''}",
+                hint="%%sabot name << --agents 4, or --out name",
+            )
+        else:
+            out[-1] = f"--out={out[-1]}"
+    return out
 
 
 def split_words(line: str) -> list[str]:
@@ -255,6 +273,9 @@ _READERS: dict[str, Callable[[CellOptions, _Words, str], CellOptions]] = {
     "--status": lambda options, _, __: replace(options, action="status"),
     "--cancel": _cancel,
 }
+
+_ATTACHED = ("-n", "-o", "-c", "-p")
+"""Options of one letter whose value may follow without a space: ``-n5``."""
 
 OPTION_NAMES = tuple(name for name in _READERS if name.startswith("--"))
 """All options in their long form, for completion."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from sabot_planner import Column, QueryPlan
 from sabot_planner.sql.edge_values import is_written
+from sabot_sql.call.clock import Phase
 from sabot_sql.call.file_sinks import DirectorySink, directory_sink
 from sabot_sql.call.pools import Pools
 from sabot_sql.call.request import Request, WriteFailed
@@ -15,7 +16,9 @@ from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Statement
 from sabot_sql.catalog.writes import Write
 from sabot_sql.coordinator import FinishedQuery, run_query
+from sabot_sql.coordinator.snapshot import planned_snapshot
 from sabot_sql.errors import FILE_CHANGED, InternalError, QueryCancelled, SabotSQLError, SourceError
+from sabot_sql.plan_document import PlanDocument
 from sabot_sql.result_store import ResultStore, batches
 from sabot_sql.scratch import Scratch
 
@@ -49,27 +52,32 @@ def run_on_agents(
     """
     plan, bound = planned
     running = request.running
+    running.clock.enter(Phase.STARTING)
     with (
+        request.telling(lambda: _starting(plan, request)),
         pools.using(request.config, running.check) as pool,
         directory_sink(write.form if write else None, plan.output, running.query_id) as files,
     ):
+        running.clock.enter(Phase.RUNNING)
         try:
-            finished = run_query(
-                plan,
-                pool,
-                bound.sources,
-                query_id=running.query_id,
-                sql=request.sql,
-                cancel=running,
-                deadline_ms=running.left_ms(),
-                observer=request.observer,
-                sink=files.sink if files else None,
-            )
+            with request.telling(None):
+                finished = run_query(
+                    plan,
+                    pool,
+                    bound.sources,
+                    query_id=running.query_id,
+                    sql=request.sql,
+                    cancel=running,
+                    deadline_ms=running.left_ms(),
+                    observer=request.observation.tell if request.observation else None,
+                    sink=files.sink if files else None,
+                )
         except QueryCancelled:
             raise
         except SabotSQLError as error:
             _require_unchanged(bound)
             raise catalog.explain_failure(error, query) from error.__cause__
+        running.clock.enter(Phase.HANDING_OVER)
         catalog.measured.learn(finished.measured, finished.distinct)
         try:
             _require_unchanged(bound)
@@ -83,6 +91,14 @@ def _require_unchanged(bound: BoundQuery) -> None:
     changed = bound.sources.changed_file()
     if changed is not None:
         raise SourceError(f"{changed} was changed while it was read", code=FILE_CHANGED, file=changed)
+
+
+def _starting(plan: QueryPlan, request: Request) -> PlanDocument:
+    """What is told while agents start, or are waited for."""
+    isolation = request.config.isolation.value
+    return planned_snapshot(
+        plan, query_id=request.running.query_id, sql=request.sql, isolation=isolation, state="starting"
+    )
 
 
 def _taken(

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sabot_sql.call.observation import Observation
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.connection import Stream
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.held_rows import HeldRows
 from sabot_sql.config import SessionConfig
 from sabot_sql.errors import SabotSQLError
+from sabot_sql.plan_document import PlanDocument
 from sabot_sql.result_store import HeldStore, ResultStore
 from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Observer = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,16 @@ class Request:
     scopes: Sequence[Scope]
     running: RunningQuery
     max_rows: int | None
-    observer: Observer | None
+    observation: Observation | None
+
+    @contextmanager
+    def telling(self, document: Callable[[], PlanDocument] | None) -> Iterator[None]:
+        """While this is open, whoever observes is told what ``document`` gives; None leaves it to others."""
+        if self.observation is None:
+            yield
+            return
+        with self.observation.telling(document):
+            yield
 
     def drain(self, reader: pa.RecordBatchReader, scratch: Scratch, *, borrowed: bool = False) -> ResultStore:
         """The rows of ``reader`` as far as they are wanted; see :meth:`ResultStore.drain`."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sabot_sql.arguments import seconds
+from sabot_sql.call.clock import Clock
 from sabot_sql.errors import QueryCancelled
 from sabot_sql.stoppable import stopped_by
 
@@ -42,7 +43,7 @@ class RunningQuery:
         self.query_id = query_id
         self.timeout_seconds = None if timeout_seconds is None else seconds("timeout", timeout_seconds)
         self.timed_out = False
-        self._began = time.monotonic()
+        self.clock = Clock()
         self._cancelled = threading.Event()
         self._ended = threading.Event()
         self._interrupted: Interrupted | None = None
@@ -68,7 +69,7 @@ class RunningQuery:
 
     def elapsed_ms(self) -> float:
         """Milliseconds since it began."""
-        return (time.monotonic() - self._began) * 1e3
+        return self.clock.elapsed_ms()
 
     def left_ms(self) -> int | None:
         """Milliseconds until its deadline."""

@@ -27,6 +27,7 @@ from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.measured import MeasuredRows
 from sabot_sql.catalog.memory_tables import MemoryTables
 from sabot_sql.catalog.nesting import too_deep_to_print
+from sabot_sql.catalog.operator_trees import operator_trees
 from sabot_sql.catalog.pivots import list_values
 from sabot_sql.catalog.writes import Writes
 from sabot_sql.config import Isolation, SessionConfig
@@ -229,6 +230,13 @@ class Catalog:
             if once is None or not once.by_binding:
                 self.connection.check(statement)
             yield
+
+    def operators(self, statement: Statement) -> list[dict[str, Any]]:
+        """What DuckDB would do for a query that is bound while this is called; see :meth:`checked`."""
+        try:
+            return operator_trees(self._explain("EXPLAIN (FORMAT json)", statement))
+        except (duckdb.Error, RuntimeError):
+            return []  # a query that DuckDB can run but not explain
 
     def agents_connection(self) -> duckdb.DuckDBPyConnection:
         """A connection of their own for agents in this process, so that none of them waits for a statement."""

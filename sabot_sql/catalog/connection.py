@@ -150,6 +150,8 @@ class Connection:
             self._main: duckdb.DuckDBPyConnection | None = _opened(config, self.instance_settings)
         except (duckdb.Error, RuntimeError, TypeError, ValueError) as error:
             raise _open_error(error, config) from None
+        # Under IPython DuckDB draws a bar of its own: as a widget that stays, is saved and cannot be read in the dark.
+        self._main.execute("SET SESSION enable_progress_bar_print = false")
         self._defaults = self._answer_settings()
         self._settings: dict[str, str] = {}
         self._loses_nothing = True
@@ -310,6 +312,13 @@ class Connection:
             ((found,),) = self.main.execute("SELECT current_setting('disabled_optimizers')").fetchall()
             known = self._disabled_optimizers = str(found)
         return known
+
+    def progress_percent(self) -> float | None:
+        """How far DuckDB says that the running statement is; None where it does not say. Needs no lock."""
+        if self._main is None:
+            return None
+        percent = float(self._main.query_progress())
+        return percent if 0 < percent <= 100 else None
 
     def interrupt(self) -> None:
         """Stop what is running on the connection; callable from any thread, without the lock."""

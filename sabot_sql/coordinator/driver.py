@@ -230,6 +230,9 @@ class _Driver:
         except (QueryCancelled, KeyboardInterrupt):
             state = "cancelled"
             raise
+        except QueryTimeout:
+            state = "timed_out"
+            raise
         finally:
             if state != "finished":
                 self._stop()

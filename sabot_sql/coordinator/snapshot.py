@@ -1,65 +1,67 @@
-"""The plan JSON: a plan with what is known of its run so far."""
+"""The plan JSON of a plan with what is known of its run so far."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from sabot_planner.job.job_graph import JobGraph
-from sabot_planner.job.operators import Decided, ShuffleEdge
+from sabot_planner.job.operators import Decided, ShuffleEdge, ShuffleEdgeType
 from sabot_planner.job.plan import QueryPlan
 from sabot_sql.coordinator.exchange_rules import RESULT_EDGE
 from sabot_sql.coordinator.execution import Execution
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
 from sabot_sql.coordinator.stage_run import Finished, Running, StageRun, TaskRecord
+from sabot_sql.plan_document import PlanDocument, edge_item, plan_document, stage_item, task_item
 
-PlanSnapshot = dict[str, Any]
+PlanSnapshot = PlanDocument
 
-_VERSION = 1
 _HEAVY_SHOWN = 5
 
 
-def planned_snapshot(plan: QueryPlan, *, query_id: str = "", sql: str = "", isolation: str = "") -> PlanSnapshot:
+def planned_snapshot(
+    plan: QueryPlan, *, query_id: str = "", sql: str = "", isolation: str = "", state: str = "planned"
+) -> PlanSnapshot:
     """A plan that has not run."""
-    snapshot = _head(plan, query_id=query_id, sql=sql, isolation=isolation)
-    if plan.job_graph is not None:
-        snapshot["stages"] = [_stage(plan.job_graph, op, None) for op in plan.job_graph.topological_order()]
-        snapshot["edges"] = [_edge(edge, None, None) for edge in plan.job_graph.edges]
-        snapshot["edges"].append(_result_edge(plan.job_graph, None))
-    return snapshot
+    graph = plan.job_graph
+    return _document(
+        plan,
+        query_id=query_id,
+        sql=sql,
+        isolation=isolation,
+        state=state,
+        stages=[_stage(graph, operator, None) for operator in graph.topological_order()] if graph else [],
+        edges=[*(_edge(edge) for edge in graph.edges), _result_edge(graph, None)] if graph else [],
+    )
 
 
 def running_snapshot(execution: Execution, *, sql: str, isolation: str, state: str, now_ms: float) -> PlanSnapshot:
     """A plan while it runs, or after it ended."""
     graph = execution.graph
     run_of = {operator: run for run in execution.runs.values() for operator in run.stage.operators}
-    snapshot = _head(execution.plan, query_id=execution.query_id, sql=sql, isolation=isolation)
-    snapshot |= {
-        "state": state,
-        "elapsed_ms": round(now_ms, 3),
-        "stages": [_stage(graph, op, run_of.get(op)) for op in graph.topological_order()],
-        "edges": [
-            _edge(edge, execution.shuffles.find(edge.edge_id), execution.decisions.get(edge.edge_id))
-            for edge in graph.edges
-        ],
-    }
-    snapshot["edges"].append(_result_edge(graph, execution.shuffles.find(RESULT_EDGE)))
-    return snapshot
+    edges = [
+        _edge(
+            edge,
+            execution.shuffles.find(edge.edge_id),
+            execution.decisions.get(edge.edge_id),
+            run_of.get(edge.source),
+            run_of.get(edge.target),
+        )
+        for edge in graph.edges
+    ]
+    return _document(
+        execution.plan,
+        query_id=execution.query_id,
+        sql=sql,
+        isolation=isolation,
+        state=state,
+        elapsed_ms=round(now_ms, 3),
+        stages=[_stage(graph, operator, run_of.get(operator)) for operator in graph.topological_order()],
+        edges=[*edges, _result_edge(graph, execution.shuffles.find(RESULT_EDGE))],
+    )
 
 
-def _head(plan: QueryPlan, *, query_id: str, sql: str, isolation: str) -> PlanSnapshot:
-    return {
-        "version": _VERSION,
-        "query_id": query_id,
-        "sql": sql,
-        "mode": plan.mode.value,
-        "reason": plan.reason,
-        "agents": plan.agents,
-        "isolation": isolation,
-        "state": "planned",
-        "elapsed_ms": None,
-        "stages": [],
-        "edges": [],
-    }
+def _document(plan: QueryPlan, **known: Any) -> PlanSnapshot:
+    return plan_document(mode=plan.mode.value, reason=plan.reason, agents=plan.agents, **known)
 
 
 def _stage(graph: JobGraph, operator_id: str, run: StageRun | None) -> dict[str, Any]:
@@ -68,86 +70,102 @@ def _stage(graph: JobGraph, operator_id: str, run: StageRun | None) -> dict[str,
     counted = run is not None and run.stage.stage_id == operator_id
     tasks = [_task(run, task, counted=counted) for task in run.tasks] if run else []
     known = [task["rows"] for task in tasks if task["rows"] is not None]
-    return {
-        "id": operator_id,
-        "label": node.label,
-        "type": node.operator_type.value,
-        "sql": node.sql,
-        "parallelism": run.reads.parallelism if run else node.parallelism,
-        "state": run.state if run else "waiting",
-        "reason": run.reads.reason if run else "",
-        "rows": sum(known) if known else None,
-        "tasks": tasks,
-    }
+    return stage_item(
+        operator_id,
+        label=node.label,
+        kind=node.operator_type.value,
+        sql=node.sql,
+        parallelism=run.reads.parallelism if run else node.parallelism,
+        state=run.state if run else "waiting",
+        reason=run.reads.reason if run else "",
+        rows=sum(known) if known else None,
+        runs_in=run.stage.stage_id if run and not counted else None,
+        tasks=tasks,
+    )
 
 
 def _task(run: StageRun, task: TaskRecord, *, counted: bool) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "id": f"{run.stage.stage_id}_{task.index}",
-        "agent": None,
-        "attempt": max(0, task.next_attempt - 1),
-        "state": "waiting",
-        "rows_in": None,
-        "rows": None,
-        "bytes": None,
-        "spilled_bytes": None,
-        "started_ms": None,
-        "elapsed_ms": None,
-    }
+    task_id = f"{run.stage.stage_id}_{task.index}"
     match task.state:
-        case Finished() if task.skipped:
-            shown["state"] = "skipped"
         case Running(attempt, agent, started_ms):
-            shown |= {"state": "running", "agent": agent, "attempt": attempt, "started_ms": round(started_ms, 3)}
-        case Finished(attempt, started_ms, report):
+            return task_item(task_id, state="running", agent=agent, attempt=attempt, started_ms=started_ms)
+        case Finished(attempt, started_ms, report) if not task.skipped:
             first = report.outputs[0] if report.outputs and counted else None
-            shown |= {
-                "state": "finished",
-                "agent": report.agent_id,
-                "attempt": attempt,
-                "rows_in": report.rows_in,
-                "rows": first.rows if first else None,
-                "bytes": sum(output.size_bytes for output in report.outputs) if first else None,
-                "spilled_bytes": sum(output.spilled_bytes for output in report.outputs),
-                "started_ms": round(started_ms, 3),
-                "elapsed_ms": round(report.elapsed_ms, 3),
-            }
-    return shown
+            return task_item(
+                task_id,
+                state="finished",
+                agent=report.agent_id,
+                attempt=attempt,
+                rows_in=report.rows_in,
+                rows=first.rows if first else None,
+                size_bytes=sum(output.size_bytes for output in report.outputs) if first else None,
+                spilled_bytes=sum(output.spilled_bytes for output in report.outputs),
+                started_ms=started_ms,
+                elapsed_ms=report.elapsed_ms,
+            )
+        case _:
+            state = "skipped" if task.skipped else "waiting"
+            return task_item(task_id, state=state, attempt=max(0, task.next_attempt - 1))
 
 
-def _edge(edge: ShuffleEdge, shuffle: EdgeShuffle | None, decision: str | None) -> dict[str, Any]:
+def _edge(
+    edge: ShuffleEdge,
+    shuffle: EdgeShuffle | None = None,
+    decision: str | None = None,
+    producer: StageRun | None = None,
+    consumer: StageRun | None = None,
+) -> dict[str, Any]:
     shown: dict[str, Any] = {
-        "id": edge.edge_id,
-        "type": edge.edge_type.name,
-        "keys": list(edge.keys),
+        "kind": edge.edge_type.name,
+        "keys": edge.keys,
         "source": edge.source,
         "target": edge.target,
         "partitions": shuffle.partitions if shuffle else edge.partitions,
-        "rows": None,
-        "bytes": None,
         "rows_estimated": edge.rows_estimated,
         "estimated_by": edge.estimated_by,
         "decided": (Decided.RUN if decision else edge.decided).value,
         "reason": "; ".join(part for part in (edge.reason, decision) if part),
-        "partition_rows": [],
-        "partition_bytes": [],
-        "distinct_keys": None,
-        "heavy": [],
+        "within_task": producer is not None and producer is consumer,
     }
-    if shuffle is not None and shuffle.measured is not None:
-        facts = shuffle.measured
-        shown |= {
-            "rows": facts.rows,
-            "bytes": facts.bytes,
-            "partition_rows": list(facts.partition_rows),
-            "partition_bytes": list(facts.partition_bytes),
-            "distinct_keys": facts.distinct_keys,
-            "heavy": [
-                {"key": shuffle.key_names.get(key, f"hash {key:016x}"), "rows": rows}
-                for key, rows, _ in facts.heavy[:_HEAVY_SHOWN]
-            ],
-        }
-    return shown
+    facts = shuffle.measured if shuffle is not None else None
+    if shuffle is None or facts is None or shown["within_task"]:
+        return edge_item(edge.edge_id, **shown)
+    return edge_item(
+        edge.edge_id,
+        **shown,
+        rows=facts.rows,
+        size_bytes=facts.bytes,
+        partition_rows=facts.partition_rows,
+        partition_bytes=facts.partition_bytes,
+        partition_agents=_readers(edge, len(facts.partition_bytes), consumer),
+        distinct_keys=facts.distinct_keys,
+        heavy=[
+            {"key": shuffle.key_names.get(key, f"hash {key:016x}"), "rows": rows}
+            for key, rows, _ in facts.heavy[:_HEAVY_SHOWN]
+        ],
+    )
+
+
+def _readers(edge: ShuffleEdge, partitions: int, consumer: StageRun | None) -> list[str | None]:
+    """The agent that reads each partition, the first one of several that share it."""
+    if consumer is None or edge.edge_type is ShuffleEdgeType.BROADCAST:
+        return []
+    agents: list[str | None] = [None] * partitions
+    for record, read in zip(consumer.tasks, consumer.reads.by_edge.get(edge.edge_id, ()), strict=False):
+        agent = _agent(record)
+        for partition in range(read.first, min(read.last, partitions)):
+            agents[partition] = agents[partition] or agent
+    return agents if any(agents) else []
+
+
+def _agent(task: TaskRecord) -> str | None:
+    match task.state:
+        case Running(_, agent, _):
+            return agent
+        case Finished(_, _, report):
+            return report.agent_id
+        case _:
+            return None
 
 
 def _result_reason(graph: JobGraph) -> str:
@@ -158,19 +176,14 @@ def _result_reason(graph: JobGraph) -> str:
 
 def _result_edge(graph: JobGraph, shuffle: EdgeShuffle | None) -> dict[str, Any]:
     facts = shuffle.measured if shuffle is not None else None
-    return {
-        "id": RESULT_EDGE,
-        "type": "FORWARD",
-        "keys": [],
-        "source": graph.sink,
-        "target": "result",
-        "partitions": 1,
-        "rows": facts.rows if facts else None,
-        "bytes": facts.bytes if facts else None,
-        "rows_estimated": None,
-        "decided": Decided.PLAN.value,
-        "reason": _result_reason(graph),
-        "partition_rows": [],
-        "partition_bytes": [],
-        "heavy": [],
-    }
+    return edge_item(
+        RESULT_EDGE,
+        kind=ShuffleEdgeType.FORWARD.name,
+        source=graph.sink,
+        target="result",
+        partitions=1,
+        rows=facts.rows if facts else None,
+        size_bytes=facts.bytes if facts else None,
+        decided=Decided.PLAN.value,
+        reason=_result_reason(graph),
+    )

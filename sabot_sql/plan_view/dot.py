@@ -29,10 +29,10 @@ def dot(plan: PlanModel) -> str:
     lines.append(f'  {_quote(RESULT)} [label="result", style="rounded,dashed"];')
     edges = [(edge, edge.source, edge.target) for edge in plan.edges]
     for edge, source, target in edges:
-        color = EDGE_STYLES.get(edge.type, EDGE_STYLES["FORWARD"]).color
-        line = f"{color}:invis:{color}" if edge.type == "BROADCAST" else color
+        color = EDGE_STYLES.get(edge.shown_type, EDGE_STYLES["FORWARD"]).color
+        line = f"{color}:invis:{color}" if edge.shown_type == "BROADCAST" else color
         label = _quote(clip(edge_head(edge), 80), edge_facts(edge))
-        style = _DASHES.get(edge.type, "solid")
+        style = _DASHES.get(edge.shown_type, "solid")
         attributes = f'label={label}, color="{line}", style={style}, penwidth={edge_width(edge):.1f}'
         lines.append(f"  {_quote(source)} -> {_quote(target)} [{attributes}];")
     if not plan.inputs_of(RESULT):

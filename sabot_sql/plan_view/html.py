@@ -10,15 +10,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
+from sabot_sql.plan_view.fold import folded
 from sabot_sql.plan_view.model import RESULT, EdgeView, PlanModel, StageView
+from sabot_sql.plan_view.operators import operator_lines
+from sabot_sql.plan_view.plain_text import NO_MATH, capped, printable
 from sabot_sql.plan_view.svg import CSS, clean, svg
 from sabot_sql.plan_view.timeline import CSS as TIMELINE_CSS
 from sabot_sql.plan_view.timeline import timeline
 from sabot_sql.plan_view.tree import TreeRow, tree_rows
 from sabot_sql.plan_view.units import bytes_text, count_text, duration_text, plural
-from sabot_sql.plan_view.words import clip, decision_text, edge_name, findings, rows_text, status_text, tasks_text
+from sabot_sql.plan_view.words import (
+    clip,
+    decision_text,
+    edge_head,
+    edge_name,
+    findings,
+    natural,
+    reason_text,
+    rows_text,
+    status_text,
+    tasks_text,
+    times_text,
+)
 
 MAX_BYTES = 60_000
+_TREE_BYTES = 20_000
+# Reached by the keyboard, since it may scroll; a group and no landmark, since a page has many of them.
+_GROUP = ' tabindex="0" role="group"'
 # Notebooks align cells to the right. Unlike the style sheet, this survives where the notebook is not trusted.
 _LEFT = ' style="text-align:left"'
 
@@ -31,6 +49,9 @@ _STYLE = (
     ".sabot-plan p{margin:3px 0}"
     ".sabot-plan .why{opacity:.82}"
     ".sabot-plan .warn{color:inherit;border-left:3px solid #D55E00;padding-left:8px}"
+    ".sabot-plan .tree{white-space:pre;line-height:1.25;max-width:none}"
+    ".sabot-plan pre{font-family:var(--jp-code-font-family,monospace)}"
+    ".sabot-plan .sum{opacity:.82;font-size:.92em;font-variant-numeric:tabular-nums}"
     ".sabot-plan summary{cursor:pointer}"
     ".sabot-plan .scroll{overflow-x:auto}"
     ".sabot-plan table{border-collapse:collapse;border:0;margin:4px 0;font-variant-numeric:tabular-nums}"
@@ -41,7 +62,8 @@ _STYLE = (
     ".sabot-plan tr{background:transparent!important}"
     ".sabot-plan .all>td{white-space:normal;padding:0 10px 3px 26px!important}"
     ".sabot-plan .all summary{font-size:.88em;opacity:.8;line-height:1.2}"
-    ".sabot-plan pre{margin:2px 0 6px;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.92em;"
+    ".sabot-plan pre{margin:2px 0 6px;white-space:pre-wrap;overflow-wrap:break-word;font-size:.92em;"
+    "max-width:110ch;overflow-x:auto;"
     "background:rgba(128,128,128,.1);padding:6px 8px;border-radius:4px}"
     ".sabot-plan meter{width:90px;height:11px;vertical-align:-1px}"
     ".sabot-plan .t{display:inline-block;width:16px;margin-right:6px;border-top:4px solid #8a8a8a}"
@@ -86,38 +108,53 @@ def html(plan: PlanModel, *, opened: bool = False) -> str:
     """
     pictures: dict[bool, str] = {}
     for detail in _DETAILS:
-        if detail.picture and detail.tooltips not in pictures:
+        if detail.picture and plan.mode != "single" and detail.tooltips not in pictures:
             pictures[detail.tooltips] = svg(plan, standalone=False, tooltips=detail.tooltips)
-        text = _html(plan, detail, pictures[detail.tooltips] if detail.picture else "", opened)
+        text = _html(plan, detail, pictures.get(detail.tooltips, "") if detail.picture else "", opened)
         if len(text.encode(errors="replace")) <= MAX_BYTES:
             return text
     return (
-        f'<div class="sabot-plan">{_status(plan)}<p>The plan of {plural(len(plan.stages), "stage")} is too large to '
-        "be shown here; <code>.plan.json()</code> and <code>.plan.text()</code> have it.</p></div>"
+        f'<div class="sabot-plan {NO_MATH}">{_status(plan)}<p>The plan of {plural(len(plan.stages), "stage")} is too '
+        "large to be shown here; <code>.plan.json()</code> and <code>.plan.text()</code> have it.</p></div>"
     )
 
 
 def _html(plan: PlanModel, detail: _Detail, picture: str, opened: bool) -> str:
-    parts = [f'<div class="sabot-plan">{_STYLE}', _status(plan)]
-    parts += [f'<p class="warn">{escape(clip(text, 200))}</p>' for text in findings(plan)]
-    # One statement on one agent is no picture; the cell that it stands under shows its SQL already.
-    if plan.stages and (opened or plan.mode != "single"):
-        if picture and plan.mode != "single":
-            parts.append(f'<div class="pic" hidden="hidden" tabindex="0">{picture}</div>')
-        summary = f"{plural(len(plan.stages), 'stage')} and their edges as a table, with SQL and reasons"
+    parts = [f'<div class="sabot-plan {NO_MATH}">{_STYLE}', _status(plan)]
+    parts += [f'<p class="warn">{escape(clip(text, 260))}</p>' for text in findings(plan)]
+    if plan.mode == "single":
+        parts += [_statement(stage, detail) for stage in plan.stages if opened]
+    elif plan.stages:
+        if picture:
+            parts.append(f'<div class="pic" hidden="hidden"{_GROUP} aria-label="Picture of the plan">{picture}</div>')
+        more = "stage as a table" if len(plan.stages) == 1 else "stages and their edges as a table"
+        summary = f"{len(plan.stages):,} {more}, with SQL and reasons"
         parts.append(f"<details{' open' if opened else ''}><summary>{summary}</summary>")
-        parts.append(f'<div class="scroll" tabindex="0">{_table(plan, detail)}</div>')
+        parts.append(f'<div class="scroll"{_GROUP} aria-label="Stages and edges">{_table(folded(plan), detail)}</div>')
         times = clean(timeline(plan)) if detail.tasks else ""
         if times:
-            parts.append(f'<div class="pic" hidden="hidden" tabindex="0">{times}</div>')
+            parts.append(f'<div class="pic" hidden="hidden"{_GROUP} aria-label="Tasks over time">{times}</div>')
         parts.append("</details>")
     return "".join([*parts, "</div>"])
 
 
+def _statement(stage: StageView, detail: _Detail) -> str:
+    """A statement of one agent: DuckDB's operators where they are known, and the text."""
+    tree = "\n".join(printable(line) for line in operator_lines(stage.operators))
+    tree = capped(tree, _TREE_BYTES)
+    parts = [f'<pre class="tree"{_GROUP} aria-label="Operators of DuckDB">{escape(tree)}</pre>'] if tree else []
+    if detail.sql_characters and stage.sql:
+        parts.append(f"<pre>{escape(_cut(stage.sql, detail.sql_characters))}</pre>")
+    return clean("".join(parts))
+
+
 def _status(plan: PlanModel) -> str:
-    reason = f'<p class="why">{escape(clip(plan.reason, 400))}</p>' if plan.reason else ""
-    mode = escape(clip(plan.mode, 40))
-    return f'<p><b class="mode">{mode}</b> {escape(clip(status_text(plan), 300))}</p>{reason}'
+    why = reason_text(plan)
+    reason = f'<p class="why">{escape(clip(why, 400))}</p>' if why else ""
+    times = times_text(plan)
+    sums = f'<p class="sum">{escape(times)}</p>' if times else ""
+    mode = "" if plan.mode == "single" else f'<b class="mode">{escape(clip(plan.mode, 40))}</b> '
+    return f"<p>{mode}{escape(clip(status_text(plan), 300))}</p>{sums}{reason}"
 
 
 def _table(plan: PlanModel, detail: _Detail) -> str:
@@ -140,7 +177,7 @@ def _table(plan: PlanModel, detail: _Detail) -> str:
 def _row(row: TreeRow, plan: PlanModel, longest_ms: float, detail: _Detail) -> str:
     stage, edge = row.stage, row.edge
     branch = "\N{NO-BREAK SPACE}" * 3 * (row.depth - 1) + ("└ " if row.depth else "")
-    name = f"{escape(branch)}<b>{escape(stage.stage_id)}</b> {escape(clip(stage.title, 64))}"
+    name = f"{escape(branch)}<b>{escape(clip(stage.name, 40))}</b> {escape(clip(stage.title, 200))}"
     if row.repeated:
         return (
             f"<tr><td{_LEFT}>{name} (above)</td><td{_LEFT}>{_edge(edge)}</td>"
@@ -150,8 +187,8 @@ def _row(row: TreeRow, plan: PlanModel, longest_ms: float, detail: _Detail) -> s
         f'<td class="w"{_LEFT}>{name}</td><td class="w"{_LEFT}>{_edge(edge)}</td>',
         f'<td style="text-align:right">{_rows(edge, stage)}</td>',
         f'<td style="text-align:right">{bytes_text(edge.bytes) if edge and edge.bytes is not None else ""}</td>',
-        f'<td style="text-align:right">{tasks_text(stage).split(" ")[0]}</td>',
-        f"<td{_LEFT}>{_time(stage, longest_ms)}</td>",
+        f'<td style="text-align:right">{"" if stage.runs_in else tasks_text(stage).split(" ")[0]}</td>',
+        f"<td{_LEFT}>{_time(stage, plan, longest_ms)}</td>",
     ]
     more = _more(plan, row, detail)
     return f"<tr>{''.join(cells)}</tr>" + (f'<tr class="all"><td colspan="6"{_LEFT}>{more}</td></tr>' if more else "")
@@ -166,20 +203,22 @@ def _rows(edge: EdgeView | None, stage: StageView) -> str:
 def _edge(edge: EdgeView | None) -> str:
     if edge is None:
         return ""
-    kind = edge.type.lower() if edge.type in ("HASH", "BROADCAST", "RANGE", "REBALANCE") else "forward"
-    keys = f" ({escape(clip(', '.join(edge.keys), 80))})" if edge.keys else ""
+    kind = edge.shown_type.lower() if edge.shown_type in ("HASH", "BROADCAST", "RANGE", "REBALANCE") else "forward"
     to = " → result" if edge.target == RESULT else ""
     skew = f"<br><b>▲ {escape(clip(edge.skew.text(), 120))}</b>" if edge.skew else ""
-    return f'<span class="t t-{kind}"></span>{escape(clip(edge.type, 20))}{keys}{to}{skew}'
+    return f'<span class="t t-{kind}"></span>{escape(clip(edge_head(edge), 120))}{to}{skew}'
 
 
-def _time(stage: StageView, longest_ms: float) -> str:
+def _time(stage: StageView, plan: PlanModel, longest_ms: float) -> str:
+    state = escape(clip(plan.stage_state(stage), 20))
+    if stage.runs_in:
+        return f"in {escape(clip(stage.runs_in, 20))}"
     if stage.elapsed_ms is None:
-        return escape(clip(stage.state, 20))
+        return state
     share = stage.elapsed_ms / longest_ms if longest_ms else 0.0
     text = duration_text(stage.elapsed_ms)
-    state = "" if stage.state == "finished" else f" {escape(clip(stage.state, 20))}"
-    return f'<meter value="{share:.2f}" aria-label="share of the longest stage">{text}</meter> {text}{state}'
+    beside = "" if state == "finished" else f" {state}"
+    return f'<meter value="{share:.2f}" aria-label="share of the longest stage">{text}</meter> {text}{beside}'
 
 
 def _more(plan: PlanModel, row: TreeRow, detail: _Detail) -> str:
@@ -226,7 +265,8 @@ def _tasks(stage: StageView) -> str:
         rows[task.agent] = rows.get(task.agent, 0) + (task.rows or 0)
         spilled[task.agent] = spilled.get(task.agent, 0) + task.spilled_bytes
     lines = []
-    for agent, times in agents.items():
+    for agent in sorted(agents, key=natural):
+        times = agents[agent]
         spill = f", {bytes_text(spilled[agent])} spilled" if spilled[agent] else ""
         lines.append(
             f"<tr><td{_LEFT}>{escape(clip(agent, 40))}</td><td{_LEFT}>{plural(len(times), 'task')}, "

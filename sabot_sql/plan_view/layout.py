@@ -15,6 +15,7 @@ _SWEEPS = 12
 _DUMMY_HEIGHT = 10.0
 # Closer than this two heights are drawn as one.
 _LEVEL = 1.0
+_LABEL_GAP = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +55,31 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Spacing:
-    """Sizes in pixels; ``port_in`` and ``port_out`` are the distances of edges where they enter and leave a node.
+    """Sizes in pixels; ``port_in`` is the distance of edges where they enter a node.
 
     ``curve_width`` is the room beside a layer in which edges change their height, ``level_width`` the room where none
     does.
     """
 
     node_width: float
-    node_height: float
     curve_width: float
     level_width: float
     node_gap: float
     port_in: float
-    port_out: float
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The room that the label of an edge takes beside its source: to the right, above the edge and below it."""
+
+    width: float = 0.0
+    above: float = 0.0
+    below: float = 0.0
+
+    @property
+    def port(self) -> float:
+        """The distance to the next edge."""
+        return self.above + self.below + _LABEL_GAP
 
 
 class _Graph:
@@ -161,37 +174,37 @@ def _settle(wishes: Sequence[float], heights: Sequence[float], gap: float) -> li
 
 
 def lay_out(
-    nodes: Sequence[str], edges: Sequence[tuple[str, str]], label_widths: Sequence[float], spacing: Spacing
+    nodes: Mapping[str, float], edges: Sequence[tuple[str, str]], labels: Sequence[Label], spacing: Spacing
 ) -> Layout:
-    """Places for ``nodes`` and routes for ``edges`` (source, target).
+    """Places for ``nodes``, given with their least heights, and routes for ``edges`` (source, target).
 
-    An edge stays level for its label width after it leaves its source.
+    An edge stays level for the width of its label after it leaves its source, and no other label is where its own is.
     """
-    graph = _Graph(nodes, edges)
+    graph = _Graph(tuple(nodes), edges)
     graph.order()
-    heights = {
-        node: max(
-            spacing.node_height, spacing.port_in * len(graph.above[node]), spacing.port_out * len(graph.below[node])
-        )
-        for node in nodes
-    }
-    size = {node: heights.get(node, _DUMMY_HEIGHT) for row in graph.rows for node in row}
+    ports: dict[str, float] = {}
+    needed = {node: max(height, spacing.port_in * len(graph.above[node])) for node, height in nodes.items()}
+    for (source, _), label in zip(edges, labels, strict=True):
+        ports[source] = max(ports.get(source, 0.0), label.port)
+        between = ports[source] * (len(graph.below[source]) - 1)
+        needed[source] = max(needed[source], between + 2 * max(label.above, label.below))
+    size = {node: needed.get(node, _DUMMY_HEIGHT) for row in graph.rows for node in row}
     y = _vertical(graph, size, spacing.node_gap)
-    label = [0.0] * len(graph.rows)
+    room = [0.0] * len(graph.rows)
     curve = [spacing.level_width] * len(graph.rows)
-    heights_of = _edge_heights(graph, y, spacing)
-    for (source, _), width, levels in zip(edges, label_widths, heights_of, strict=True):
+    heights_of = _edge_heights(graph, y, ports, spacing)
+    for (source, _), label, levels in zip(edges, labels, heights_of, strict=True):
         first = graph.layer[source]
-        label[first] = max(label[first], width)
+        room[first] = max(room[first], label.width)
         for step, (before, after) in enumerate(pairwise(levels)):
             if abs(before - after) > _LEVEL:
                 curve[first + step] = spacing.curve_width
     lefts = [0.0]
-    for width, room in zip(label, curve, strict=True):
-        lefts.append(lefts[-1] + spacing.node_width + width + room)
+    for width, bend in zip(room, curve, strict=True):
+        lefts.append(lefts[-1] + spacing.node_width + width + bend)
     return Layout(
         nodes={node: Point(lefts[graph.layer[node]] + spacing.node_width / 2, y[node]) for node in nodes},
-        heights=heights,
+        heights=needed,
         routes=tuple(_routes(graph, lefts, curve, heights_of, spacing.node_width)),
         width=lefts[len(graph.rows) - 1] + spacing.node_width if graph.rows else 0.0,
         height=max((y[node] + size[node] / 2 for node in y), default=0.0),
@@ -213,10 +226,13 @@ def _vertical(graph: _Graph, size: Mapping[str, float], gap: float) -> dict[str,
     return {node: value - top for node, value in y.items()}
 
 
-def _edge_heights(graph: _Graph, y: Mapping[str, float], spacing: Spacing) -> list[list[float]]:
+def _edge_heights(
+    graph: _Graph, y: Mapping[str, float], ports: Mapping[str, float], spacing: Spacing
+) -> list[list[float]]:
     """By edge: its height where it leaves, in every layer that it crosses, and where it enters."""
-    leaving = _ports([(chain[0], y[chain[1]]) for chain in graph.chains], y, spacing.port_out)
-    entering = _ports([(chain[-1], y[chain[-2]]) for chain in graph.chains], y, spacing.port_in)
+    leaving = _ports([(chain[0], y[chain[1]]) for chain in graph.chains], y, ports)
+    entries = dict.fromkeys((chain[-1] for chain in graph.chains), spacing.port_in)
+    entering = _ports([(chain[-1], y[chain[-2]]) for chain in graph.chains], y, entries)
     return [
         [leaving[index], *(y[node] for node in chain[1:-1]), entering[index]]
         for index, chain in enumerate(graph.chains)
@@ -237,7 +253,7 @@ def _routes(
     return routes
 
 
-def _ports(ends: Sequence[tuple[str, float]], y: Mapping[str, float], distance: float) -> list[float]:
+def _ports(ends: Sequence[tuple[str, float]], y: Mapping[str, float], distances: Mapping[str, float]) -> list[float]:
     """Heights at which edges touch a node, in the order of what is at their other ends."""
     groups: dict[str, list[int]] = {}
     for index, (node, _) in enumerate(ends):
@@ -246,5 +262,5 @@ def _ports(ends: Sequence[tuple[str, float]], y: Mapping[str, float], distance: 
     for node, members in groups.items():
         members.sort(key=lambda index: ends[index][1])
         for rank, index in enumerate(members):
-            out[index] = y[node] + (rank - (len(members) - 1) / 2) * distance
+            out[index] = y[node] + (rank - (len(members) - 1) / 2) * distances[node]
     return out

@@ -10,6 +10,10 @@ from typing import Any
 RESULT = "result"
 """Target of the edge that carries the rows to the session."""
 
+_STOPPED = {"failed": "failed", "cancelled": "cancelled", "timed_out": "timed out"}
+_PHASES = {"planning_ms": "planning", "startup_ms": "start-up", "running_ms": "running", "handover_ms": "hand-over"}
+_LEAST_PHASE_MS = 0.5
+
 _SKEW_FACTOR = 2.0
 _SKEWED_TYPES = frozenset({"HASH", "RANGE", "REBALANCE"})
 # Below this the largest partition costs nothing, whatever its share: eight groups over sixteen partitions are no skew.
@@ -33,8 +37,22 @@ class TaskView:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorView:
+    """An operator of DuckDB's own plan, with those that it reads."""
+
+    name: str
+    detail: str
+    rows_estimated: int | None
+    inputs: tuple[OperatorView, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StageView:
-    """One stage; times are those of its tasks."""
+    """One stage; times are those of its tasks.
+
+    ``runs_in`` is the stage whose tasks compute it as well: it has none of its own. ``copies`` are the ids of all the
+    equal stages that it stands for, its own included, where such are folded.
+    """
 
     stage_id: str
     label: str
@@ -44,6 +62,10 @@ class StageView:
     state: str
     rows: int | None
     tasks: tuple[TaskView, ...] = ()
+    runs_in: str = ""
+    operators: tuple[OperatorView, ...] = ()
+    progress_percent: float | None = None
+    copies: tuple[str, ...] = ()
 
     @property
     def elapsed_ms(self) -> float | None:
@@ -63,6 +85,16 @@ class StageView:
         """The label, or the type where it has none."""
         return self.label or self.type or self.stage_id
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What it does, one after the other; the last one is what the stage is for."""
+        return tuple(step for step in self.title.split(" · ") if step.strip())
+
+    @property
+    def name(self) -> str:
+        """The id, and how many equal stages it stands for."""
+        return f"{self.stage_id} \N{MULTIPLICATION SIGN}{len(self.copies)}" if self.copies else self.stage_id
+
 
 @dataclass(frozen=True, slots=True)
 class Skew:
@@ -71,13 +103,15 @@ class Skew:
     partition: int
     factor: float
     bytes: int
+    agent: str | None
     hot_key: str | None
 
     def text(self) -> str:
-        """``skew 12× in partition 3, hot key 42``."""
+        """``skew: 12× the median in partition 3 on agent-1, hot key 42``."""
         factor = "all rows" if self.factor == float("inf") else f"{self.factor:.1f}\N{MULTIPLICATION SIGN} the median"
         key = f", hot key {self.hot_key}" if self.hot_key is not None else ""
-        return f"skew: {factor} in partition {self.partition}{key}"
+        agent = f" on {self.agent}" if self.agent else ""
+        return f"skew: {factor} in partition {self.partition}{agent}{key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +132,19 @@ class EdgeView:
     partition_rows: tuple[int, ...] = ()
     partition_bytes: tuple[int, ...] = ()
     heavy: tuple[tuple[str, int], ...] = ()
+    partition_agents: tuple[str, ...] = ()
     distinct_keys: int | None = None
+    within_task: bool = False
+
+    @property
+    def shown_type(self) -> str:
+        """The type; FORWARD where one task computes both ends, whatever was planned."""
+        return "FORWARD" if self.within_task else self.type
 
     @property
     def is_shuffle(self) -> bool:
         """Whether rows leave their task: every type but FORWARD."""
-        return self.type != "FORWARD"
+        return self.shown_type != "FORWARD"
 
     @property
     def misestimate(self) -> float | None:
@@ -120,14 +161,16 @@ class EdgeView:
         Partitions of a BROADCAST edge all go to every task, so their sizes do not matter.
         """
         sizes = self.partition_bytes
-        if self.type not in _SKEWED_TYPES or len(sizes) < 2 or max(sizes) < _SKEW_FLOOR_BYTES:
+        if self.within_task or self.type not in _SKEWED_TYPES or len(sizes) < 2 or max(sizes) < _SKEW_FLOOR_BYTES:
             return None
         middle = median(sizes)
         if max(sizes) <= _SKEW_FACTOR * middle:
             return None
         hot = max(self.heavy, key=lambda item: item[1], default=None)
         factor = max(sizes) / middle if middle else float("inf")
-        return Skew(sizes.index(max(sizes)), factor, max(sizes), hot[0] if hot else None)
+        partition = sizes.index(max(sizes))
+        agent = self.partition_agents[partition] if partition < len(self.partition_agents) else ""
+        return Skew(partition, factor, max(sizes), agent or None, hot[0] if hot else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +185,25 @@ class PlanModel:
     isolation: str
     state: str
     elapsed_ms: float | None
+    times: tuple[tuple[str, float], ...] = ()
+    """The phases of ``elapsed_ms`` that took any time, in order, with their milliseconds."""
     stages: tuple[StageView, ...] = ()
     edges: tuple[EdgeView, ...] = ()
     _index: Mapping[str, StageView] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_index", {stage.stage_id: stage for stage in self.stages})
+
+    @property
+    def stopped(self) -> str:
+        """How it ended, if not well: ``failed``, ``cancelled``, ``timed out``."""
+        return _STOPPED.get(self.state, "")
+
+    def stage_state(self, stage: StageView) -> str:
+        """The state of a stage as people see it: what never ran, and what was at work, when the query stopped."""
+        if self.stopped and stage.state in ("running", "waiting"):
+            return self.stopped if stage.state == "running" else "not run"
+        return stage.state
 
     def stage(self, stage_id: str) -> StageView | None:
         """The stage of that id; None for the result."""
@@ -200,12 +256,30 @@ def read_plan(document: Mapping[str, Any]) -> PlanModel:
         isolation=_text(document, "isolation"),
         state=_text(document, "state"),
         elapsed_ms=_number(document, "elapsed_ms"),
+        times=_times(document.get("times")),
         stages=tuple(_stage(item) for item in _items(document, "stages")),
         edges=tuple(_edge(item) for item in _items(document, "edges")),
     )
 
 
+def _times(item: object) -> tuple[tuple[str, float], ...]:
+    if not isinstance(item, Mapping):
+        return ()
+    spent = ((words, _number(item, phase) or 0.0) for phase, words in _PHASES.items())
+    return tuple((words, milliseconds) for words, milliseconds in spent if milliseconds >= _LEAST_PHASE_MS)
+
+
+def _operator(item: Mapping[str, Any]) -> OperatorView:
+    return OperatorView(
+        name=_text(item, "name"),
+        detail=_text(item, "detail"),
+        rows_estimated=_count(item, "rows_estimated"),
+        inputs=tuple(_operator(child) for child in _items(item, "inputs")),
+    )
+
+
 def _stage(item: Mapping[str, Any]) -> StageView:
+    runs_in = _text(item, "runs_in")
     return StageView(
         stage_id=_text(item, "id"),
         label=_text(item, "label"),
@@ -214,7 +288,11 @@ def _stage(item: Mapping[str, Any]) -> StageView:
         parallelism=_count(item, "parallelism") or 0,
         state=_text(item, "state"),
         rows=_count(item, "rows"),
-        tasks=tuple(_task(task) for task in _items(item, "tasks")),
+        # The tasks of the stage that it runs in are shown there, once.
+        tasks=() if runs_in else tuple(_task(task) for task in _items(item, "tasks")),
+        runs_in=runs_in,
+        operators=tuple(_operator(operator) for operator in _items(item, "operators")),
+        progress_percent=_number(item, "progress_percent"),
     )
 
 
@@ -249,7 +327,9 @@ def _edge(item: Mapping[str, Any]) -> EdgeView:
         partition_rows=tuple(int(value) for value in _items(item, "partition_rows")),
         partition_bytes=tuple(int(value) for value in _items(item, "partition_bytes")),
         heavy=tuple((str(entry.get("key")), _count(entry, "rows") or 0) for entry in _items(item, "heavy")),
+        partition_agents=tuple("" if agent is None else str(agent) for agent in _items(item, "partition_agents")),
         distinct_keys=_count(item, "distinct_keys"),
+        within_task=bool(item.get("within_task")),
     )
 
 

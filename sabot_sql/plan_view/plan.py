@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from functools import cached_property
+from html import escape
 from typing import Any
 
 from sabot_sql.arguments import flag, mapping, whole
@@ -51,6 +52,24 @@ class Plan:
 
         return printable(status_text(self._model))
 
+    def why_single(self) -> str:
+        """``one agent: …``, the reason why a query did not run on several; empty where it did."""
+        if self.mode != "single":
+            return ""
+        from sabot_sql.plan_view.words import clip
+
+        return clip(self.reason if self.reason.startswith("one agent") else f"one agent: {self.reason}", 200)
+
+    def why_single_html(self) -> str:
+        """The same as HTML."""
+        from sabot_sql.plan_view.plain_text import NO_MATH
+
+        return f'<div class="{NO_MATH}" style="font-size:.9em;opacity:.8;margin:2px">{escape(self.why_single())}</div>'
+
+    def ended(self, state: str) -> Plan:
+        """The plan as it was when its query ended without a result: ``failed``, ``cancelled`` or ``timed_out``."""
+        return Plan({**self._document, "state": state})
+
     def json(self) -> dict[str, Any]:
         """The plan JSON, a copy."""
         return copy.deepcopy(self._document)
@@ -62,7 +81,7 @@ class Plan:
         return printable(text(self._model, width=whole("width", width, least=1)), keep="\n")
 
     def svg(self) -> str:
-        """The picture as an SVG file of its own; empty for a query that was not distributed."""
+        """The picture as an SVG file of its own: the stages, or DuckDB's operators for a query of one agent."""
         from sabot_sql.plan_view.svg import svg
 
         return svg(self._model)

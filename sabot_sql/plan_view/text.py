@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 import textwrap
-import unicodedata
 
+from sabot_sql.plan_view.fold import folded
 from sabot_sql.plan_view.model import PlanModel, StageView
+from sabot_sql.plan_view.operators import operator_lines
+from sabot_sql.plan_view.plain_text import printable
 from sabot_sql.plan_view.tree import TreeRow, tree_rows
 from sabot_sql.plan_view.units import bytes_text, count_text, duration_text
-from sabot_sql.plan_view.words import clip, decision_text, edge_facts, edge_head, findings, status_text, tasks_text
+from sabot_sql.plan_view.words import (
+    clip,
+    decision_text,
+    edge_facts,
+    edge_head,
+    findings,
+    reason_text,
+    status_text,
+    tasks_text,
+    times_text,
+)
 
 _MIN_INNER = 28
 _BAR = 12
+_TITLE_CHARACTERS = 400
 # The line of an edge in the tree tells its type a second time, as in the picture.
 _LINES = {"HASH": "━━", "BROADCAST": "══", "RANGE": "╌╌", "REBALANCE": "┈┈", "FORWARD": "──"}
 
 
-def text(plan: PlanModel, *, width: int = 100) -> str:
+def text(whole: PlanModel, *, width: int = 100) -> str:
     """The plan, result first, each stage a box below the edge that its rows leave by; lines of at most ``width``."""
-    lines = [f"{plan.mode} · {status_text(plan)}"]
-    if plan.reason:
-        lines.append(plan.reason)
+    plan = folded(whole)
+    lines = [f"{plan.mode} · {status_text(whole)}", times_text(plan), reason_text(plan)]
     lines += [f"▲ {finding}" for finding in findings(plan)]
-    lines = [clip(line, width) for line in lines]
-    # One statement on one agent is no tree.
-    if plan.stages and plan.mode != "single":
+    lines = [clip(line, width) for line in lines if line]
+    if plan.mode == "single":
+        lines += [line for stage in plan.stages for line in ["", *operator_lines(stage.operators)] if stage.operators]
+    elif plan.stages:
         lines += ["", "result"]
         longest = max((stage.elapsed_ms or 0.0 for stage in plan.stages), default=0.0)
         for row in tree_rows(plan):
-            lines += _draw(row, longest, width)
-    return "\n".join(_printable(line).rstrip() for line in lines)
+            lines += _draw(row, plan, longest, width)
+    return "\n".join(printable(line).rstrip() for line in lines)
 
 
-def _draw(row: TreeRow, longest_ms: float, width: int) -> list[str]:
+def _draw(row: TreeRow, plan: PlanModel, longest_ms: float, width: int) -> list[str]:
     # Deep plans must stay readable in a terminal of fixed width: past some depth the indent stops growing.
     indents = "".join("   " if last else "│  " for last in row.last[:-1])[-(width // 2) :]
     branch = "└" if row.last[-1] else "├"
@@ -46,17 +59,17 @@ def _draw(row: TreeRow, longest_ms: float, width: int) -> list[str]:
         facts = edge_facts(edge)
         head = clip(edge_head(edge), max(20, room - 2))
         beside = f" · {facts}" if facts and len(head) + len(facts) + 4 <= room else ""
-        lines.append(f"{indents}{branch}{_LINES.get(edge.type, '──')} {head}{beside}")
+        lines.append(f"{indents}{branch}{_LINES.get(edge.shown_type, '──')} {head}{beside}")
         lines += [f"{below}{line}" for line in textwrap.wrap(facts, max(20, room)) if not beside]
         why = decision_text(edge)
         lines += [f"{below}{line}" for line in textwrap.wrap(clip(why, 300), max(20, room))]
         if edge.skew:
             lines.append(f"{below}▲ {clip(edge.skew.text(), room - 2)}")
-    return lines + [f"{below}{line}" for line in _box(row.stage, row.repeated, longest_ms, room)]
+    return lines + [f"{below}{line}" for line in _box(row.stage, plan, row.repeated, longest_ms, room)]
 
 
-def _box(stage: StageView, repeated: bool, longest_ms: float, room: int) -> list[str]:
-    title = f"{stage.stage_id} {stage.title}"
+def _box(stage: StageView, plan: PlanModel, repeated: bool, longest_ms: float, room: int) -> list[str]:
+    title = f"{stage.name} {stage.title}"
     if repeated:
         return [f"({clip(title, room - 10)}: above)"]
     facts = tasks_text(stage)
@@ -67,14 +80,11 @@ def _box(stage: StageView, repeated: bool, longest_ms: float, room: int) -> list
     if stage.elapsed_ms is not None:
         filled = round(_BAR * stage.elapsed_ms / longest_ms) if longest_ms else 0
         facts += f" · {duration_text(stage.elapsed_ms)} {'█' * filled}{'░' * (_BAR - filled)}"
-    if stage.state in ("failed", "running", "cancelled"):
-        facts += f" · {stage.state}"
+    state = plan.stage_state(stage)
+    if state not in ("finished", "waiting", ""):
+        facts += f" · {state}"
     inner = max(_MIN_INNER, min(room - 4, max(len(title), len(facts))))
-    rows = [clip(title, inner).ljust(inner), clip(facts, inner).ljust(inner)]
+    titles = textwrap.wrap(clip(title, _TITLE_CHARACTERS), inner, subsequent_indent="  ") or [""]
+    rows = [line.ljust(inner) for line in (*titles, clip(facts, inner))]
     rule = "─" * (inner + 2)
     return [f"┌{rule}┐", *(f"│ {line} │" for line in rows), f"└{rule}┘"]
-
-
-def _printable(line: str) -> str:
-    """Escape sequences in a name must not reach the terminal."""
-    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else f"\\x{ord(c):02x}" for c in line)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
+from sabot_sql.plan_view.font_metrics import clip_pixels, text_pixels
 from sabot_sql.plan_view.model import PlanModel, TaskView
 from sabot_sql.plan_view.units import duration_text
-from sabot_sql.plan_view.words import clip
+from sabot_sql.plan_view.words import clip, natural
 
 _LABEL_WIDTH = 92.0
 _WIDTH = 640.0
@@ -15,7 +16,9 @@ _LANE = 17.0
 _AGENT_GAP = 7.0
 _AXIS = 20.0
 _TICKS = 5
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+_SIZE = 11.0
+# None of them is the colour of an edge type, or one that could be taken for it.
+_COLORS = ("#7B3FA0", "#8A5A2B", "#8F9A1F", "#34495E", "#B5303C")
 
 CSS = "".join(
     f".sabot-svg .k{index}{{fill:{color};fill-opacity:.42;stroke:{color}}}" for index, color in enumerate(_COLORS)
@@ -44,7 +47,8 @@ def timeline(plan: PlanModel) -> str:
     y = 0.0
     for agent, items in agents.items():
         lanes = _lanes(items)
-        parts.append(f'<text x="0" y="{y + 12:.0f}">{escape(clip(agent, 14))}</text>')
+        name = clip_pixels(clip(agent, 40), _LABEL_WIDTH - 6, _SIZE)
+        parts.append(f'<text x="0" y="{y + 12:.0f}">{escape(name)}</text>')
         for lane in lanes:
             parts += [_draw(bar, y, begin, scale) for bar in lane]
             y += _LANE
@@ -71,7 +75,7 @@ def _bars_by_agent(plan: PlanModel) -> dict[str, list[_Bar]]:
                 end_ms = task.started_ms + task.elapsed_ms
                 bar = _Bar(stage.stage_id, index % len(_COLORS), task, task.started_ms, end_ms)
                 agents.setdefault(task.agent, []).append(bar)
-    return dict(sorted(agents.items()))
+    return {agent: agents[agent] for agent in sorted(agents, key=natural)}
 
 
 def _lanes(bars: list[_Bar]) -> list[list[_Bar]]:
@@ -97,6 +101,7 @@ def _draw(bar: _Bar, y: float, begin_ms: float, scale: float) -> str:
     failed = " failed" if bar.task.state == "failed" else ""
     box = f'x="{x:.1f}" y="{y + 1:.0f}" width="{width:.1f}" height="14" rx="2"'
     parts = ["<g>", f"<title>{escape(clip(words, 120))}</title>", f'<rect class="k{bar.color}{failed}" {box}/>']
-    if width > 8 * len(bar.stage_id) + 4:
-        parts.append(f'<text x="{x + 4:.0f}" y="{y + 12:.0f}">{escape(clip(bar.stage_id, 12))}</text>')
+    name = clip(bar.stage_id, 12)
+    if width > text_pixels(name, _SIZE) + 8:
+        parts.append(f'<text x="{x + 4:.0f}" y="{y + 12:.0f}">{escape(name)}</text>')
     return "".join([*parts, "</g>"])

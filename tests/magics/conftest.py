@@ -112,6 +112,11 @@ def notebook(shell: InteractiveShell, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     recorder = Recorder()
     monkeypatch.setattr(shell, "display_pub", recorder)
+    # What a kernel has: a page for what is displayed, and for the value that a cell ends with.
+    monkeypatch.setattr(shell, "kernel", None, raising=False)
+    monkeypatch.setattr(shell.displayhook, "write_output_prompt", lambda: None)
+    monkeypatch.setattr(shell.displayhook, "finish_displayhook", lambda: None)
+    monkeypatch.setattr(shell.displayhook, "write_format_data", recorder.publish)
     shell.reset(new_session=False)
     notebook = Notebook(shell, recorder)
     assert notebook.run("%load_ext sabot_sql").error is None

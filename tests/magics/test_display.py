@@ -43,7 +43,7 @@ def test_a_terminal_gets_one_line_that_is_taken_back(monkeypatch: pytest.MonkeyP
     assert terminal.getvalue() == ""
     clock[0] += 0.5
     output.draw(running())
-    line = "4 agents (threads) · stage 3/5 · tasks 8/17 · 700 ms · 82 MB moved · running"
+    line = "4 agents (threads) · stage 3/5 · tasks 8/17 · 82 MB moved · 700 ms · running"
     assert terminal.getvalue() == f"\r{line}"
     clock[0] += 0.19
     output.draw(running())

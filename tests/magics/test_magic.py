@@ -18,13 +18,15 @@ import sabot_sql
 from tests.magics.conftest import Notebook
 
 
-def test_a_cell_shows_rows_and_plan(notebook: Notebook) -> None:
+def test_a_small_cell_shows_its_rows_and_one_quiet_line(notebook: Notebook) -> None:
     ran = notebook.sabot("SELECT 42 AS answer, NULL AS nothing")
     assert len(ran.displays) == 1
     assert "<td>42</td>" in ran.html
     assert "<i>NULL</i>" in ran.html
     assert "1 row × 2 columns" in ran.html
-    assert 'class="sabot-plan"' in ran.html
+    assert "sabot-plan" not in ran.html
+    assert "agent" not in ran.html + ran.text
+    assert ran.text.splitlines()[-1].startswith("1 row × 2 columns · ")
     assert ran.rows == [["42", "NULL"]]
     assert ran.out == ran.err == ""
 
@@ -43,8 +45,8 @@ def test_the_line_form_takes_no_options(notebook: Notebook) -> None:
 
 def test_a_line_in_a_function_sees_its_variables(notebook: Notebook) -> None:
     notebook.names["pa"] = pa
-    lines = ["wanted = 5", "rows = pa.table({'a': [1, 5]})", "%sabot SELECT count(*) FROM rows WHERE a = $wanted"]
-    ran = notebook.run("def f():\n    " + "\n    ".join(lines) + "\nf()")
+    lines = ["wanted = 5", "rows = pa.table({'a': [1, 5]})", "r = %sabot SELECT count(*) FROM rows WHERE a = $wanted"]
+    ran = notebook.run("def f():\n    " + "\n    ".join([*lines, "return r"]) + "\nf()")
     assert ran.error is None, ran.out
     assert ran.rows == [["1"]]
 
@@ -313,3 +315,130 @@ def test_the_magic_adds_less_than_ten_milliseconds(notebook: Notebook) -> None:
             magic.append(end - middle)
     # With everything that is shown: table, plan, parameters from the notebook.
     assert min(magic) - min(plain) < 0.010
+
+
+SLOW = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range + b.range = 7"
+
+
+def test_a_line_gives_its_result_and_shows_it_only_where_nobody_takes_it(notebook: Notebook) -> None:
+    taken = notebook.run("x = %sabot select 42")
+    assert taken.displays == []
+    assert notebook.names["x"].fetchall() == [(42,)]
+    shown = notebook.run("%sabot select 43")
+    assert shown.rows == [["43"]]
+    assert notebook.run("_.fetchall()").error is None
+    assert notebook.run("%sabot select 44;").rows == [["44"]]
+    assert notebook.names["_"].fetchall() == [(44,)]
+
+
+def test_a_cell_is_shown_once_and_is_what_underscore_is(notebook: Notebook) -> None:
+    assert len(notebook.sabot("SELECT 45;\n").displays) == 1
+    assert notebook.names["_"].fetchall() == [(45,)]
+    notebook.sabot("SELECT 46", "kept <<")
+    assert notebook.names["_"] is notebook.names["kept"]
+    notebook.sabot("SELECT 47", "-q")
+    assert notebook.names["_"].fetchall() == [(47,)]
+
+
+def test_a_result_is_shown_again_as_its_cell_said(notebook: Notebook) -> None:
+    notebook.sabot("SELECT range AS i FROM range(100)", "kept << -n 4")
+    assert "4 of 100 rows" in notebook.run("kept").text
+    assert "4 of 100 rows" in notebook.run("kept").html
+    assert "20 of 50 rows" in notebook.run("import sabot_sql\nsabot_sql.query('from range(50)')").text
+
+
+def test_a_terminal_shows_the_box_once(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(notebook.shell, "kernel")
+    ran = notebook.run("%%sabot\nSELECT 48 AS a")
+    assert len(ran.displays) == 1
+    assert ran.rows == [["48"]]
+    assert ran.out == ran.err == ""
+    assert notebook.names["_"].fetchall() == [(48,)]
+
+
+def test_options_as_people_type_them(notebook: Notebook) -> None:
+    sql = "SELECT range AS i FROM range(100)"
+    assert "5 of 100 rows" in notebook.sabot(sql, "-n5").text
+    assert notebook.sabot(sql, "--agents 1 big <<").text == "big: 100 rows × 1 column"
+    assert len(notebook.names["big"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ("undefined", "--params undefined: NameError: name 'undefined' is not defined"),
+        ("x=1/0", "--params x=1/0: ZeroDivisionError: division by zero"),
+        ("x=1+", "--params x=1+: not a Python expression: invalid syntax"),
+    ],
+)
+def test_a_parameter_that_python_refuses_is_a_message(notebook: Notebook, params: str, message: str) -> None:
+    ran = notebook.run(f"%%sabot -p {params}\nSELECT $x")
+    assert isinstance(ran.error, sabot_sql.ConfigError)
+    assert ran.out.splitlines()[0] == f"SabotSQLError [CONFIG_ERROR] {message}"
+    assert "Traceback" not in ran.out
+
+
+def test_every_form_of_an_output_is_capped_and_says_so(notebook: Notebook) -> None:
+    ran = notebook.sabot("SELECT range AS i, repeat('x', 150) AS t FROM range(100000)", "-n 100000")
+    for form in ("text/plain", "text/html"):
+        assert len(ran.displays[0][form].encode()) <= 100_000
+        assert "of 100,000 rows" in ran.displays[0][form]
+        assert "shown is what fits 100 kB" in ran.displays[0][form]
+    wide = ", ".join(f"{i} AS a_rather_long_name_{i}" for i in range(3000))
+    text = f"SELECT {wide} FROM range(9)"
+    explained = notebook.run(f"%%sabot --explain json\n{text}").displays[0]
+    assert max(len(json.dumps(explained["application/json"])), len(explained["text/plain"])) < 60_000
+    assert explained["application/json"]["note"].startswith("SQL is cut")
+    error = notebook.run("%%sabot\nSELECT error(repeat('x', 1000000))")
+    assert len(error.out) < 20_000
+    assert "…" in error.out
+
+
+@pytest.mark.parametrize("prefix", ["EXPLAIN", "EXPLAIN ANALYZE"])
+def test_explain_is_the_tree_that_it_is(notebook: Notebook, prefix: str) -> None:
+    ran = notebook.sabot(f"{prefix} SELECT count(*) FROM range(10) WHERE range > 3")
+    assert "\\n" not in ran.text + ran.html
+    assert len(ran.text.splitlines()) > 5
+    assert "<pre" in ran.html
+    assert re.search("aggregate", ran.text, re.IGNORECASE)
+
+
+def test_explain_of_one_agent_shows_operators_and_estimates(notebook: Notebook) -> None:
+    notebook.sabot("CREATE TABLE a AS SELECT range AS i FROM range(1000); CREATE TABLE b AS FROM a")
+    ran = notebook.run("%%sabot --explain\nSELECT count(*) FROM a JOIN b USING (i) WHERE a.i > 4")
+    for form in (ran.text, ran.html):
+        assert "hash join" in form
+        assert re.search(r"~[\d,]+ rows", form)
+        assert "waiting" not in form
+        assert "1 stage" not in form
+    assert "└─ " in ran.text
+    picture = notebook.run("%%sabot --explain svg\nSELECT count(*) FROM a JOIN b USING (i)").displays[0]
+    assert "hash join" in picture["image/svg+xml"]
+
+
+def test_where_several_agents_were_wanted_one_says_why(notebook: Notebook) -> None:
+    assert "EXPLAIN is not a query" not in notebook.sabot("EXPLAIN SELECT 1").text
+    assert notebook.sabot("EXPLAIN SELECT 1", "--agents 2").text.endswith("one agent: EXPLAIN is not a query")
+
+
+def test_one_agent_tells_how_far_it_is_and_then_shows_the_rows_in_the_same_place(notebook: Notebook) -> None:
+    sql = "SELECT count(*) AS n FROM range(60000) a, range(60000) b WHERE a.range * b.range % 7 = 3"
+    ran = notebook.sabot(sql)
+    assert len(ran.displays) == 1
+    assert ran.updates[0] >= 1
+    assert "rows × 1 column" in ran.html.replace("1 row ×", "rows ×")
+    assert "running" not in ran.html
+
+
+def test_a_time_out_is_called_one(notebook: Notebook) -> None:
+    ran = notebook.run(f"%%sabot --timeout 1.5\n{SLOW}")
+    assert isinstance(ran.error, sabot_sql.QueryTimeout)
+    assert len(ran.displays) == 1
+    words = re.sub("<style>.*?</style>", "", ran.html, flags=re.DOTALL)
+    assert "timed out" in words
+    assert "failed" not in words
+
+
+def test_duckdb_draws_no_bar_of_its_own(notebook: Notebook) -> None:
+    setting = notebook.sabot("SELECT current_setting('enable_progress_bar_print') AS s")
+    assert setting.rows == [["false"]]

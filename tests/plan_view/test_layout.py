@@ -8,16 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sabot_sql.plan_view.layout import Layout, Spacing, lay_out
+from sabot_sql.plan_view.layout import Label, Layout, Spacing, lay_out
 
 pytestmark = pytest.mark.fast
 
-SPACING = Spacing(100, 60, curve_width=40, level_width=10, node_gap=20, port_in=24, port_out=50)
+SPACING = Spacing(100, curve_width=40, level_width=10, node_gap=20, port_in=24)
+LABEL = Label(30, above=14, below=30)
 
 
 def drawn(nodes: str, *edges: str) -> Layout:
     """``drawn("abc", "ab", "bc")``: three nodes, two edges, each with a label of 30 pixels."""
-    return lay_out(list(nodes), [(edge[0], edge[1]) for edge in edges], [30.0] * len(edges), SPACING)
+    return lay_out(dict.fromkeys(nodes, 60.0), [(edge[0], edge[1]) for edge in edges], [LABEL] * len(edges), SPACING)
 
 
 @st.composite
@@ -31,7 +32,7 @@ def graphs(draw: st.DrawFn) -> tuple[list[str], list[tuple[str, str]]]:
 @given(graphs())
 def test_nodes_never_overlap_and_edges_go_to_the_right(graph: tuple[list[str], list[tuple[str, str]]]) -> None:
     nodes, edges = graph
-    layout = lay_out(nodes, edges, [30.0] * len(edges), SPACING)
+    layout = lay_out(dict.fromkeys(nodes, 60.0), edges, [LABEL] * len(edges), SPACING)
     columns: dict[float, list[tuple[float, float]]] = {}
     for node in nodes:
         center, half = layout.nodes[node], layout.heights[node] / 2
@@ -48,7 +49,7 @@ def test_nodes_never_overlap_and_edges_go_to_the_right(graph: tuple[list[str], l
         assert abs(route.bends[-1].end.y - layout.nodes[target].y) <= layout.heights[target] / 2
         xs = [route.start.x, *(x for bend in route.bends for x in (bend.begin_x, bend.end.x))]
         assert xs == sorted(xs)
-    assert lay_out(nodes, edges, [30.0] * len(edges), SPACING) == layout
+    assert lay_out(dict.fromkeys(nodes, 60.0), edges, [LABEL] * len(edges), SPACING) == layout
 
 
 def test_a_chain_is_a_straight_line() -> None:
@@ -71,7 +72,7 @@ def test_edges_do_not_cross_without_need() -> None:
 
 def test_a_node_grows_with_its_edges() -> None:
     assert drawn("abcdef", "af", "bf", "cf", "df", "ef").heights["f"] == 5 * 24
-    assert drawn("abc", "ab", "ac").heights["a"] == 2 * 50
+    assert drawn("abc", "ab", "ac").heights["a"] == LABEL.port + 2 * 30
 
 
 def test_a_cycle_is_refused() -> None:

@@ -86,7 +86,7 @@ def test_svg_is_well_formed_and_names_every_stage_and_edge_type(name: str) -> No
         if (edge["type"], edge["target"]) != ("FORWARD", "result"):
             assert edge["type"] in words
     assert root.attrib["role"] == "img"
-    assert f"{len(document['stages'])} stages" in root.attrib["aria-label"]
+    assert f"{len(document['stages'])} stage" in root.attrib["aria-label"]
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -108,7 +108,7 @@ def test_html_without_its_picture_still_tells_everything() -> None:
     assert "~150,000 → 147,126" in text
     assert "decided while running: 241 kB measured is below the 16.8 MB up to which a side is replicated" in text
     assert "skew: 4.5× the median in partition 15, hot key 42" in text
-    assert "4 agents (threads) · 5 stages · 4 shuffles · 1.2 s · 82 MB moved · 48 MB spilled" in text
+    assert "4 agents (threads) · 5 stages · 4 shuffles · 82 MB moved · 48 MB spilled · 1.2 s" in text
 
 
 def test_the_picture_is_hidden_where_the_style_is_dropped() -> None:
@@ -120,9 +120,9 @@ def test_the_picture_is_hidden_where_the_style_is_dropped() -> None:
 
 def test_one_statement_on_one_agent_is_one_line() -> None:
     html = Plan(plans.single()).html()
-    assert Tree(html).text == "single 1 agent (threads) · 3 ms one agent: as it was written"
+    assert Tree(html).text == "one agent · 3 ms one agent: as it was written"
     assert plans.SQL in Tree(Plan(plans.single()).html(opened=True)).text
-    assert Plan(plans.empty()).text().splitlines() == ["single · 1 agent (threads) · 1.2 s", "nothing to run"]
+    assert Plan(plans.empty()).text().splitlines() == ["single · one agent · 1.2 s", "nothing to run"]
 
 
 def test_html_has_a_meter_and_details_for_every_stage() -> None:
@@ -322,3 +322,91 @@ def test_no_skew_without_a_finite_factor_breaks_the_badge() -> None:
     plan = Plan(plans.plan([plans.stage("s1", "a", "x", 1), plans.stage("s2", "b", "x", 1)], [edge]))
     assert "skew: all rows in partition 2" in plan.text()
     assert str(math.inf) not in plan.svg()
+
+
+def fused() -> dict[str, Any]:
+    """The last two stages ran as one task."""
+    document = plans.q3()
+    document["stages"][3] |= {"runs_in": "s5", "rows": None}
+    document["edges"][3] |= {"within_task": True, "rows": None, "bytes": None, "rows_estimated": 40}
+    return document
+
+
+def test_what_was_fused_is_no_shuffle_and_has_one_time() -> None:
+    plan = Plan(fused())
+    assert plan.shuffles == 3
+    assert "3 shuffles" in plan.html()
+    for form in (plan.svg(), plan.text(), Tree(without_picture(plan.html())).text, plan.dot()):
+        assert "RANGE" not in form
+        assert "in one task" in form
+    assert "in s5" in plan.svg()
+    assert "in s5" in plan.text()
+    assert "~40" not in plan.text()
+    times = re.findall("<svg.*?</svg>", plan.html(), flags=re.DOTALL)[1]
+    assert "s4.0" not in times
+
+
+def test_the_parts_of_the_time_are_told_and_add_up() -> None:
+    times = {"planning_ms": 48.0, "startup_ms": 310.0, "running_ms": 1900.0, "handover_ms": 0.2}
+    plan = Plan(plans.q3() | {"times": times, "elapsed_ms": sum(times.values())})
+    words = "planning 48 ms + start-up 310 ms + running 1.9 s = 2.3 s"
+    assert words in plan.text()
+    assert words in Tree(plan.html()).text
+    assert "planning" not in Plan(plans.q3()).text()
+
+
+def test_after_a_stop_every_stage_says_how_it_ended() -> None:
+    document = plans.q3() | {"state": "running"}
+    document["stages"][3] |= {"state": "running"}
+    document["stages"][4] |= {"state": "waiting", "tasks": []}
+    for state, words in (("cancelled", "cancelled"), ("timed_out", "timed out"), ("failed", "failed")):
+        plan = Plan(document).ended(state)
+        texts = list(ET.fromstring(plan.svg()).itertext())
+        assert words in texts
+        assert "not run" in texts
+        assert "running" not in texts
+        assert plan.status().endswith(words)
+        assert f"· {words}" in plan.text()
+        assert "not run" in Tree(plan.html()).text
+
+
+def test_one_stage_is_not_several() -> None:
+    document = plans.plan([plans.stage("s1", "scan", "source", 1)], [])
+    assert "1 stage as a table" in Tree(Plan(document).html()).text
+    assert (
+        "2 stages and their edges as a table"
+        in Tree(Plan(plans.plan([plans.stage("a", "a", "x", 1), plans.stage("b", "b", "x", 1)], [])).html()).text
+    )
+
+
+def test_agents_are_sorted_as_people_count() -> None:
+    items = plans.tasks("s1", 12, 120, 5.0)
+    for place, task in enumerate(reversed(items)):
+        task["agent"] = f"agent-{place}"
+    document = plans.plan([plans.stage("s1", "scan", "source", 1, tasks=items)], [])
+    names = re.findall(r">(agent-\d+)<", Plan(document).html())
+    assert names == 2 * [f"agent-{place}" for place in range(12)]
+
+
+def test_nothing_shown_is_read_as_mathematics() -> None:
+    document = plans.q3()
+    document["stages"][0]["label"] = "filter $5 · join $10"
+    for html in (Plan(document).html(), Plan(plans.single()).html(opened=True), Plan(plans.single()).why_single_html()):
+        assert html.startswith('<div class="')
+        assert "tex2jax_ignore mathjax_ignore" in html.partition(">")[0]
+
+
+def test_no_part_of_a_page_of_many_plans_is_a_landmark() -> None:
+    tags = Tree(Plan(plans.q3()).html(opened=True)).tags
+    assert {attributes.get("role") for _, attributes in tags} == {None, "group", "img"}
+    assert all(attributes.get("aria-label") for _, attributes in tags if attributes.get("tabindex"))
+
+
+def test_the_slowest_stage_is_named_by_what_it_is_for() -> None:
+    document = plans.q3()
+    steps = [f"scan a_table_with_a_long_name_{place}" for place in range(8)]
+    document["stages"][3] |= {"label": " · ".join([*steps, "inner join"]), "tasks": plans.tasks("s4", 4, 40, 610)}
+    document["edges"][2] |= {"partition_bytes": [], "rows_estimated": None}
+    finding = next(line for line in Plan(document).text(width=300).splitlines() if "of the time" in line)
+    assert finding.endswith("inner join")
+    assert "… · " in finding

@@ -1,0 +1,43 @@
+"""What DuckDB would do for a statement: its operators with their estimates, read from ``EXPLAIN (FORMAT json)``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sabot_sql.plan_document import operator_item
+
+_ROWS = "Estimated Cardinality"
+_TOLD_FIRST = ("Join Type", "Table", "Function", "Conditions", "Groups", "Aggregates", "Order By", "Top", "Filters")
+_LEFT_OUT = frozenset({_ROWS, "Projections", "Type"})
+_DETAIL_CHARACTERS = 160
+
+
+def operator_trees(explained_json: str) -> list[dict[str, Any]]:
+    """The operators from the last one on, for the plan JSON; none where DuckDB's answer is not what it was."""
+    try:
+        return [_operator(node) for node in json.loads(explained_json)]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+
+
+def _operator(node: Mapping[str, Any]) -> dict[str, Any]:
+    facts = node["extra_info"]
+    facts = facts if isinstance(facts, Mapping) else {}
+    rows = str(facts.get(_ROWS, ""))
+    name = str(node["name"]).strip().lower().replace("_", " ")
+    told = [key for key in _TOLD_FIRST if key in facts]
+    told += [key for key in facts if key not in _TOLD_FIRST and key not in _LEFT_OUT and not key.startswith("__")]
+    texts = [text for key in told if (text := _text(facts[key])) and text.lower().replace("_", " ") != name]
+    detail = " · ".join(texts)
+    if len(detail) > _DETAIL_CHARACTERS:
+        detail = f"{detail[: _DETAIL_CHARACTERS - 1]}…"
+    inputs = [_operator(child) for child in node["children"]]
+    return operator_item(name, detail, int(rows) if rows.isdecimal() else None, inputs)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(" ".join(str(item).split()) for item in value)
+    return " ".join(str(value).split())
