@@ -44,6 +44,10 @@ def random_write(random: Random, queries: Queries, *, in_order: bool) -> Write |
         f" WHEN NOT MATCHED THEN INSERT VALUES (n.x0, n.x1, 'merged')"
         + (" RETURNING merge_action, id, k" if returning else ""),
         f"SELECT count(nextval('counter')) FROM {pairs} AS p",
+        f"WITH w AS (INSERT INTO target SELECT {number.format(0)}, 1, 'with' FROM {pairs} AS p RETURNING id) FROM w",
+        "WITH w AS (INSERT INTO target VALUES (99, 99, 'once')) SELECT 1 AS one",
+        f"WITH w AS (DELETE FROM target WHERE k IN (SELECT {number.format(0)} FROM {pairs} AS p)) SELECT 1 AS one",
+        f"WITH w AS (UPDATE target SET k = k + 1 RETURNING id) SELECT count(*) FROM w JOIN {pairs} AS p ON id = x0",
     ]
     sql = random.choice(forms)
     return Write(sql, ("SELECT nextval('counter')",) if "nextval" in sql else _READ)
