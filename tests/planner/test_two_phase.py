@@ -253,7 +253,7 @@ def test_a_partial_phase_is_one_hash_of_states(x: FakeContext) -> None:
     first = plan.job_graph.operator(edge.source).sql
     last = plan.job_graph.operator(edge.target).sql
     assert "EXPORT_STATE" in first
-    assert "combine_aggr(to_aggregate_state(" in last
+    assert '"system".main.combine_aggr("system".main.to_aggregate_state(' in last
     assert "EXPORT_STATE" not in first.split("avg")[0], "sums and counts need no state"
 
 

@@ -109,3 +109,14 @@ def test_what_is_the_same_anywhere_is_a_function_of_duckdb() -> None:
     assert {name for name in left if name.startswith(("duckdb_", "pragma_"))} == {
         name for name in tables if name.startswith(("duckdb_", "pragma_"))
     }
+
+
+@pytest.mark.parametrize("name", ["finalize", "combine_aggr", "to_aggregate_state", "list_value"])
+def test_a_macro_named_like_what_the_planner_calls_changes_nothing(session: Session, name: str) -> None:
+    sql = "SELECT a % 2, avg(a) FROM memory.main.t GROUP BY ALL ORDER BY ALL"
+    expected = session.query(sql).fetchall()
+    session.execute(f"CREATE MACRO {name}(a) AS 4242, (a, b, c, d) AS 4242")
+    result = session.query(sql)
+    session.execute(f"DROP MACRO {name}")
+    assert result.fetchall() == expected
+    assert "failed" not in result.plan.json()["reason"]

@@ -134,12 +134,10 @@ def two_phase(aggregate: Computed, argument_types: tuple[str, ...], result_type:
     if name not in _STATES or any(_untransportable(t) for t in argument_types):
         return None
     state = exp.Anonymous(**{**node.args, "export_state": True})
-    types = exp.Anonymous(this="list_value", expressions=[exp.Literal(this=t, is_string=True) for t in argument_types])
-    constants = exp.Anonymous(this="list_value", expressions=[exp.Null() for _ in argument_types])
-    read = exp.Anonymous(
-        this="to_aggregate_state", expressions=[part, exp.Literal(this=name, is_string=True), types, constants]
-    )
-    final = exp.Anonymous(this="finalize", expressions=[exp.Anonymous(this="combine_aggr", expressions=[read])])
+    types = call("list_value", *(exp.Literal(this=t, is_string=True) for t in argument_types))
+    constants = call("list_value", *(exp.Null() for _ in argument_types))
+    read = call("to_aggregate_state", part, exp.Literal(this=name, is_string=True), types, constants)
+    final = call("finalize", call("combine_aggr", read))
     return TwoPhase((Computed(partial_name, state),), Computed(aggregate.name, final))
 
 
@@ -150,7 +148,7 @@ def merged(partial: Computed) -> exp.Expression | None:
         return None
     again = column(partial.name)
     if partial.expression.args.get("export_state"):
-        return exp.Anonymous(this="combine_aggr", expressions=[again])
+        return call("combine_aggr", again)
     if found[0] in _COUNTS:
         return exp.Cast(this=call("sum", again), to=data_type("BIGINT"))
     return call(_REAGGREGATED[found[0]], again)
