@@ -31,7 +31,7 @@ class Heartbeat:
     A thread asks every ``interval_ms`` and answers what the other end asks; 0 asks nothing. The descriptor is copied.
     """
 
-    def __init__(self, descriptor: int, interval_ms: int) -> None: ...
+    def __new__(cls, descriptor: int, interval_ms: int) -> Heartbeat: ...
     @property
     def silent_ms(self) -> int:
         """How long a question has been unanswered; time in which the thread itself did not run is left out."""
