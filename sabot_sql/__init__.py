@@ -24,7 +24,7 @@ from sabot_sql.errors import (
     UsageError,
     ValueFailure,
 )
-from sabot_sql.forks import free_in_children
+from sabot_sql.forks import free_in_children as _free_in_children
 
 if TYPE_CHECKING:
     from sabot_sql.plan_view import Plan
@@ -60,7 +60,7 @@ __version__ = "0.1.0"
 _LATE = {"Plan": "sabot_sql.plan_view", "Result": "sabot_sql.result", "Session": "sabot_sql.session"}
 
 _default_lock = threading.Lock()
-free_in_children(_default_lock)
+_free_in_children(_default_lock)
 _default: Session | None = None
 
 
