@@ -38,7 +38,7 @@ _UNITS = {
 
 
 class Isolation(StrEnum):
-    """What an agent is: a thread of this process on the session's DuckDB, or a process with a DuckDB of its own."""
+    """What an agent is: a thread of this process or another process; several agents have a DuckDB each."""
 
     THREAD = "thread"
     PROCESS = "process"
@@ -72,14 +72,19 @@ class SessionConfig:
         return 1 if self.agents == "auto" else self.agents
 
     @property
+    def own_instances(self) -> bool:
+        """Whether each agent has a DuckDB of its own; one thread agent has the session's, with all of the memory."""
+        return self.isolation is Isolation.PROCESS or self.agent_count > 1
+
+    @property
     def instance_threads(self) -> int:
-        """Threads of the session's own DuckDB, which thread agents share."""
+        """Threads of the session's own DuckDB, where thread agents run what only it can read."""
         return self.threads * (self.agent_count if self.isolation is Isolation.THREAD else 1)
 
     @property
     def duckdb_memory_bytes(self) -> int:
-        """DuckDB's memory limit in each agent; process agents leave one share to the session's own instance."""
-        shares = self.agent_count + (self.isolation is Isolation.PROCESS)
+        """DuckDB's memory limit in each agent; one share is left to the session's own instance."""
+        shares = self.agent_count + 1 if self.own_instances else 1
         return self.duckdb_total_bytes // shares
 
     @property

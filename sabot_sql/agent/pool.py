@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import sabot_native
 from sabot_sql.agent.agent import Agent
+from sabot_sql.agent.agent_instance import AgentInstance, InstanceConfig
 from sabot_sql.agent.key_finder import KeyFinder
 from sabot_sql.agent.membership import Membership
 from sabot_sql.agent.process_agent import Peer, ProcessAgent, agent_directories
-from sabot_sql.agent.process_instance import InstanceConfig
 from sabot_sql.agent.runner import Runner
 from sabot_sql.agent.thread_agent import ThreadAgent
 from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.errors import AgentError
 from sabot_sql.forks import never_freed_in_children
 from sabot_sql.protocol.members import Listener
-from sabot_sql.protocol.task_spec import QueryContext
+from sabot_sql.protocol.task_spec import QueryContext, TaskSpec, Work
 from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ _LEASE_CHECK_SECONDS = 0.25
 class AgentPool:
     """All agents of a session, and the one in its own process that reads what only this process holds.
 
-    Thread agents share the session's DuckDB instance and its shuffle manager. Every process agent has its own of both
+    Every agent has a DuckDB instance of its own; only one thread agent alone uses the session's. Thread agents share the
+    session's shuffle manager, and its instance for what only that can read. Every process agent has its own manager
     and maps the memory of all others. Close it, or use it as a context manager.
     """
 
@@ -56,6 +57,7 @@ class AgentPool:
         self._introducing = threading.RLock()
         self._membership = Membership(config.agent_count, self._start_one, self._introduce_one)
         self._cursors: list[duckdb.DuckDBPyConnection] = []
+        self._instances: list[AgentInstance] = []
         spill_directory, _ = agent_directories(self._scratch.path, SESSION_AGENT)
         shared = config.agent_count if config.isolation is Isolation.THREAD else 1
         self.manager = sabot_native.ShuffleManager(
@@ -132,6 +134,8 @@ class AgentPool:
         for agent in agents:
             agent.close()
         if all(agent.ended for agent in agents):
+            for instance in self._instances:
+                instance.close()
             for cursor in self._cursors:
                 cursor.close()
         self.manager.close()
@@ -175,9 +179,19 @@ class AgentPool:
         return list(self._process_agents(names, check))
 
     def _thread_agent(self, agent_id: str) -> ThreadAgent:
-        runner = Runner(agent_id, self._cursor(), self.manager)
-        source: Callable[[QueryContext], AbstractContextManager[Runner]] = lambda _: nullcontext(runner)  # noqa: E731
-        return ThreadAgent(agent_id, source, self.manager)
+        """An agent that runs on an instance of its own what can be read from one, and the rest on the session's."""
+        in_session = Runner(agent_id, self._cursor(), self.manager)
+        if agent_id == SESSION_AGENT or not self.config.own_instances:
+            return ThreadAgent(agent_id, lambda _context, _work: nullcontext(in_session), self.manager)
+        instance = AgentInstance(self._instance_config(agent_id), self.manager)
+        self._instances.append(instance)
+
+        def runner_for(context: QueryContext, work: Work) -> AbstractContextManager[Runner]:
+            if isinstance(work, TaskSpec) and not work.fragment.in_session:
+                return instance.runner(context)
+            return nullcontext(in_session)
+
+        return ThreadAgent(agent_id, runner_for, self.manager)
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         cursor = self._connection.cursor()

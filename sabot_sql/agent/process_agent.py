@@ -17,7 +17,7 @@ from pathlib import Path
 
 import sabot_native
 from sabot_sql.agent.agent import Done
-from sabot_sql.agent.process_instance import InstanceConfig
+from sabot_sql.agent.agent_instance import InstanceConfig
 from sabot_sql.errors import AgentError
 from sabot_sql.forks import closed_in_children
 from sabot_sql.protocol.codec import MalformedMessage, decode, encode

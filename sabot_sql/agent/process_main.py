@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 import sabot_native
-from sabot_sql.agent.process_instance import InstanceConfig, ProcessInstance
+from sabot_sql.agent.agent_instance import AgentInstance, InstanceConfig
 from sabot_sql.agent.thread_agent import ThreadAgent
 from sabot_sql.protocol.codec import MalformedMessage, decode, encode
 from sabot_sql.protocol.task_spec import Outcome, QueryContext, SplitSpec, TaskId, TaskSpec
@@ -26,9 +26,9 @@ class _Server:
         self.manager = sabot_native.ShuffleManager(
             config.agent_id, budget_bytes=config.shuffle_bytes, spill_directory=config.spill_directory
         )
-        instance = ProcessInstance(config, self.manager)
+        instance = AgentInstance(config, self.manager)
         instance.warm_up()
-        self._agent = ThreadAgent(config.agent_id, instance.runner, self.manager)
+        self._agent = ThreadAgent(config.agent_id, lambda context, _: instance.runner(context), self.manager)
 
     def serve(self) -> None:
         hello = {"version": PROTOCOL_VERSION, "pid": os.getpid()}

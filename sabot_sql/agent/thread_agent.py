@@ -26,8 +26,8 @@ from sabot_sql.protocol.task_spec import (
 if TYPE_CHECKING:
     import sabot_native
 
-RunnerSource = Callable[[QueryContext], AbstractContextManager[Runner]]
-"""The runner for a query: a process agent may have to open another DuckDB instance for it."""
+RunnerSource = Callable[[QueryContext, Work], AbstractContextManager[Runner]]
+"""The runner for a work of a query: an agent may have to open another DuckDB instance for it."""
 
 _CLOSE_SECONDS = 2.0
 _INTERRUPT_SECONDS = 0.05
@@ -181,7 +181,7 @@ class ThreadAgent:
                 )
             query.running, query.running_id = attempt, work.id
         try:
-            with self._runner_for(query.context) as runner:
+            with self._runner_for(query.context, work) as runner:
                 outcome: Outcome = self._run_on(runner, work, query.context, attempt)
         except Exception as error:  # noqa: BLE001 - whatever a task raises is an outcome; the agent goes on
             kind, reason = reason_of(error, cancelled=attempt.token.cancelled)

@@ -30,7 +30,7 @@ from sabot_sql.catalog.nesting import too_deep_to_print
 from sabot_sql.catalog.operator_trees import operator_trees
 from sabot_sql.catalog.pivots import list_values
 from sabot_sql.catalog.writes import Writes
-from sabot_sql.config import Isolation, SessionConfig
+from sabot_sql.config import SessionConfig
 from sabot_sql.duck.errors import translate
 from sabot_sql.errors import SabotSQLError
 from sabot_sql.scratch import Scratch
@@ -243,11 +243,9 @@ class Catalog:
         return self.connection.plain_cursor()
 
     def share_memory(self, config: SessionConfig) -> None:
-        """Leave process agents their share of the memory and of the cores."""
+        """Leave agents with a DuckDB of their own their share of the memory and of the cores."""
         if "memory_limit" not in config.duckdb:
-            thread = config.isolation is Isolation.THREAD
-            limit = config.duckdb_total_bytes if thread else config.duckdb_memory_bytes
-            self.connection.plain_cursor().execute(f"SET GLOBAL memory_limit = '{limit}B'")
+            self.connection.plain_cursor().execute(f"SET GLOBAL memory_limit = '{config.duckdb_memory_bytes}B'")
         if "threads" not in config.duckdb and config.instance_threads != self._threads:
             self.connection.plain_cursor().execute(f"SET GLOBAL threads = {config.instance_threads}")
             self._threads = config.instance_threads

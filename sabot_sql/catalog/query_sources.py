@@ -105,7 +105,9 @@ class QuerySources:
                 source = self._make(relation_sql, tuple(virtual_columns), f"s{len(self._sources)}")
             self._sources[key] = source
             self._by_id[source.info.source_id] = source
-        return self._sources[key].info
+        info = self._sources[key].info
+        # Every agent of this process can use the session's DuckDB.
+        return info if self._in_processes else replace(info, placement=Placement.ANY)
 
     def zones(self, source_id: str, column: str) -> tuple[Zone, ...] | None:
         """Least and greatest values per row group of the Parquet files of a source."""
@@ -171,6 +173,10 @@ class QuerySources:
             raise InternalError(f"source {source_id} has no ranges")
         return source.range(split, first, last)
 
+    def in_session(self, source_id: str) -> bool:
+        """See :class:`~sabot_sql.catalog.sources.SourceBinder`."""
+        return self._by_id[source_id].info.placement is Placement.SESSION
+
     def session_settings(self) -> Mapping[str, str]:
         """Settings that change answers, and one that slices need."""
         return self._settings
@@ -207,17 +213,13 @@ class QuerySources:
             return self._files(parsed, relation, virtual, source_id)
         if parsed.name in WHOLE_FILE_FUNCTIONS:
             return self._whole_files(parsed, relation, source_id)
-        placement = Placement.ANY if parsed.name in _PURE_FUNCTIONS else self._session_placement
+        placement = Placement.ANY if parsed.name in _PURE_FUNCTIONS else Placement.SESSION
         columns = self._columns(relation, virtual)
         if parsed.name in SERIES_FUNCTIONS:
             series = series_source(parsed, relation, columns, source_id, self._connection.main)
             if series is not None:
                 return series
         return WholeSource(SourceInfo(source_id, parsed.name, columns, None, None, 1, placement), relation)
-
-    @property
-    def _session_placement(self) -> Placement:
-        return Placement.SESSION if self._in_processes else Placement.ANY
 
     def _memory(self, table: ShadowedTable, source_id: str) -> Source:
         source = table.source
@@ -229,7 +231,7 @@ class QuerySources:
             source.rows,
             source.size_bytes,
             source.max_slices,
-            self._session_placement,
+            Placement.SESSION,
             version=_version("memory", source.number),
         )
         return MemoryTableSource(info, source)
@@ -260,7 +262,7 @@ class QuerySources:
             found.rows,
             found.size_bytes,
             1 if whole else max_slices(units),
-            Placement.ANY if placed.anywhere else self._session_placement,
+            Placement.ANY if placed.anywhere else Placement.SESSION,
             version,
         )
         hidden, names = frozenset(virtual), placed.names
@@ -283,7 +285,7 @@ class QuerySources:
             raise translate(error) from None
         self._paths.update(dict.fromkeys(found.readable_paths))
         name, columns = _file_name(found.files or found.readable_paths), self._columns(relation, ())
-        placement = Placement.ANY if placed.anywhere else self._session_placement
+        placement = Placement.ANY if placed.anywhere else Placement.SESSION
         files = None if found.files is None else len(found.files)
         info = SourceInfo(source_id, name, columns, files, found.size_bytes, files or 1, placement)
         if found.files is None:
@@ -297,10 +299,11 @@ class QuerySources:
         rows = self._table_rows(table.parts)
         if database == "temp":
             return self._temporary(name, relation, columns, source_id)
-        attached = self._facts.read_only_file(database)
+        # To close a file that the session has open as well would give up its lock on it: not twice in one process.
+        attached = self._facts.read_only_file(database) if self._in_processes else None
         if attached is not None:
             self._attached[database] = attached
-        placement = Placement.ANY if attached is not None else self._session_placement
+        placement = Placement.ANY if attached is not None else Placement.SESSION
         size = None if rows is None else rows * sum(type_bytes(column.type) for column in columns)
         slices = 1 if rows is None else max(2, rows)  # also a short table is cut where that is asked for
         version = _version(relation, rows, self._facts.statements)
@@ -316,7 +319,7 @@ class QuerySources:
             raise translate(error) from None
         source = memory_source(name, table)
         info = SourceInfo(
-            source_id, name, columns, source.rows, source.size_bytes, source.max_slices, self._session_placement
+            source_id, name, columns, source.rows, source.size_bytes, source.max_slices, Placement.SESSION
         )
         return MemoryTableSource(info, source)
 

@@ -55,6 +55,10 @@ class SourceBinder(Protocol):
         """The rows of parts [``first``, ``last``) of ``split``; none where those are no parts."""
         ...
 
+    def in_session(self, source_id: str) -> bool:
+        """Whether the source can be read on the session's own DuckDB only."""
+        ...
+
     def session_settings(self) -> Mapping[str, str]:
         """Settings that change answers and must hold for every fragment."""
         ...

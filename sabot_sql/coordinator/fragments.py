@@ -33,7 +33,17 @@ def _fragment(command: StartTask, operator_id: str, sources: SourceBinder) -> Fr
         else:
             binding = sources.bind_range(scan.source_id, scan.split, *scan.split.share(index, count))
         registrations = dict(binding.registrations)
-        scans.append(ScanBinding(scan.name, scan.columns, binding.sql, binding.spans, scan.sliced, registrations))
+        scans.append(
+            ScanBinding(
+                scan.name,
+                scan.columns,
+                binding.sql,
+                binding.spans,
+                scan.sliced,
+                registrations,
+                sources.in_session(scan.source_id),
+            )
+        )
     return Fragment(
         node.sql,
         tuple(scans),

@@ -23,6 +23,10 @@ class NoSources:
         """There are none."""
         raise InternalError(f"no source {source_id!r}; parts [{first}, {last}) of {split.column} were asked for")
 
+    def in_session(self, source_id: str) -> bool:
+        """There are none."""
+        raise InternalError(f"no source {source_id!r}; its place was asked for")
+
     def session_settings(self) -> Mapping[str, str]:
         """None."""
         return {}

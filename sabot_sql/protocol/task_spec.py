@@ -70,7 +70,8 @@ class ScanBinding:
     """A slice of a source under the relation name ``name``.
 
     ``spans`` are the rows that ``sql`` reads; a task that does not read a ``sliced`` source reads all of it.
-    ``registrations`` are objects of this process; a task that has some can only run here.
+    ``registrations`` are objects of this process; a task that has some can only run here. ``in_session``: only the
+    session's own DuckDB can run ``sql``.
     """
 
     name: str
@@ -79,6 +80,7 @@ class ScanBinding:
     spans: tuple[Span, ...] = (Span(),)
     sliced: bool = True
     registrations: Mapping[str, object] = field(default_factory=dict, compare=False)
+    in_session: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,11 @@ class Fragment:
     scans: tuple[ScanBinding, ...] = ()
     edges: tuple[EdgeInput, ...] = ()
     chained: tuple[tuple[str, Fragment], ...] = ()
+
+    @property
+    def in_session(self) -> bool:
+        """Whether it reads something that the session's own DuckDB alone can read."""
+        return any(scan.in_session for scan in self.all_scans())
 
     def all_scans(self) -> tuple[ScanBinding, ...]:
         """The scans of this fragment and of those chained to it."""

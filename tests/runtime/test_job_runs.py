@@ -49,6 +49,9 @@ class Numbers(NoSources):
     def __init__(self, rows: int = 10_000) -> None:
         self.rows = rows
 
+    def in_session(self, source_id: str) -> bool:
+        return bool(self.bind_slice(source_id, 0, 1).registrations)
+
     def bind_slice(self, source_id: str, index: int, count: int) -> SliceBinding:
         first, last = even_share(index, count, self.rows)
         spans = even_spans(index, count, self.rows)

@@ -16,9 +16,9 @@ import pytest
 import sabot_native
 from sabot_sql.agent import process_agent
 from sabot_sql.agent.agent import Agent
+from sabot_sql.agent.agent_instance import AgentInstance, InstanceConfig
 from sabot_sql.agent.pool import start_agents
 from sabot_sql.agent.process_agent import ProcessAgent, agent_directories
-from sabot_sql.agent.process_instance import InstanceConfig, ProcessInstance
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.config import parse_config
 from sabot_sql.errors import AgentError, SessionClosed
@@ -227,7 +227,7 @@ def test_an_instance_that_may_write_serves_no_other_query(tmp_path: Path) -> Non
     spill.mkdir()
     manager = sabot_native.ShuffleManager("a", budget_bytes=4 << 20, spill_directory=str(spill))
     config = InstanceConfig("a", 4 << 20, str(spill), str(tmp_path / "temp"), 1, 64 << 20)
-    instance = ProcessInstance(config, manager)
+    instance = AgentInstance(config, manager)
     copy = "COPY (SELECT 1 AS one) TO '{}/x.csv'"
     with instance.runner(QueryContext("q1", sink=str(sink))) as runner:
         runner._connection.execute(copy.format(sink))

@@ -1,4 +1,4 @@
-"""The DuckDB instance of an agent process: locked down to what its queries declared."""
+"""The DuckDB instance of an agent, in a process or in a thread: locked down to what its queries declared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ table looks like a filter to it, which it takes to leave a fifth, and of an edge
 
 @dataclass(frozen=True, slots=True)
 class InstanceConfig:
-    """How an agent process starts; ``duckdb`` are settings for every instance it opens."""
+    """How an agent starts; ``duckdb`` are settings for every instance it opens."""
 
     agent_id: str
     shuffle_bytes: int
@@ -35,7 +35,7 @@ class InstanceConfig:
     duckdb: tuple[tuple[str, str], ...] = field(default=())
 
 
-class ProcessInstance:
+class AgentInstance:
     """Opens a DuckDB instance that may read what a query declares and keeps it for the next query.
 
     A locked configuration cannot be changed, so a query with other settings or more sources gets another instance,
