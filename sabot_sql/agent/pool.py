@@ -34,9 +34,9 @@ _LEASE_CHECK_SECONDS = 0.25
 class AgentPool:
     """All agents of a session, and the one in its own process that reads what only this process holds.
 
-    Every agent has a DuckDB instance of its own; only one thread agent alone uses the session's. Thread agents share the
-    session's shuffle manager, and its instance for what only that can read. Every process agent has its own manager
-    and maps the memory of all others. Close it, or use it as a context manager.
+    Every agent has a DuckDB instance of its own, unless it is a thread and alone. Thread agents share the session's
+    shuffle manager, and its instance for what only that can read. Every process agent has its own manager and maps the
+    memory of all others. Close it, or use it as a context manager.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ from sabot_sql.agent.pool import AgentPool, start_agents
 from sabot_sql.agent.process_agent import ProcessAgent
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.catalog.sources import SliceBinding, even_share, even_spans
-from sabot_sql.config import parse_config
+from sabot_sql.config import Isolation, parse_config
 from sabot_sql.coordinator.driver import FinishedQuery, run_job
 from sabot_sql.coordinator.no_sources import NoSources
 from sabot_sql.errors import AgentError, QueryCancelled, QueryTimeout, SabotSQLError, ValueFailure
@@ -241,6 +241,27 @@ def test_a_frame_of_the_session_is_scanned_there(pool: AgentPool) -> None:
     by_id = {stage["id"]: stage for stage in finished.plan["stages"]}
     assert {t["agent"] for t in by_id["frame"]["tasks"]} == {"session"}
     assert sum(s or 0 for (s,) in rows(finished)) == sum(range(10_000))
+
+
+class Kept(Numbers):
+    """The numbers, of which the session's own DuckDB alone can read ``kept``."""
+
+    def in_session(self, source_id: str) -> bool:
+        return source_id == "kept"
+
+
+def test_a_fragment_runs_locked_down_unless_the_session_alone_can_read_it(pool: AgentPool) -> None:
+    """Of two agents, whatever they are; what the session alone can read is placed on it or in a thread beside it."""
+    asked = "SELECT DISTINCT current_setting('enable_external_access')::BOOLEAN AS open FROM t"
+    answers = {}
+    for source_id, placement in (("n", Placement.ANY), ("kept", Placement.SESSION)):
+        scan = (ScanInput("t", source_id, ("i",)),)
+        if pool.config.isolation is Isolation.THREAD:
+            placement = Placement.ANY
+        graph = JobGraph((op("asked", asked, placement=placement, scans=scan),), ())
+        finished = run_job(graph, pool, Kept(10), query_id=f"q{next(_numbers)}", deadline_ms=60_000)
+        answers[source_id] = rows(finished)
+    assert answers == {"n": [(False,)], "kept": [(True,)]}
 
 
 def test_empty_inputs_keep_their_schema(pool: AgentPool) -> None:

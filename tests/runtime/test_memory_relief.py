@@ -238,7 +238,7 @@ def test_f11_what_is_too_much_for_duckdb_alone_is_made_in_small_parts(isolation:
         assert "small parts, one after the other" in shown["reason"], shown["reason"]
 
 
-@pytest.mark.parametrize(("isolation", "memory_limit"), [("thread", "100MiB"), ("process", "160MiB")])
+@pytest.mark.parametrize(("isolation", "memory_limit"), [("thread", "160MiB"), ("process", "160MiB")])
 def test_a_first_phase_too_large_for_memory_gives_duckdbs_answer(
     isolation: str, memory_limit: str, tmp_path: Path
 ) -> None:
