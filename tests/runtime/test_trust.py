@@ -14,8 +14,8 @@ import pytest
 import sabot_native
 import sabot_sql
 from sabot_sql import QueryError, SabotSQLError, Session
+from sabot_sql.agent.agent_instance import AgentInstance, InstanceConfig
 from sabot_sql.agent.guard import require_query
-from sabot_sql.agent.process_instance import InstanceConfig, ProcessInstance
 from sabot_sql.protocol.task_spec import QueryContext
 
 
@@ -47,7 +47,7 @@ def locked(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duc
     own = tmp_path_factory.mktemp("agent")
     config = InstanceConfig("agent-1", 4 << 20, str(own / "spill"), str(own / "tmp"), 1, 256 << 20)
     with sabot_native.ShuffleManager("agent-1", budget_bytes=4 << 20, spill_directory=own / "spill") as manager:
-        instance = ProcessInstance(config, manager)
+        instance = AgentInstance(config, manager)
         paths = (str(data / "named" / "t.parquet"), f"{data}/globbed/")
         context = QueryContext("q", paths=paths, attachments=(("d", str(data / "d.duckdb")),))
         with instance.runner(context):
