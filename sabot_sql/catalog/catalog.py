@@ -184,6 +184,8 @@ class Catalog:
             once = self._runs_once(statement)
             if once is not None:
                 return once.reason
+            if self.connection.is_locked:
+                return "lock_configuration is on, and a plan for agents needs a setting to be changed for a moment"
             with self._tables.shadows(statement, scopes) as shadows, self._exportable_plans():
                 try:
                     exported = self._explain("EXPLAIN (SQL)", statement)

@@ -150,8 +150,11 @@ class Connection:
             self._main: duckdb.DuckDBPyConnection | None = _opened(config, self.instance_settings)
         except (duckdb.Error, RuntimeError, TypeError, ValueError) as error:
             raise _open_error(error, config) from None
-        # Under IPython DuckDB draws a bar of its own: as a widget that stays, is saved and cannot be read in the dark.
-        self._main.execute("SET SESSION enable_progress_bar_print = false")
+        self.is_locked = "lock_configuration" in config.duckdb and self._lock_configuration()
+        """Whether no setting can be changed any more, not by the user and not for the planner."""
+        if not self.is_locked:
+            # Under IPython DuckDB draws a bar of its own: a widget that stays, is saved and cannot be read in the dark.
+            self._main.execute("SET SESSION enable_progress_bar_print = false")
         self._defaults = self._answer_settings()
         self._settings: dict[str, str] = {}
         self._loses_nothing = True
@@ -302,8 +305,14 @@ class Connection:
         self._disabled_optimizers = None
         current = self._answer_settings()
         self._settings = {name: value for name, value in current.items() if value != self._defaults.get(name)}
+        if statement.kind == "SET":
+            self.is_locked = self._lock_configuration()
         if statement.kind == "TRANSACTION":
             self.in_transaction = statement.text.split(None, 1)[0].upper().startswith(("BEGIN", "START"))
+
+    def _lock_configuration(self) -> bool:
+        ((locked,),) = self.main.execute("SELECT current_setting('lock_configuration')").fetchall()
+        return bool(locked)
 
     def disabled_optimizers(self) -> str:
         """The optimizers that the user switched off, as DuckDB lists them; asked anew once a statement has run."""

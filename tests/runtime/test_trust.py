@@ -153,6 +153,25 @@ def test_a_session_is_closed_down_by_duckdb_s_own_settings(tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} == {"t.parquet"}
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("at_start", [True, False])
+def test_a_locked_configuration_leaves_queries_to_one_agent(tmp_path: Path, isolation: Any, at_start: bool) -> None:
+    rows_file(tmp_path / "t.parquet", 0)
+    config: Mapping[str, object] = {"lock_configuration": True} if at_start else {}
+    sql = f"SELECT a % 3 AS k, count(*) AS n FROM '{tmp_path}/t.parquet' GROUP BY k ORDER BY k"
+    with sabot_sql.connect(agents=2, isolation=isolation, config=config, memory_limit="1GiB") as session:
+        if not at_start:
+            assert session.query(sql).plan.json()["mode"] == "distributed"
+            session.execute("SET lock_configuration = true")
+        with duckdb.connect() as plain:
+            expected = plain.execute(sql).fetchall()
+        given = session.query(sql)
+        assert given.fetchall() == expected
+        assert "lock_configuration" in given.plan.text()
+        with pytest.raises(SabotSQLError, match="locked"):
+            session.execute("SET threads = 1")
+
+
 # ------------------------------------------------------------------------------------------------ files that change
 
 SUMS = "SELECT count(*), sum(a) FROM '{d}/*.parquet' WHERE a >= 0"
