@@ -196,3 +196,19 @@ def test_max_rows_cuts_and_says_so(session: Session) -> None:
     assert [row[0] for row in result] == list(range(7))
     assert "TRUNCATED at 7" in repr(result)
     assert session.query("SELECT a FROM t", max_rows=1000).stats["truncated_at"] is None
+
+
+def test_keys_are_shown_as_the_user_wrote_them(tmp_path: Path) -> None:
+    file = tmp_path / "orders.parquet"
+    pq.write_table(pa.table({"custkey": range(5000), "day": [f"1995-01-{1 + i % 28:02}" for i in range(5000)]}), file)
+    asked = {
+        f"SELECT custkey % 10, count(*) FROM '{file}' GROUP BY custkey % 10": ["custkey % 10"],
+        f"SELECT count(*) FROM '{file}' GROUP BY custkey % 10 + 1, day::DATE": ["custkey % 10 + 1", "day::DATE"],
+        f"SELECT day::DATE + INTERVAL 3 DAYS, count(*) FROM '{file}' GROUP BY 1": ["day::DATE + INTERVAL 3 days"],
+        f"SELECT count(DISTINCT custkey * 2 - 1) FROM '{file}'": ["custkey * 2 - 1"],
+        f"SELECT sum(custkey) OVER (PARTITION BY custkey % 7) FROM '{file}'": ["custkey % 7"],
+    }
+    with sabot_sql.connect(agents=2) as session:
+        for sql, keys in asked.items():
+            edges = session.explain(sql).json()["edges"]
+            assert [edge["keys"] for edge in edges if edge["type"] == "HASH"] == [keys], sql

@@ -117,7 +117,7 @@ def _word(node: Node, display: DisplayNames) -> str:
         case Join():
             return f"{node.kind.lower().replace('_', ' ')} join"
         case Aggregate():
-            names = dict.fromkeys(describe(a) for a in node.aggregates)
+            names = dict.fromkeys(describe(a).replace("count_star", "count") for a in node.aggregates)
             partial = "partial " if any(a.expression.args.get("export_state") for a in node.aggregates) else ""
             keys = ", ".join(display.expression(k.expression) for k in node.keys[:_MOST_KEYS])
             keys += ", …" if len(node.keys) > _MOST_KEYS else ""

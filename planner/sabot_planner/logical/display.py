@@ -24,12 +24,13 @@ from sabot_planner.logical.nodes import (
     Window,
     walk,
 )
+from sabot_planner.logical.readable import Readable, readable, readable_name
 from sabot_planner.sql.dialect import sql_beginning
-from sabot_planner.sql.scalars import column_name, strip_parens
+from sabot_planner.sql.scalars import column_name
 
 _MOST_CHARACTERS = 40
 _ENOUGH_CHARACTERS = 2_000
-"""So many of an expression's text are enough for those that are shown, whatever is left out of them."""
+"""So many of a text are enough for those that are shown, whatever is left out of them."""
 
 _INTERNAL = re.compile(r'"system"\.main\.| COLLATE C\b')
 _NAME = re.compile(r"\b[c]+[0-9][0-9a-z]*\b")
@@ -39,7 +40,7 @@ class DisplayNames:
     """Names for people of every column of a logical plan."""
 
     def __init__(self, root: Node, output: Sequence[str]) -> None:
-        self._names: dict[str, str] = {}
+        self._names: dict[str, Readable] = {}
         self._renames: dict[str, str] = {}
         for node in walk(root):
             self._learn(node)
@@ -49,8 +50,8 @@ class DisplayNames:
         if isinstance(top, Project):
             for item, name in zip(top.items, output, strict=True):
                 column: str | None = item.name
-                while column is not None and (column == item.name or not self._names.get(column, "").isidentifier()):
-                    self._names[column] = name
+                while column is not None and (column == item.name or not self._is_word(column)):
+                    self._names[column] = readable_name(name)
                     column = self._renames.get(column)
 
     def add(self, root: Node) -> None:
@@ -63,7 +64,7 @@ class DisplayNames:
     def _learn(self, node: Node) -> None:
         match node:
             case Scan():
-                self._names.update(zip(node.names, (c.name for c in node.source.columns), strict=True))
+                self._names.update(zip(node.names, (Readable(c.name) for c in node.source.columns), strict=True))
             case Project() | Window():
                 self._compute(node.items)
             case Aggregate():
@@ -75,7 +76,7 @@ class DisplayNames:
             case RecursiveCte():
                 self._same(node.names, node.anchor.columns)
             case Values() | LateralCall():
-                self._names.update((name, f"column {i + 1}") for i, name in enumerate(node.names))
+                self._names.update((name, Readable(f"column {i + 1}")) for i, name in enumerate(node.names))
             case _:
                 pass  # its columns are shown by the names that they have below, or else by those of the plan
 
@@ -84,22 +85,27 @@ class DisplayNames:
             inner = column_name(item.expression)
             if inner is not None and inner != item.name:
                 self._renames[item.name] = inner
-            self._names[item.name] = self.expression(item.expression)
+            self._names[item.name] = self._readable(item.expression)
 
     def _same(self, names: Sequence[str], sources: Sequence[str]) -> None:
-        self._names.update((n, self._names.get(s, n)) for n, s in zip(names, sources, strict=True))
+        self._names.update((n, self._names.get(s, Readable(n))) for n, s in zip(names, sources, strict=True))
+
+    def _is_word(self, column: str) -> bool:
+        known = self._names.get(column)
+        return known is not None and known.text.isidentifier()
 
     def expression(self, expression: exp.Expression) -> str:
         """An expression in the user's names, shortened."""
-        expression = strip_parens(expression)
-        while type(expression) is exp.Collate or type(expression) is exp.Cast:
-            expression = expression.args["this"]
-        name = column_name(expression)
-        if name is not None:
-            return self._names.get(name, name)
+        return self._readable(expression).text
+
+    def _readable(self, expression: exp.Expression) -> Readable:
+        text = readable(expression, lambda name: self._names.get(name, Readable(name)), self._sql, _MOST_CHARACTERS + 1)
+        return text.clipped(_MOST_CHARACTERS)
+
+    def _sql(self, expression: exp.Expression) -> str:
+        """What is no scalar expression, as the plan has it."""
         text = _INTERNAL.sub("", sql_beginning(expression, _ENOUGH_CHARACTERS))
-        text = _NAME.sub(lambda m: self._names.get(m.group(), m.group()), text)
-        return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"
+        return _NAME.sub(lambda m: self._names[m.group()].text if m.group() in self._names else m.group(), text)
 
     def key(self, key: SortKey) -> str:
         """A sort key in the user's names."""
