@@ -20,7 +20,7 @@ from itertools import zip_longest
 from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_sql.coordinator.exchange_rules import Read
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
-from sabot_sql.coordinator.stage_run import Finished, Running, StageRun
+from sabot_sql.coordinator.stage_run import Finished, Running, Skipped, StageRun
 from sabot_sql.errors import InternalError
 from sabot_sql.protocol.task_spec import OutputReport, Span, TaskReport
 
@@ -79,7 +79,7 @@ def spans_fault(slices: Iterable[Sequence[Span] | None]) -> str | None:
 
 
 def _scans_fault(run: StageRun) -> str | None:
-    reads = [task.state.report.scans for task in run.tasks if isinstance(task.state, Finished) and not task.skipped]
+    reads = [task.state.report.scans for task in run.tasks if isinstance(task.state, Finished)]
     for scans in zip_longest(*reads):
         if None in scans or len({(scan.name, scan.sliced) for scan in scans}) != 1:
             return "do not read the same sources"
@@ -88,7 +88,7 @@ def _scans_fault(run: StageRun) -> str | None:
                 return f"read only parts of {scans[0].name}, each of which should have read all of it"
             continue
         spans = iter(scan.spans for scan in scans)
-        fault = spans_fault(None if task.skipped else next(spans) for task in run.tasks)
+        fault = spans_fault(next(spans) if isinstance(task.state, Finished) else None for task in run.tasks)
         if fault is not None:
             return f"do not share out {scans[0].name}: they {fault}"
     return None
@@ -97,7 +97,7 @@ def _scans_fault(run: StageRun) -> str | None:
 def _edges_fault(run: StageRun, shuffles: Mapping[str, EdgeShuffle]) -> str | None:
     times: dict[str, _TimesRead] = {}
     for edge in run.stage.inputs:
-        reads = [task.state.reads[edge.edge_id] for task in run.tasks if isinstance(task.state, Finished)]
+        reads = [task.state.reads[edge.edge_id] for task in run.tasks if isinstance(task.state, Finished | Skipped)]
         times[edge.edge_id] = _times_read(reads, shuffles[edge.edge_id])
     hashed = [edge for edge in run.stage.inputs if edge.edge_type is ShuffleEdgeType.HASH]
     for edge in run.stage.inputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from sabot_planner.job.operators import Placement
 from sabot_sql.coordinator.controller import TaskDemand
@@ -24,15 +24,13 @@ def demand(run: StageRun, task: int, shuffles: ShuffleCoordinator) -> TaskDemand
     return TaskDemand(task, sum(held.values()), held)
 
 
-def choose(
-    runs: Iterable[StageRun], agents: Sequence[str], session_agent: str, is_busy: Callable[[str], bool]
-) -> list[Choice]:
-    """A task for each idle agent, stages and tasks in their order.
+def choose(runs: Iterable[StageRun], agents: Sequence[str], session_agent: str, busy: Container[str]) -> list[Choice]:
+    """A task for each agent that is not ``busy``, stages and tasks in their order.
 
     First everyone takes what was meant for it, then whoever is still idle takes what waits for a busy one.
     """
     ready = [(run, task) for run in runs for task in run.tasks if isinstance(task.state, Waiting)]
-    idle = [agent for agent in (*agents, session_agent) if not is_busy(agent)]
+    idle = [agent for agent in (*agents, session_agent) if agent not in busy]
     choices: list[Choice] = []
     for own_only in (True, False):
         for agent in tuple(idle):

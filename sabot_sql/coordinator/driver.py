@@ -21,24 +21,30 @@ from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.exchange_rules import RESULT_EDGE, stored_columns
 from sabot_sql.coordinator.execution import Execution
 from sabot_sql.coordinator.fragments import task_spec
+from sabot_sql.coordinator.journal import QueryOpening
+from sabot_sql.coordinator.key_naming import KeyNaming
 from sabot_sql.coordinator.messages import (
+    BeginQuery,
     Command,
     Event,
     Fail,
     Finish,
     NameKey,
+    PlanRevised,
+    QueryAbandoned,
+    QueryStarted,
     ReleaseEdge,
     ReplaceAgent,
+    RevisePlan,
     SplitOutput,
     StartTask,
     StopTask,
 )
 from sabot_sql.coordinator.no_sources import NoSources
 from sabot_sql.coordinator.snapshot import PlanSnapshot, running_snapshot
-from sabot_sql.coordinator.stage_run import Finished
-from sabot_sql.errors import AgentError, QueryCancelled, QueryTimeout
-from sabot_sql.protocol.members import AgentJoined
-from sabot_sql.protocol.task_spec import FileSink, KeyQuestion, QueryContext, TaskFailure, TaskId, TaskReport
+from sabot_sql.coordinator.stage_run import Finished, Skipped
+from sabot_sql.errors import AgentError, InternalError, QueryCancelled, QueryTimeout
+from sabot_sql.protocol.task_spec import FileSink, QueryContext, TaskFailure, TaskId, TaskReport
 
 if TYPE_CHECKING:
     from sabot_native import PartitionStream
@@ -127,14 +133,10 @@ def run_query(
     if config.partitions is not None:
         controller = DBOSParallelController(coalesce_bytes=0, grant_bytes=0, few_rows=0)
     pool.heal(lambda: _check_cancelled(cancel))
-    execution, events = _enter(
-        pool,
-        query_id,
-        lambda agents: Execution(
-            query_id, plan, agents, SESSION_AGENT, controller, adaptive=config.adaptive, to_files=sink is not None
-        ),
+    execution, events = _enter(pool, query_id, plan, controller, adaptive=config.adaptive, to_files=sink is not None)
+    driver = _Driver(
+        plan, execution, events, pool, sources, sql, cancel, deadline_ms, observer, sink, joins_ordered=True
     )
-    driver = _Driver(execution, events, pool, sources, sql, cancel, deadline_ms, observer, sink, joins_ordered=True)
     return driver.run()
 
 
@@ -151,22 +153,39 @@ def run_job(
     """Run a job graph that was built by hand, on the same path as a query; its parallelism stands as it is."""
     plan = QueryPlan(Mode.DISTRIBUTED, "built by hand", len(pool.agents), job_graph)
     controller = DBOSParallelController(coalesce_bytes=0)
-    execution, events = _enter(
-        pool,
-        query_id,
-        lambda agents: Execution(query_id, plan, agents, SESSION_AGENT, controller, adaptive=False),
-    )
-    return _Driver(execution, events, pool, sources or NoSources(), "", cancel, deadline_ms, observer).run()
+    execution, events = _enter(pool, query_id, plan, controller)
+    return _Driver(plan, execution, events, pool, sources or NoSources(), "", cancel, deadline_ms, observer).run()
 
 
 def _enter(
-    pool: AgentPool, query_id: str, build: Callable[[list[str]], Execution]
+    pool: AgentPool,
+    query_id: str,
+    plan: QueryPlan,
+    controller: DBOSParallelController,
+    *,
+    adaptive: bool = False,
+    to_files: bool = False,
 ) -> tuple[Execution, queue.SimpleQueue[Event]]:
     """Build what runs on the pool's agents; whichever of them dies from here on stays readable until the release."""
+    if plan.job_graph is None:
+        raise InternalError("a plan without a job graph has nothing to run on agents")
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     agents = pool.enter(query_id, events.put)
     try:
-        return build([agent.agent_id for agent in agents]), events
+        opening = QueryOpening(
+            query_id,
+            plan.job_graph,
+            tuple(agent.agent_id for agent in agents),
+            SESSION_AGENT,
+            controller,
+            adaptive,
+            to_files,
+            plan.mode.value,
+            plan.reason,
+            plan.agents,
+            plan.output,
+        )
+        return Execution(opening), events
     except BaseException:
         pool.release(query_id)
         raise
@@ -180,6 +199,7 @@ def _check_cancelled(cancel: Cancellation | None) -> None:
 class _Driver:
     def __init__(
         self,
+        plan: QueryPlan,
         execution: Execution,
         events: queue.SimpleQueue[Event],
         pool: AgentPool,
@@ -193,6 +213,7 @@ class _Driver:
         joins_ordered: bool = False,
     ) -> None:
         self._sink = sink
+        self._plan = plan
         self._execution = execution
         self._query_id = execution.query_id
         self._pool = pool
@@ -201,12 +222,11 @@ class _Driver:
         self._cancel = cancel
         self._observer = observer
         self._events = events
-        self._stopping = False
         self._began = time.monotonic()
         self._deadline_ms = deadline_ms
         self._observed = self._began
         self._finished = False
-        self._naming_ms = _NAMING_MS
+        self._naming = KeyNaming(pool.key_finder.find, events.put, min(_NAMING_MS, deadline_ms or _NAMING_MS))
         self._overtaken: dict[TaskId, str] = {}
         self._context = QueryContext(
             self._query_id,
@@ -220,9 +240,9 @@ class _Driver:
     def run(self) -> FinishedQuery:
         state = "failed"
         try:
-            self._introduce()
-            self._do(self._execution.start(self._now_ms()))
-            while not self._finished:
+            self._tell(QueryStarted())
+            # Every question is answered in time: what is not found by then is answered so.
+            while not self._finished or self._execution.unnamed_keys:
                 self._check()
                 self._step(_POLL_SECONDS)
             finished = self._result()
@@ -236,6 +256,8 @@ class _Driver:
         finally:
             if state != "finished":
                 self._stop()
+            self._naming.close()
+            if state != "finished":
                 self._observe(state)
         if self._execution.in_flight:
             self._interrupt()  # attempts that were overtaken
@@ -254,15 +276,18 @@ class _Driver:
             return
         finally:
             self._observe_sometimes()
-        if isinstance(event, AgentJoined) and not self._stopping:
-            self._begin(event.agent_id)
         if isinstance(event, TaskReport | TaskFailure):
             self._overtaken.pop(event.id, None)
+        self._tell(event)
+
+    def _tell(self, event: Event) -> None:
         self._do(self._execution.handle(event, self._now_ms()))
 
     def _do(self, commands: list[Command]) -> None:
         for command in commands:
             match command:
+                case BeginQuery(agent_id, edges):
+                    self._pool.agent(agent_id).begin(replace(self._context, edges=edges))
                 case StartTask():
                     spec = task_spec(command, self._sources, self._left_ms(), self._sink)
                     self._pool.agent(command.agent_id).submit(spec, self._events.put)
@@ -272,7 +297,9 @@ class _Driver:
                 case SplitOutput(spec, agent_id):
                     self._pool.agent(agent_id).submit(spec, self._events.put)
                 case NameKey(question):
-                    self._name_key(question)
+                    self._naming.ask(question)
+                case RevisePlan():
+                    self._revise(command)
                 case ReleaseEdge(edge_id):
                     self._release(edge_id)
                 case ReplaceAgent(agent_id):
@@ -286,24 +313,11 @@ class _Driver:
         with contextlib.suppress(AgentError):  # the agent is gone, and the attempt with it
             self._pool.agent(agent_id).stop(task_id)
 
-    def _name_key(self, question: KeyQuestion) -> None:
-        """Look a hot key up, as long as that takes little time of the whole query."""
-        left_ms = min(self._naming_ms, self._left_ms() or self._naming_ms)
-        if left_ms < 1 or (self._cancel is not None and self._cancel.cancelled):
-            return
-        began_ms = self._now_ms()
-        found = self._pool.key_finder.find(question, left_ms)
-        self._naming_ms -= int(self._now_ms() - began_ms) + 1
-        if found is not None:
-            self._execution.shuffles.edge(question.edge.edge_id).key_names[question.hash] = found
-
-    def _introduce(self) -> None:
-        for agent_id in (*self._execution.agents, SESSION_AGENT):
-            self._begin(agent_id)
-
-    def _begin(self, agent_id: str) -> None:
-        for agent, edges in self._execution.shuffles.register_shuffles_with_agents([agent_id]).items():
-            self._pool.agent(agent).begin(replace(self._context, edges=edges))
+    def _revise(self, command: RevisePlan) -> None:
+        revised = self._plan.revise(command.facts, command.started)
+        changed = revised is not self._plan and revised.job_graph is not None
+        self._plan = revised if changed else self._plan
+        self._events.put(PlanRevised(command.number, revised.job_graph if changed else None))
 
     def _release(self, edge_id: str | None = None) -> None:
         self._pool.release(self._query_id, edge_id)
@@ -326,8 +340,7 @@ class _Driver:
     def _stop(self) -> None:
         """Interrupt whatever still runs, wait a second for it, and free everything."""
         give_up = time.monotonic() + _STOP_SECONDS
-        self._stopping = True
-        self._execution.abandon()
+        self._tell(QueryAbandoned())
         while self._execution.in_flight and time.monotonic() < give_up:
             # An interrupt can come too early for DuckDB to see it; it is repeated until the task has answered.
             self._interrupt()
@@ -349,7 +362,7 @@ class _Driver:
         first = sink.tasks[0].state
         report = first.report if isinstance(first, Finished) else None
         columns = stored_columns(sink.outputs[-1], report) if report else ()
-        attempts = tuple(task.state.attempt for task in sink.tasks if isinstance(task.state, Finished))
+        attempts = tuple(task.state.attempt for task in sink.tasks if isinstance(task.state, Finished | Skipped))
         return FinishedQuery(
             stream,
             columns,
@@ -367,13 +380,13 @@ class _Driver:
         rows = {edge_id: measured.rows for edge_id, measured in facts.items()}
         if self._sink is None:  # with one, the tasks committed counts in place of rows
             rows[RESULT_EDGE] = sum(output.rows for output in self._execution.result()[1].outputs.values())
-        identities = self._execution.plan.identities()
+        identities = self._plan.identities()
         return {identities[edge_id]: count for edge_id, count in rows.items() if edge_id in identities}
 
     def _distinct(self) -> dict[str, int]:
         """As :meth:`_measured`, of the distinct keys of HASH edges."""
         counts = {edge_id: facts.distinct_keys for edge_id, facts in self._execution.measurements().items()}
-        identities = self._execution.plan.key_identities()
+        identities = self._plan.key_identities()
         return {name: count for edge_id, name in identities.items() if (count := counts.get(edge_id)) is not None}
 
     def _stats(self) -> dict[str, Any]:
@@ -397,6 +410,7 @@ class _Driver:
 
     def _snapshot(self, state: str) -> PlanSnapshot:
         return running_snapshot(
+            self._plan,
             self._execution,
             sql=self._sql,
             isolation=self._pool.config.isolation.value,

@@ -1,41 +1,53 @@
-"""The state machine of one query: outcomes in, commands out. No I/O, no clock of its own, no threads."""
+"""The state machine of one query: events in, commands out. No I/O, no clock of its own, no threads.
+
+It decides what an event means; what changes then is in :mod:`sabot_sql.coordinator.query_state`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 
+from sabot_planner.job.job_graph import JobGraph
 from sabot_planner.job.operators import Placement, ShuffleEdgeType
-from sabot_planner.job.plan import EdgeFacts, QueryPlan
+from sabot_planner.job.plan import EdgeFacts
 from sabot_sql.coordinator import exchange_rules as rules
 from sabot_sql.coordinator.chained_stages import Stage, stages_of
 from sabot_sql.coordinator.conservation import check_split, check_stage, check_task
-from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.dispatch import choose, demand
-from sabot_sql.coordinator.enough import skip_rest
 from sabot_sql.coordinator.fusion import fuse_readers
+from sabot_sql.coordinator.journal import Journal, JournalEntry, QueryOpening
 from sabot_sql.coordinator.key_questions import key_questions
+from sabot_sql.coordinator.limit_termination import unneeded_tasks
+from sabot_sql.coordinator.memory_retry import BeginAnew, memory_retry
 from sabot_sql.coordinator.messages import (
+    BeginQuery,
     Command,
     Event,
     Fail,
     Finish,
+    KeyNamed,
     NameKey,
+    PlanRevised,
+    QueryAbandoned,
+    QueryStarted,
     ReleaseEdge,
     ReplaceAgent,
+    RevisePlan,
     SplitOutput,
     StartTask,
     StopTask,
+    Work,
 )
-from sabot_sql.coordinator.recovery import producer_of, rerun, retry, shown_error
-from sabot_sql.coordinator.relief import relieve
+from sabot_sql.coordinator.query_state import QueryPhase, QueryState
+from sabot_sql.coordinator.recovery import failed_too_often, lost_work, producer_of, shown_error
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle, ShuffleCoordinator
-from sabot_sql.coordinator.stage_run import Finished, Running, StageRun, TaskRecord, Waiting
+from sabot_sql.coordinator.stage_run import Running, StagePhase, StageRun, TaskRecord
+from sabot_sql.coordinator.validation import faults_of
 from sabot_sql.errors import AgentError, InternalError, SabotSQLError
 from sabot_sql.protocol.members import AgentJoined, AgentLost, AgentNotReplaced
 from sabot_sql.protocol.task_spec import (
     EdgeOutput,
     FailureKind,
-    KeyQuestion,
     OutputReport,
     SplitReport,
     SplitSpec,
@@ -52,56 +64,79 @@ class Execution:
 
     Every answer of an agent is an event; :meth:`handle` returns what to do next. An answer to an attempt that is not
     the current one is ignored. Outputs once committed are kept until every task that reads them has committed.
+    The state follows from the opening and the events alone, which the :attr:`journal` keeps.
     """
 
-    def __init__(
-        self,
-        query_id: str,
-        plan: QueryPlan,
-        agents: Sequence[str],
-        session_agent: str,
-        controller: DBOSParallelController,
-        *,
-        adaptive: bool = True,
-        to_files: bool = False,
-    ) -> None:
-        if plan.job_graph is None:
-            raise InternalError("a plan without a job graph has nothing to run on agents")
-        self.query_id = query_id
-        self.plan = plan
-        self.graph = plan.job_graph
-        self.shuffles = ShuffleCoordinator(query_id)
-        self.shuffles.initialize(self.graph.to_execution_graph())
-        self.runs: dict[str, StageRun] = {}
-        self.decisions: dict[str, str] = {}
-        """Edge → why it is read as it is, where that was decided while running."""
-        self.state = "running"
-        self._controller = controller
-        self._adaptive = adaptive
-        self._to_files = to_files
-        self._agents = list(agents)
-        self._session_agent = session_agent
-        self._busy: dict[str, set[TaskId]] = {}
-        self._splits: dict[TaskId, str] = {}
-        self._stopped: set[TaskId] = set()
-        self._replacing: set[str] = set()
-        self._questions: list[KeyQuestion] = []
+    def __init__(self, opening: QueryOpening) -> None:
+        self.opening = opening
+        self._controller = opening.controller
+        self._adaptive = opening.adaptive
+        self._state = QueryState(opening.query_id, opening.job_graph, list(opening.agents), opening.session_agent)
+        self._entries: list[JournalEntry] = []
         self._stages_changed = True
 
+    @classmethod
+    def replay(cls, journal: Journal) -> Execution:
+        """The execution as it was after the last event of ``journal``.
+
+        What it had commanded by then was commanded by another one; :meth:`pending` says what is still to be answered.
+        """
+        execution = cls(journal.opening)
+        for entry in journal.entries:
+            execution.handle(entry.event, entry.at_ms)
+        return execution
+
+    # --- what is known --------------------------------------------------------------------------------------------
+
     @property
-    def agents(self) -> tuple[str, ...]:
-        """The agents that can be given tasks; the session's own is not among them."""
-        return tuple(self._agents)
+    def journal(self) -> Journal:
+        """How the query began, and every event that was handled."""
+        return Journal(self.opening, tuple(self._entries))
+
+    @property
+    def state(self) -> QueryState:
+        """The stages, edges and agents of the query; only events change them."""
+        return self._state
+
+    @property
+    def query_id(self) -> str:
+        """The id of the query."""
+        return self._state.query_id
+
+    @property
+    def graph(self) -> JobGraph:
+        """The job graph as it was revised last."""
+        return self._state.graph
+
+    @property
+    def runs(self) -> Mapping[str, StageRun]:
+        """The stages that were started."""
+        return self._state.runs
+
+    @property
+    def shuffles(self) -> ShuffleCoordinator:
+        """The edges."""
+        return self._state.shuffles
+
+    @property
+    def decisions(self) -> Mapping[str, str]:
+        """Edge → why it is read as it is, where that was decided while running."""
+        return self._state.decisions
 
     @property
     def in_flight(self) -> int:
         """Attempts and splits that agents still work on, stale ones included."""
-        return sum(len(ids) for ids in self._busy.values())
+        return len(self._state.unanswered)
 
     @property
     def busy_agents(self) -> tuple[str, ...]:
         """The agents that work on those."""
-        return tuple(agent_id for agent_id, ids in self._busy.items() if ids)
+        return tuple(dict.fromkeys(work.agent_id for work in self._state.unanswered.values()))
+
+    @property
+    def unnamed_keys(self) -> int:
+        """How many keys of heavy hitters are still looked for."""
+        return len(self._state.questions)
 
     def result(self) -> tuple[StageRun, EdgeShuffle]:
         """The sink and its committed output, once finished."""
@@ -109,89 +144,123 @@ class Execution:
 
     def measurements(self) -> dict[str, EdgeFacts]:
         """Edge → what was measured, for all edges whose producers have committed; the result is none of them."""
-        edges = {output.edge_id for run in self.runs.values() for output in run.outputs} - {rules.RESULT_EDGE}
-        found = {edge_id: self.shuffles.edge(edge_id).measured for edge_id in edges}
-        return {edge_id: facts for edge_id, facts in found.items() if facts is not None}
+        measured = {shuffle.edge_id: shuffle.measured for shuffle in self.shuffles.edges()}
+        return {edge: facts for edge, facts in measured.items() if facts is not None and edge != rules.RESULT_EDGE}
 
-    def abandon(self) -> None:
-        """Command nothing any more; answers are still counted off."""
-        if self.state == "running":
-            self.state = "abandoned"
-
-    def start(self, now_ms: float) -> list[Command]:
-        """The first commands."""
-        return self._advance(now_ms)
-
-    def handle(self, event: Event, now_ms: float) -> list[Command]:
-        """Take note of ``event`` and say what to do."""
-        commands: list[Command] = []
-        if isinstance(event, TaskReport | SplitReport | TaskFailure):
-            self._busy.get(event.agent_id, set()).discard(event.id)
-        if self.state != "running":
-            return commands
-        match event:
-            case TaskReport():
-                commands += self._committed(event)
-            case SplitReport():
-                commands += self._split_done(event)
-            case TaskFailure():
-                commands += self._failed(event)
-            case AgentLost(agent_id):
-                reason = AgentError(f"agent {agent_id} is gone", agent=agent_id)
-                commands += self._lose_agent(agent_id, reason)
-            case AgentJoined(agent_id, replaces):
-                self._replacing.discard(replaces)
-                self._agents.append(agent_id)
-            case AgentNotReplaced(agent_id, error):
-                self._replacing.discard(agent_id)
-                if not self._agents and not self._replacing:
-                    commands.append(self._fail(error))
-        if self.state == "running":
-            commands += self._advance(now_ms)
-        commands += self._stop_overtaken()
-        # Asked last: agents work already while the answer is looked for.
-        commands += [NameKey(question) for question in self._questions]
-        self._questions.clear()
+    def pending(self) -> list[Command]:
+        """The commands that are not answered yet: to be given again by whoever goes on after a :meth:`replay`."""
+        state = self._state
+        commands: list[Command] = [
+            BeginQuery(agent, edges) for agent, edges in self.shuffles.registered().items() if self._may_work(agent)
+        ]
+        commands += [ReplaceAgent(agent) for agent in sorted(state.replacing)]
+        commands += state.unanswered.values()
+        commands += [
+            StopTask(task_id, state.unanswered[task_id].agent_id) for task_id in sorted(state.stopped, key=str)
+        ]
+        commands += map(NameKey, state.questions.values())
+        if state.phase is QueryPhase.REVISING:
+            commands.append(self._revision(state.revisions))
+        if state.phase is QueryPhase.FINISHED:
+            commands.append(Finish())
         return commands
 
-    def _stop_overtaken(self) -> list[Command]:
-        """Attempts that agents still work on although others have taken their place, or nobody needs them."""
-        if self.state != "running":
-            return []  # whatever runs is stopped then
-        found = [
-            (task_id, agent)
-            for agent, ids in self._busy.items()
-            for task_id in ids - self._stopped - self._splits.keys()
-            if not self._is_current(task_id, agent)
-        ]
-        self._stopped |= {task_id for task_id, _ in found}
-        return [StopTask(task_id, agent) for task_id, agent in found]
+    def validate(self) -> None:
+        """Check that what is known of the query fits together; a test does it after every event.
 
-    def _is_current(self, task_id: TaskId, agent: str) -> bool:
-        run = self.runs.get(task_id.stage)
-        tasks = [] if run is None else run.tasks
-        return task_id.task < len(tasks) and tasks[task_id.task].is_current(task_id.attempt, agent)
+        Raises:
+            InternalError: something does not, in words.
+        """
+        faults = faults_of(self._state)
+        if faults:
+            raise InternalError(f"the state of query {self.query_id} does not hold: {'; '.join(faults)}")
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    def _committed(self, report: TaskReport) -> list[Command]:
-        run = self.runs[report.id.stage]
-        record = run.tasks[report.id.task]
-        if not record.is_current(report.id.attempt, report.agent_id) or not isinstance(record.state, Running):
+    def handle(self, event: Event, now_ms: float) -> list[Command]:
+        """Take note of ``event`` and say what to do."""
+        self._entries.append(JournalEntry(now_ms, event))
+        answered: Work | None = None
+        if isinstance(event, TaskReport | SplitReport | TaskFailure):
+            answered = self._state.answered(event.id, event.agent_id)
+        if isinstance(event, KeyNamed):
+            self._state.named(event.edge_id, event.key_hash, event.name)
+        if not self._state.phase.runs:
             return []
-        error = check_task(report, record.state)
+        asked = set(self._state.questions)
+        commands = self._handle(event, answered)
+        if self._state.phase.runs:
+            commands += self._advance(now_ms)
+            commands += self._stop_overtaken()
+        # Asked last: agents work already while the answer is looked for.
+        revisions = [command for command in commands if isinstance(command, RevisePlan)]
+        commands = [command for command in commands if not isinstance(command, RevisePlan)]
+        commands += [NameKey(question) for key, question in self._state.questions.items() if key not in asked]
+        return commands + revisions
+
+    def _handle(self, event: Event, answered: Work | None) -> list[Command]:
+        match event:
+            case QueryStarted():
+                return self._begin_on([*self._state.agents, self._state.session_agent])
+            case TaskReport():
+                return self._committed(event)
+            case SplitReport():
+                return self._split_done(event, answered)
+            case TaskFailure():
+                return self._failed(event, answered)
+            case PlanRevised(number, graph):
+                self._state.revised(number, graph)
+                self._stages_changed = True
+                return []
+            case KeyNamed(edge_id):
+                return self._release_read([edge_id])
+            case AgentLost(agent_id):
+                return self._lose_agent(agent_id, AgentError(f"agent {agent_id} is gone", agent=agent_id))
+            case AgentJoined(agent_id, replaces):
+                self._state.join(agent_id, replaces)
+                return self._begin_on([agent_id])
+            case AgentNotReplaced(agent_id, error):
+                self._state.not_replaced(agent_id)
+                return [] if self._state.agents or self._state.replacing else [self._fail(error)]
+            case QueryAbandoned():
+                self._state.end(QueryPhase.ABANDONED)
+                return []
+
+    def _begin_on(self, agents: Iterable[str]) -> list[Command]:
+        return [BeginQuery(agent, edges) for agent, edges in self._state.begin_on(agents).items()]
+
+    def _stop_overtaken(self) -> list[Command]:
+        """Attempts that agents still work on although others have taken their place, or nobody needs them."""
+        found = [
+            StopTask(task_id, work.agent_id)
+            for task_id, work in self._state.unanswered.items()
+            if isinstance(work, StartTask)
+            and task_id not in self._state.stopped
+            and not self._is_current(task_id, work.agent_id)
+        ]
+        self._state.stop(command.id for command in found)
+        return list(found)
+
+    def _is_current(self, task_id: TaskId, agent: str) -> bool:
+        tasks = self.runs[task_id.stage].tasks
+        return task_id.task < len(tasks) and tasks[task_id.task].is_current(task_id.attempt, agent)
+
+    def _committed(self, report: TaskReport) -> list[Command]:
+        stage_id = report.id.stage
+        run = self.runs[stage_id]
+        if not self._is_current(report.id, report.agent_id):
+            return []
+        given = run.tasks[report.id.task].state
+        assert isinstance(given, Running)
+        error = check_task(report, given)
         if error is not None:
             return [self._fail(error)]
-        record.state = Finished(report.id.attempt, record.state.started_ms, report, record.state.reads)
-        wanted = {output.edge_id: output for output in run.outputs}
-        for output in report.outputs:
-            shuffle = self.shuffles.edge(output.edge_id)
-            shuffle.columns = rules.stored_columns(wanted[output.edge_id], report)
-            # A task that runs again for one lost output leaves its other outputs as they were read before.
-            if not shuffle.released:
-                shuffle.outputs.setdefault(report.id.task, output)
-        if self._adaptive:
-            skip_rest(run, self.shuffles, self.query_id)
+        columns = {output.edge_id: rules.stored_columns(output, report) for output in run.outputs}
+        self._state.commit(report, given, columns)
+        unneeded = unneeded_tasks(self.runs[stage_id]) if self._adaptive else None
+        if unneeded is not None:
+            self._state.skip(stage_id, unneeded)
+        run = self.runs[stage_id]
         if not run.finished:
             return []
         self._stages_changed = True
@@ -200,114 +269,121 @@ class Execution:
         return self._stage_committed(run) if error is None else [self._fail(error)]
 
     def _stage_committed(self, run: StageRun) -> list[Command]:
-        commands: list[Command] = []
-        committed = {operator for other in self.runs.values() if other.finished for operator in other.stage.operators}
-        for edge in run.stage.inputs:
-            shuffle = self.shuffles.edge(edge.edge_id)
-            if not shuffle.released and self.shuffles.readers(shuffle.edge_id) <= committed:
-                shuffle.released = True
-                commands.append(ReleaseEdge(shuffle.edge_id))
-        if run.announced:
+        commands = self._release_read(edge.edge_id for edge in run.stage.inputs)
+        if run.phase is StagePhase.MEASURED:
             return commands
-        run.announced = True
-        for output in run.outputs:
-            shuffle = self.shuffles.edge(output.edge_id)
-            shuffle.measured = shuffle.facts()
+        self._state.measured(run.stage.stage_id)
         for edge in run.stage.outputs:
-            self._questions += key_questions(self.query_id, edge, self.shuffles.edge(edge.edge_id))
+            self._state.ask(key_questions(self.query_id, edge, self.shuffles.edge(edge.edge_id)))
         if run.stage.stage_id == self.graph.sink:
-            self.state = "finished"
+            self._state.end(QueryPhase.FINISHED)
             return [*commands, Finish()]
-        self._revise()
+        if self._adaptive:
+            commands.append(self._revision(self._state.revise()))
         return commands
 
-    def _revise(self) -> None:
-        if not self._adaptive:
-            return
+    def _revision(self, number: int) -> RevisePlan:
         started = frozenset(operator for run in self.runs.values() for operator in run.stage.operators)
-        revised = self.plan.revise(self.measurements(), started)
-        if revised is not self.plan and revised.job_graph is not None:
-            self.plan, self.graph = revised, revised.job_graph
-            self.shuffles.initialize(self.graph.to_execution_graph())
+        return RevisePlan(number, self.measurements(), started)
 
-    def _split_done(self, report: SplitReport) -> list[Command]:
-        edge_id = self._splits.pop(report.id, None)
-        if edge_id is None:
+    def _release_read(self, edges: Iterable[str]) -> list[Command]:
+        """Release those of ``edges`` that nobody reads any more, nor looks for a key in."""
+        committed = {operator for run in self.runs.values() if run.finished for operator in run.stage.operators}
+        asked = {self.shuffles.written(edge_id) for edge_id, _ in self._state.questions}
+        commands: list[Command] = []
+        for edge_id in dict.fromkeys(map(self.shuffles.written, edges)):
+            readers = self.shuffles.readers(edge_id)
+            released = self.shuffles.edge(edge_id).released
+            if readers <= committed and edge_id not in asked and not released:
+                self._state.release(edge_id)
+                commands.append(ReleaseEdge(edge_id))
+        return commands
+
+    def _split_done(self, report: SplitReport, answered: Work | None) -> list[Command]:
+        if not isinstance(answered, SplitOutput):
             return []
-        shuffle = self.shuffles.edge(edge_id)
-        error = check_split(shuffle.outputs.get(report.id.task, report.output), report.output)
+        sampled = self.shuffles.edge(answered.spec.edge_id).outputs.get(report.id.task, report.output)
+        error = check_split(sampled, report.output)
         if error is not None:
             return [self._fail(error)]
-        shuffle.outputs[report.id.task] = report.output
-        shuffle.measured = shuffle.facts()
+        self._state.split(answered, report.output)
         self._stages_changed = True
         return []
 
-    def _failed(self, failure: TaskFailure) -> list[Command]:
+    def _failed(self, failure: TaskFailure, answered: Work | None) -> list[Command]:
+        stage_id, task = failure.id.stage, failure.id.task
         died = failure.kind is FailureKind.AGENT_DIED
-        edge_id = self._splits.pop(failure.id, None)
-        if edge_id is not None:
+        if isinstance(answered, SplitOutput):
             commands = self._lose_agent(failure.agent_id, failure.error) if died else []
             if died or failure.kind is FailureKind.LOST_INPUT:
-                return commands + self._rerun([(edge_id, failure.id.task)])
+                return commands + self._rerun([(answered.spec.edge_id, task)])
             return [self._fail(shown_error(failure))]
-        record = self.runs[failure.id.stage].tasks[failure.id.task]
-        if not record.is_current(failure.id.attempt, failure.agent_id):
+        if not self._is_current(failure.id, failure.agent_id):
             return []
         if died:
             return self._lose_agent(failure.agent_id, failure.error)
-        if relieve(self.runs[failure.id.stage], record, failure, self.shuffles, self._controller.grant_bytes):
+        run = self.runs[stage_id]
+        retry = memory_retry(run, run.tasks[task], failure, self.shuffles, self._controller.grant_bytes)
+        if isinstance(retry, BeginAnew):
+            self._state.begin_anew(stage_id, retry)
+            return []
+        if retry is not None:
+            self._state.run_alone(stage_id, retry)
             return []
         if failure.kind is not FailureKind.LOST_INPUT:
             return [self._fail(shown_error(failure))]
-        error = retry(record, failure.id.stage, failure.agent_id, failure.error)
+        record = self._state.wait_again(stage_id, task, failure.agent_id, died=False)
+        error = failed_too_often(record, stage_id, failure.agent_id, failure.error)
         return [self._fail(error)] if error else self._rerun(failure.lost)
 
     def _rerun(self, lost: Iterable[tuple[str, int]]) -> list[Command]:
-        for edge_id, producer in lost:
-            error = rerun(self.runs, self.shuffles, edge_id, producer)
-            if error is not None:
-                return [self._fail(error)]
+        found = lost_work(self.runs, self.shuffles, lost)
+        if isinstance(found, AgentError):
+            return [self._fail(found)]
+        self._state.rerun(found)
         return []
 
     def _lose_agent(self, agent_id: str, reason: SabotSQLError) -> list[Command]:
-        if agent_id not in self._agents:
+        if agent_id not in self._state.agents:
             return []
-        self._agents.remove(agent_id)
-        self._replacing.add(agent_id)
+        self._state.lose(agent_id)
         commands: list[Command] = [ReplaceAgent(agent_id)]
-        for run in self.runs.values():
-            for record in run.tasks:
-                if isinstance(record.state, Running) and record.state.agent == agent_id:
-                    record.deaths += 1
-                    fatal = retry(record, run.stage.stage_id, agent_id, reason)
+        for stage_id, run in tuple(self.runs.items()):
+            for task in run.tasks:
+                if isinstance(task.state, Running) and task.state.agent == agent_id:
+                    record = self._state.wait_again(stage_id, task.index, agent_id, died=True)
+                    fatal = failed_too_often(record, stage_id, agent_id, reason)
                     if fatal is not None:
                         return [*commands, self._fail(fatal)]
         return commands
 
     def _fail(self, error: SabotSQLError) -> Fail:
-        self.state = "failed"
+        self._state.end(QueryPhase.FAILED)
         return Fail(error)
+
+    def _may_work(self, agent_id: str) -> bool:
+        return agent_id in self._state.agents or agent_id == self._state.session_agent
 
     # --- progress -------------------------------------------------------------------------------------------------
 
     def _advance(self, now_ms: float) -> list[Command]:
         commands: list[Command] = []
-        if self._stages_changed:
+        if self._stages_changed and self._state.phase is QueryPhase.RUNNING:
             self._stages_changed = False
             commands += self._open_stages()
-        for run in self.runs.values():
+        for run in tuple(self.runs.values()):
             if not run.finished:
                 commands += self._split_late(run)
-        if self.state == "running":
+        if self._state.phase.runs:
             commands += self._dispatch(now_ms)
-        if self.state == "running" and not (commands or self.in_flight or self._replacing):
+        if self._state.phase is QueryPhase.RUNNING and not (commands or self.in_flight or self._state.replacing):
             commands.append(self._fail(InternalError("no task can run and none is running")))
         return commands
 
     def _open_stages(self) -> list[Command]:
         commands: list[Command] = []
-        done = {operator for run in self.runs.values() if run.announced for operator in run.stage.operators}
+        measured = (run for run in self.runs.values() if run.phase is StagePhase.MEASURED)
+        done = {operator for run in measured for operator in run.stage.operators}
         started = {operator for run in self.runs.values() for operator in run.stage.operators}
         existing = {node.operator_id for node in self.graph.operators}
         waiting = stages_of(self.graph, started)
@@ -318,26 +394,18 @@ class Execution:
         return commands
 
     def _open_stage(self, stage: Stage, waiting: Sequence[Stage], done: Set[str]) -> list[Command]:
-        shuffles = {edge.edge_id: self.shuffles.edge(edge.edge_id) for edge in stage.inputs}
-        undecided = [
-            edge.edge_id
-            for edge in stage.inputs
-            if rules.is_sampled(edge, shuffles[edge.edge_id]) and shuffles[edge.edge_id].bounds is None
-        ]
-        if undecided:
-            bounds, reason = rules.decide_bounds(stage, shuffles, self._controller)
-            for edge_id in undecided:
-                shuffles[edge_id].bounds = bounds
-                self.decisions[edge_id] = reason
-        if any(shuffle.unsplit() for shuffle in shuffles.values()):
-            return [command for shuffle in shuffles.values() for command in self._split(shuffle)]
+        if self._decide_bounds(stage):
+            shuffles = [self.shuffles.edge(edge.edge_id) for edge in stage.inputs]
+            return [command for shuffle in shuffles for command in self._split(shuffle)]
+        inputs = {edge.edge_id: self.shuffles.edge(edge.edge_id) for edge in stage.inputs}
         controller = self._controller if self._adaptive else None
-        reads = rules.share_inputs(stage, shuffles, controller, self._forward_reads(stage))
-        self.decisions.update(dict.fromkeys(reads.split_edges, reads.reason))
+        reads = rules.share_inputs(stage, inputs, controller, self._forward_reads(stage))
+        self._state.decide(reads.split_edges, reads.reason)
         if reads.parallelism == 1 and self._adaptive:
             few_bytes = self._controller.coalesce_bytes
             stage, within = fuse_readers(self.graph, stage, waiting, self.shuffles, done, few_bytes)
-            self.decisions.update({edge.edge_id: "little is read: one task computes both ends" for edge in within})
+            within_ids = [edge.edge_id for edge in within]
+            self._state.decide(within_ids, "little is read: one task computes both ends")
             reads = rules.read_whole(stage, self.shuffles, reads.reason) if within else reads
         own_last = sorted(stage.outputs, key=lambda edge: edge.rereads is None)
         written = {edge.written_id: edge for edge in own_last}
@@ -346,13 +414,26 @@ class Execution:
             for written_id, edge in written.items()
         ]
         if stage.stage_id == self.graph.sink:
-            outputs.append(EdgeOutput(rules.RESULT_EDGE, rules.result_scheme(self.graph, to_files=self._to_files)))
-        for output in outputs:
-            self.shuffles.open(output.edge_id, output.scheme, reads.parallelism)
-        run = StageRun(stage, self.graph, reads, tuple(outputs), [TaskRecord(i) for i in range(reads.parallelism)])
-        self.runs[stage.stage_id] = run
+            scheme = rules.result_scheme(self.graph, to_files=self.opening.to_files)
+            outputs.append(EdgeOutput(rules.RESULT_EDGE, scheme))
+        tasks = tuple(TaskRecord(index) for index in range(reads.parallelism))
+        run = StageRun(stage, self.graph, reads, tuple(outputs), tasks)
+        self._state.open_stage(run)
         self._place(run)
         return []
+
+    def _decide_bounds(self, stage: Stage) -> bool:
+        """Decide the ranges of the stage's sampled inputs; says whether some outputs are to be split at them."""
+        shuffles = {edge.edge_id: self.shuffles.edge(edge.edge_id) for edge in stage.inputs}
+        undecided = [
+            edge.edge_id
+            for edge in stage.inputs
+            if rules.is_sampled(edge, shuffles[edge.edge_id]) and shuffles[edge.edge_id].bounds is None
+        ]
+        if undecided:
+            bounds, reason = rules.decide_bounds(stage, shuffles, self._controller)
+            self._state.bound(undecided, bounds, reason)
+        return any(self.shuffles.edge(edge_id).unsplit() for edge_id in shuffles)
 
     def _forward_reads(self, stage: Stage) -> list[rules.Reads]:
         edges = [edge.written_id for edge in stage.inputs if edge.edge_type is ShuffleEdgeType.FORWARD]
@@ -360,75 +441,72 @@ class Execution:
 
     def _split_late(self, run: StageRun) -> list[Command]:
         """Split what a task that ran again wrote as a sample."""
-        shuffles = (self.shuffles.edge(edge.edge_id) for edge in run.stage.inputs)
-        return [command for shuffle in shuffles if not shuffle.released for command in self._split(shuffle)]
+        commands: list[Command] = []
+        for edge in run.stage.inputs:
+            shuffle = self.shuffles.edge(edge.edge_id)
+            if not shuffle.released:
+                commands += self._split(shuffle)
+        return commands
 
     def _split(self, shuffle: EdgeShuffle) -> list[Command]:
         commands: list[Command] = []
-        pending = {task_id.task for task_id, edge_id in self._splits.items() if edge_id == shuffle.edge_id}
-        run = producer_of(self.runs, shuffle.edge_id)
+        splits = (work for work in self._state.unanswered.values() if isinstance(work, SplitOutput))
+        pending = {work.id.task for work in splits if work.spec.edge_id == shuffle.edge_id}
         for task in shuffle.unsplit():
             output = shuffle.outputs[task]
             if task in pending:
                 continue
-            if output.agent_id not in self._agents and output.agent_id != self._session_agent:
+            if not self._may_work(output.agent_id):
                 commands += self._rerun([(shuffle.edge_id, task)])
                 continue
-            commands.append(self._split_one(run, shuffle, task, output))
+            commands.append(self._split_one(shuffle, task, output))
         return commands
 
-    def _split_one(self, run: StageRun, shuffle: EdgeShuffle, task: int, output: OutputReport) -> SplitOutput:
-        record = run.tasks[task]
-        task_id = TaskId(self.query_id, run.stage.stage_id, task, record.next_attempt)
-        record.next_attempt += 1
-        self._splits[task_id] = shuffle.edge_id
-        self._busy.setdefault(output.agent_id, set()).add(task_id)
+    def _split_one(self, shuffle: EdgeShuffle, task: int, output: OutputReport) -> SplitOutput:
+        task_id = self._state.next_attempt(producer_of(self.runs, shuffle.edge_id).stage.stage_id, task)
         spec = SplitSpec(task_id, shuffle.edge_id, output.manifest, shuffle.bounds or ())
-        return SplitOutput(spec, output.agent_id)
+        command = SplitOutput(spec, output.agent_id)
+        self._state.gave(command)
+        return command
 
     def _place(self, run: StageRun) -> None:
-        if run.stage.placement is Placement.SESSION or not self._agents:
+        if run.stage.placement is Placement.SESSION or not self._state.agents:
             return
         demands = [demand(run, record.index, self.shuffles) for record in run.tasks]
-        assignment = self._controller.assign_tasks_to_agents(demands, self._agents)
-        for record in run.tasks:
-            record.state = Waiting(assignment.agents[record.index])
-        self.shuffles.set_task_locations(
-            {f"{run.stage.stage_id}_{task}": agent for task, agent in assignment.agents.items()}
-        )
+        assignment = self._controller.assign_tasks_to_agents(demands, self._state.agents)
+        self._state.place(run.stage.stage_id, assignment.agents)
 
     def _dispatch(self, now_ms: float) -> list[Command]:
         open_runs = [run for run in self.runs.values() if not run.finished and self._readable(run)]
-        if any(run.relieved for run in open_runs):
+        alone = any(run.one_at_a_time for run in open_runs)
+        if alone:
             # Memory ran out with several tasks at work: until this stage is finished, one at a time.
             if self.in_flight:
                 return []
-            open_runs = [run for run in open_runs if run.relieved]
-        choices = choose(open_runs, self._agents, self._session_agent, lambda agent: bool(self._busy.get(agent)))
-        choices = choices[:1] if any(run.relieved for run in open_runs) else choices
-        return [self._start_task(run, task, agent, now_ms) for run, task, agent in choices]
+            open_runs = [run for run in open_runs if run.one_at_a_time]
+        choices = choose(open_runs, self._state.agents, self._state.session_agent, set(self.busy_agents))
+        return [self._start_task(run, task, agent, now_ms) for run, task, agent in choices[: 1 if alone else None]]
 
     def _readable(self, run: StageRun) -> bool:
         shuffles = [self.shuffles.edge(edge.edge_id) for edge in run.stage.inputs]
         return all(shuffle.complete and not shuffle.unsplit() for shuffle in shuffles)
 
     def _start_task(self, run: StageRun, record: TaskRecord, agent: str, now_ms: float) -> StartTask:
-        task_id = TaskId(self.query_id, run.stage.stage_id, record.index, record.next_attempt)
-        record.next_attempt += 1
-        reads = {edge_id: reads[record.index] for edge_id, reads in run.reads.by_edge.items()}
+        task_id = self._state.next_attempt(run.stage.stage_id, record.index)
+        reads = run.reads_of(record.index)
         rows_in = sum(
             self.shuffles.edge(edge_id).rows_of(read.producers, read.first, read.last)
             for edge_id, read in reads.items()
         )
-        record.state = Running(task_id.attempt, agent, now_ms, reads, rows_in)
-        self._busy.setdefault(agent, set()).add(task_id)
-        self.shuffles.set_task_locations({f"{task_id.stage}_{task_id.task}": agent})
+        self._state.start(task_id, agent, now_ms, reads, rows_in)
         inputs = {
             edge.edge_id: rules.edge_input(edge, self.shuffles.edge(edge.edge_id), reads[edge.edge_id])
             for edge in run.stage.inputs
         }
         outputs = tuple(self._current_output(output) for output in run.outputs)
-        return StartTask(task_id, agent, run.stage, run.graph, run.reads.parallelism, inputs, outputs)
+        command = StartTask(task_id, agent, run.stage, run.graph, run.reads.parallelism, inputs, outputs)
+        self._state.gave(command)
+        return command
 
     def _current_output(self, output: EdgeOutput) -> EdgeOutput:
         bounds = self.shuffles.edge(output.edge_id).bounds

@@ -1,4 +1,4 @@
-"""Commands of the execution state machine to its driver, and the events that are not outcomes of tasks."""
+"""Commands of the execution state machine to its driver, and the events that it takes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.plan import EdgeFacts
 from sabot_sql.coordinator.chained_stages import Stage
 from sabot_sql.errors import SabotSQLError
 from sabot_sql.protocol.members import MemberEvent
 from sabot_sql.protocol.task_spec import EdgeInput, EdgeOutput, KeyQuestion, Outcome, SplitSpec, TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class BeginQuery:
+    """Tell an agent of the query and its edges, before it gets its first task."""
+
+    agent_id: str
+    edges: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +49,31 @@ class SplitOutput:
     spec: SplitSpec
     agent_id: str
 
+    @property
+    def id(self) -> TaskId:
+        """The number under which the agent answers."""
+        return self.spec.id
+
+
+@dataclass(frozen=True, slots=True)
+class RevisePlan:
+    """Ask the planner whether ``facts``, what was measured of finished edges, change the plan.
+
+    Operators in ``started`` keep their ids and what they compute. The answer is a :class:`PlanRevised` of that number;
+    no other stage is opened before.
+    """
+
+    number: int
+    facts: Mapping[str, EdgeFacts]
+    started: frozenset[str]
+
 
 @dataclass(frozen=True, slots=True)
 class NameKey:
-    """Find out which key a heavy hitter is, if that is quick; the edge is still there."""
+    """Find out which key a heavy hitter is, if that is quick; the answer is a :class:`KeyNamed`.
+
+    The edge stays until then.
+    """
 
     question: KeyQuestion
 
@@ -74,7 +104,38 @@ class Fail:
     error: SabotSQLError
 
 
-Command = StartTask | StopTask | SplitOutput | NameKey | ReleaseEdge | ReplaceAgent | Finish | Fail
+Work = StartTask | SplitOutput
+"""What an agent answers with an outcome."""
+
+Command = BeginQuery | Work | StopTask | RevisePlan | NameKey | ReleaseEdge | ReplaceAgent | Finish | Fail
 
 
-Event = Outcome | MemberEvent
+@dataclass(frozen=True, slots=True)
+class QueryStarted:
+    """The agents are there: give them the first tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRevised:
+    """The planner's answer to the :class:`RevisePlan` of that number; without a ``job_graph`` the plan stays."""
+
+    number: int
+    job_graph: JobGraph | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyNamed:
+    """The key behind the hash of a heavy hitter, as people write it; None where it was not found in time."""
+
+    edge_id: str
+    key_hash: int
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAbandoned:
+    """Nobody wants the answer any more: command nothing, and count off what agents still answer."""
+
+
+Event = Outcome | MemberEvent | QueryStarted | PlanRevised | KeyNamed | QueryAbandoned
+"""All that an execution learns. Its state follows from its first plan and its events alone."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
 
 import sabot_native
 from sabot_planner.job.execution_graph import ExecutionGraph
@@ -12,7 +14,18 @@ from sabot_planner.job.plan import EdgeFacts
 from sabot_sql.protocol.task_spec import OutputReport, WriteKind, WriteScheme
 
 
-@dataclass(slots=True)
+class EdgePhase(StrEnum):
+    """How far an edge has come."""
+
+    OPEN = "open"
+    """Its producers run for the first time."""
+    MEASURED = "measured"
+    """All producers have committed, and its rows were measured. An output that is lost is written again."""
+    RELEASED = "released"
+    """Every reader has committed, and the rows are gone."""
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeShuffle:
     """One edge while its query runs.
 
@@ -24,11 +37,16 @@ class EdgeShuffle:
     scheme: WriteScheme
     producers: int
     columns: tuple[Column, ...] = ()
-    outputs: dict[int, OutputReport] = field(default_factory=dict)
+    outputs: Mapping[int, OutputReport] = field(default_factory=dict)
     bounds: tuple[bytes, ...] | None = None
     measured: EdgeFacts | None = None
-    released: bool = False
-    key_names: dict[int, str] = field(default_factory=dict)
+    phase: EdgePhase = EdgePhase.OPEN
+    key_names: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def released(self) -> bool:
+        """Whether its rows are gone."""
+        return self.phase is EdgePhase.RELEASED
 
     @property
     def partitions(self) -> int:
@@ -87,16 +105,16 @@ class EdgeShuffle:
         return sabot_native.distinct_count(sketch for sketch in sketches if sketch is not None)
 
 
+@dataclass(slots=True)
 class ShuffleCoordinator:
     """Keeps the shuffle edges of one query; it decides nothing and does no I/O."""
 
-    def __init__(self, query_id: str) -> None:
-        self.query_id = query_id
-        self._edges: dict[str, EdgeShuffle] = {}
-        self._declared: dict[str, ShuffleEdge] = {}
-        self._written: dict[str, str] = {}
-        self._locations: dict[str, str] = {}
-        self._agents: list[str] = []
+    query_id: str
+    _edges: dict[str, EdgeShuffle] = field(init=False, default_factory=dict)
+    _declared: dict[str, ShuffleEdge] = field(init=False, default_factory=dict)
+    _written: dict[str, str] = field(init=False, default_factory=dict)
+    _locations: dict[str, str] = field(init=False, default_factory=dict)
+    _agents: list[str] = field(init=False, default_factory=list)
 
     def initialize(self, execution_graph: ExecutionGraph) -> None:
         """Take note of the edges of ``execution_graph``; may be called again when the plan was revised."""
@@ -110,6 +128,10 @@ class ShuffleCoordinator:
         self._agents += new
         return {agent: tuple(self._declared) for agent in new}
 
+    def registered(self) -> Mapping[str, tuple[str, ...]]:
+        """Agent → the edges, for all agents that were told of them."""
+        return {agent: tuple(self._declared) for agent in self._agents}
+
     def set_task_locations(self, locations: Mapping[str, str]) -> None:
         """Task id → agent, for tasks that were just placed."""
         self._locations.update(locations)
@@ -122,6 +144,16 @@ class ShuffleCoordinator:
         """Start an edge: its producers are about to write it so."""
         self._edges[edge_id] = EdgeShuffle(edge_id, scheme, producers)
         return self._edges[edge_id]
+
+    def update(self, edge_id: str, **changes: Any) -> EdgeShuffle:
+        """Change fields of what is read over the edge of that id."""
+        written = self.written(edge_id)
+        self._edges[written] = replace(self._edges[written], **changes)
+        return self._edges[written]
+
+    def edges(self) -> tuple[EdgeShuffle, ...]:
+        """Every edge that was opened."""
+        return tuple(self._edges.values())
 
     def edge(self, edge_id: str) -> EdgeShuffle:
         """What is read over the edge of that id, which was opened: its own output, or the one that it rereads."""

@@ -10,7 +10,7 @@ from sabot_planner.job.plan import QueryPlan
 from sabot_sql.coordinator.exchange_rules import RESULT_EDGE
 from sabot_sql.coordinator.execution import Execution
 from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
-from sabot_sql.coordinator.stage_run import Finished, Running, StageRun, TaskRecord
+from sabot_sql.coordinator.stage_run import Finished, Running, Skipped, StageRun, TaskRecord
 from sabot_sql.plan_document import PlanDocument, edge_item, plan_document, stage_item, task_item
 
 PlanSnapshot = PlanDocument
@@ -34,7 +34,9 @@ def planned_snapshot(
     )
 
 
-def running_snapshot(execution: Execution, *, sql: str, isolation: str, state: str, now_ms: float) -> PlanSnapshot:
+def running_snapshot(
+    plan: QueryPlan, execution: Execution, *, sql: str, isolation: str, state: str, now_ms: float
+) -> PlanSnapshot:
     """A plan while it runs, or after it ended."""
     graph = execution.graph
     run_of = {operator: run for run in execution.runs.values() for operator in run.stage.operators}
@@ -49,7 +51,7 @@ def running_snapshot(execution: Execution, *, sql: str, isolation: str, state: s
         for edge in graph.edges
     ]
     return _document(
-        execution.plan,
+        plan,
         query_id=execution.query_id,
         sql=sql,
         isolation=isolation,
@@ -89,7 +91,7 @@ def _task(run: StageRun, task: TaskRecord, *, counted: bool) -> dict[str, Any]:
     match task.state:
         case Running(attempt, agent, started_ms):
             return task_item(task_id, state="running", agent=agent, attempt=attempt, started_ms=started_ms)
-        case Finished(attempt, started_ms, report) if not task.skipped:
+        case Finished(attempt, started_ms, report):
             first = report.outputs[0] if report.outputs and counted else None
             return task_item(
                 task_id,
@@ -104,7 +106,7 @@ def _task(run: StageRun, task: TaskRecord, *, counted: bool) -> dict[str, Any]:
                 elapsed_ms=report.elapsed_ms,
             )
         case _:
-            state = "skipped" if task.skipped else "waiting"
+            state = "skipped" if isinstance(task.state, Skipped) else "waiting"
             return task_item(task_id, state=state, attempt=max(0, task.next_attempt - 1))
 
 

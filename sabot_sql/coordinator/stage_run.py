@@ -1,9 +1,13 @@
-"""A stage that has been started: its tasks, what each reads and writes, and the state of each."""
+"""A stage that has been started: its tasks, what each reads and writes, and the state of each.
+
+Everything here is frozen: only :mod:`sabot_sql.coordinator.query_state` puts another record in the place of one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from sabot_planner.job.job_graph import JobGraph
 from sabot_sql.coordinator.chained_stages import Stage
@@ -39,15 +43,34 @@ class Finished:
     reads: Mapping[str, Read]
 
 
-TaskState = Waiting | Running | Finished
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Not needed: the tasks before it have as many rows as the reader wants. Its outputs are empty.
+
+    ``attempt`` is a number that no attempt gets; ``reads`` are the parts of the incoming edges that nobody will read.
+    """
+
+    attempt: int
+    reads: Mapping[str, Read]
 
 
-@dataclass(slots=True)
+TaskState = Waiting | Running | Finished | Skipped
+
+
+class MemoryShare(StrEnum):
+    """What a task shares the memory of its agent with."""
+
+    SHARED = "shared"
+    """Tasks of the same query on other agents run at the same time."""
+    ALONE = "alone"
+    """It ran out of memory before: no other task of the query runs beside it."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskRecord:
     """One task over all its attempts; ``next_attempt`` also numbers the splits of its outputs.
 
-    ``avoid`` are agents that failed it, ``deaths`` counts those that died of it. ``relieved``: it ran out of memory
-    before, and nothing else runs beside it now. ``skipped``: enough rows were there without it.
+    ``avoid`` are agents that failed it, ``deaths`` counts those that died of it.
     """
 
     index: int
@@ -56,8 +79,12 @@ class TaskRecord:
     failures: int = 0
     deaths: int = 0
     avoid: frozenset[str] = frozenset()
-    relieved: bool = False
-    skipped: bool = False
+    memory: MemoryShare = MemoryShare.SHARED
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do for this task."""
+        return isinstance(self.state, Finished | Skipped)
 
     def is_current(self, attempt: int, agent: str) -> bool:
         """Whether an answer of this attempt from this agent is the one that is waited for."""
@@ -65,25 +92,35 @@ class TaskRecord:
         return isinstance(state, Running) and state.attempt == attempt and state.agent == agent
 
 
-@dataclass(slots=True)
-class StageRun:
-    """A started stage. ``graph`` is the job graph as it was then: later revisions no longer change this stage.
+class StagePhase(StrEnum):
+    """How far a stage has come."""
 
-    ``relieved``: one of its tasks ran out of memory, so that its tasks run one at a time.
-    """
+    OPEN = "open"
+    """Its tasks run for the first time."""
+    MEASURED = "measured"
+    """All its tasks have committed, and its outputs were measured. Tasks whose output was lost may run again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """A started stage. ``graph`` is the job graph as it was then: later revisions no longer change this stage."""
 
     stage: Stage
     graph: JobGraph
     reads: Reads
     outputs: tuple[EdgeOutput, ...]
-    tasks: list[TaskRecord]
-    announced: bool = False
-    relieved: bool = False
+    tasks: tuple[TaskRecord, ...]
+    phase: StagePhase = StagePhase.OPEN
 
     @property
     def finished(self) -> bool:
-        """Every task has committed."""
-        return all(isinstance(task.state, Finished) for task in self.tasks)
+        """Whether no task is left to run."""
+        return all(task.done for task in self.tasks)
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether its tasks run one after the other, because one of them ran out of memory."""
+        return any(task.memory is MemoryShare.ALONE for task in self.tasks)
 
     @property
     def state(self) -> str:
@@ -91,3 +128,7 @@ class StageRun:
         if self.finished:
             return "finished"
         return "waiting" if all(isinstance(task.state, Waiting) for task in self.tasks) else "running"
+
+    def reads_of(self, task: int) -> dict[str, Read]:
+        """Edge → the part of it that a task reads, as the stage is cut now."""
+        return {edge_id: reads[task] for edge_id, reads in self.reads.by_edge.items()}

@@ -44,7 +44,7 @@ def encode(value: object, blobs: Blobs) -> Any:
             raise TypeError(f"objects of this process cannot travel: {sorted(value)}")
         return {}
     if is_dataclass(value):
-        return {f.name: encode(getattr(value, f.name), blobs) for f in fields(value)}
+        return {f.name: encode(getattr(value, f.name), blobs) for f in fields(value) if f.init}
     raise TypeError(f"a {type(value).__name__} cannot travel")
 
 
@@ -153,7 +153,7 @@ def _fixed(inner: tuple[Decoder, ...]) -> Decoder:
 def _record(kind: type) -> Decoder:
     hints = typing.get_type_hints(kind)
     # Looked up at first use: a fragment holds fragments.
-    names = tuple(f.name for f in fields(kind))
+    names = tuple(f.name for f in fields(kind) if f.init)
 
     def decoder(value: Any, blobs: Blobs) -> Any:
         if not isinstance(value, dict) or set(value) != set(names):

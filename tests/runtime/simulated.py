@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import ClassVar
 
 from sabot_planner.job.job_graph import JobGraph
 from sabot_planner.job.operators import Column, ScanInput
@@ -11,16 +12,23 @@ from sabot_planner.job.plan import Mode, QueryPlan
 from sabot_sql.catalog.sources import even_spans
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.execution import Execution
+from sabot_sql.coordinator.journal import Journal, QueryOpening
 from sabot_sql.coordinator.messages import (
+    BeginQuery,
     Command,
     Event,
     Fail,
     Finish,
+    NameKey,
+    PlanRevised,
+    QueryStarted,
     ReleaseEdge,
     ReplaceAgent,
+    RevisePlan,
     SplitOutput,
     StartTask,
     StopTask,
+    Work,
 )
 from sabot_sql.errors import AgentError, QueryError, SabotSQLError
 from sabot_sql.protocol.task_spec import (
@@ -43,7 +51,13 @@ COLUMNS = (Column("k", "BIGINT"), Column("v", "VARCHAR"), Column("h", "UBIGINT")
 
 
 class Simulation:
-    """An execution and what it commanded; nothing happens but what a test asks for."""
+    """An execution and what it commanded; nothing happens but what a test asks for, and what the planner answers.
+
+    Whatever was known of the query is checked after every event.
+    """
+
+    made: ClassVar[list[Simulation]] = []
+    """Those of the test that runs; see ``conftest.py``."""
 
     def __init__(
         self,
@@ -54,11 +68,14 @@ class Simulation:
         controller: DBOSParallelController | None = None,
         rows: Rows = lambda edge, task: 1000,
     ) -> None:
-        plan = plan or QueryPlan(Mode.DISTRIBUTED, "test", agents, graph)
-        names = [f"agent-{i + 1}" for i in range(agents)]
-        self.execution = Execution(
-            "q", plan, names, "session", controller or DBOSParallelController(0, 0), adaptive=controller is not None
+        self._plan = plan or QueryPlan(Mode.DISTRIBUTED, "test", agents, graph)
+        names = tuple(f"agent-{i + 1}" for i in range(agents))
+        opening = QueryOpening(
+            "q", graph, names, "session", controller or DBOSParallelController(0, 0), adaptive=controller is not None
         )
+        self.execution = Execution(opening)
+        self.answers: list[list[Command]] = []
+        """What each event of the journal was answered with."""
         self.rows = rows
         self.running: dict[str, StartTask] = {}
         self.splits: list[SplitOutput] = []
@@ -71,13 +88,36 @@ class Simulation:
         self.error: SabotSQLError | None = None
         self.skew: dict[str, int] = {}
         """Edge → the partition that gets ten times the rows of the others."""
-        self._take(self.execution.start(0.0))
+        self.begun: list[str] = []
+        self.asked: list[NameKey] = []
+        Simulation.made.append(self)
+        self.tell(QueryStarted())
 
     def running_on(self, agent: str) -> StartTask:
         return next(c for c in self.running.values() if c.agent_id == agent)
 
     def tell(self, event: Event) -> None:
-        self._take(self.execution.handle(event, float(len(self.started))))
+        commands = self.execution.handle(event, float(len(self.started)))
+        self.answers.append(commands)
+        self.execution.validate()
+        self._take(commands)
+
+    def check_replay(self, prefixes: Iterable[int]) -> None:
+        """Rebuilt from any prefix of its journal, as text, the execution goes on as this one did."""
+        lines = tuple(self.execution.journal.lines())
+        whole = Journal.from_lines(lines)
+        for count in prefixes:
+            again = Execution.replay(Journal.from_lines(lines[: count + 1]))
+            again.validate()
+            given = [c.id for answer in self.answers[:count] for c in answer if isinstance(c, Work)]
+            answered = {getattr(entry.event, "id", None) for entry in whole.entries[:count]}
+            pending = [c.id for c in again.pending() if isinstance(c, Work)]
+            assert pending == [work_id for work_id in given if work_id not in answered]
+            for entry, answer in zip(whole.entries[count:], self.answers[count:], strict=True):
+                assert comparable(again.handle(entry.event, entry.at_ms)) == comparable(answer)
+            assert again.state == self.execution.state
+            assert comparable(again.pending()) == comparable(self.execution.pending())
+            assert tuple(again.journal.lines()) == lines
 
     def finish(self, task: str) -> None:
         self.tell(self.report(self.running.pop(task)))
@@ -151,9 +191,21 @@ class Simulation:
         sizes = tuple(count * 100 for count in counts)
         return replace(written, rows=sum(counts), size_bytes=sum(sizes), partition_rows=counts, partition_bytes=sizes)
 
+    def _revise(self, command: RevisePlan) -> None:
+        revised = self._plan.revise(command.facts, command.started)
+        changed = revised is not self._plan
+        self._plan = revised
+        self.tell(PlanRevised(command.number, revised.job_graph if changed else None))
+
     def _take(self, commands: list[Command]) -> None:
         for command in commands:
             match command:
+                case BeginQuery(agent_id):
+                    self.begun.append(agent_id)
+                case RevisePlan():
+                    self._revise(command)
+                case NameKey():
+                    self.asked.append(command)
                 case StartTask():
                     name = f"{command.id.stage}_{command.id.task}"
                     assert command.agent_id not in {c.agent_id for c in self.running.values()}, "an agent has one slot"
@@ -176,6 +228,11 @@ class Simulation:
                     self.finished = True
                 case Fail(error):
                     self.error = error
+
+
+def comparable(commands: Iterable[Command]) -> list[object]:
+    """Commands that can be compared: an error is what it says."""
+    return [c.error.to_dict() if isinstance(c, Fail) else c for c in commands]
 
 
 def _output(

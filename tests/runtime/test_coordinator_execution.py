@@ -12,6 +12,7 @@ from sabot_planner.job.job_graph import JobGraph
 from sabot_planner.job.operators import OperatorType, Placement, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_planner.job.plan import EdgeFacts, Mode, QueryPlan
 from sabot_sql.coordinator.controller import DBOSParallelController
+from sabot_sql.coordinator.messages import QueryAbandoned
 from sabot_sql.errors import AgentError, InternalError, QueryError
 from sabot_sql.protocol.members import AgentJoined, AgentNotReplaced
 from sabot_sql.protocol.task_spec import FailureKind, WriteKind
@@ -566,6 +567,45 @@ def test_a_lost_input_whose_own_inputs_are_released_runs_all_of_them_again() -> 
     assert sum(c.id.stage == "group" for c in run.started) == 3
 
 
+def test_an_output_read_task_by_task_is_written_whole_again_after_its_release() -> None:
+    """The reader of task 1 reads nothing of task 0, and waits until the edge is whole all the same."""
+    graph = JobGraph(
+        (op("source", 2), op("pair", 2, "FROM f1 a JOIN f1 b USING (k)"), op("sink")),
+        (edge("f1", "source", "pair", FORWARD), edge("e2", "pair", "sink", REBALANCE)),
+    )
+    run = Simulation(graph)
+    for task in ("source_0", "source_1", "pair_0", "pair_1"):
+        run.finish(task)
+    assert run.released == ["f1"]
+    run.fail("sink_0", FailureKind.LOST_INPUT, [("e2", 1)])
+    run.finish_all()
+    assert (run.finished, run.error) == (True, None)
+
+
+def test_rows_dealt_round_that_a_second_edge_reads_are_dealt_again_for_its_readers_too() -> None:
+    graph = JobGraph(
+        (op("source", 2), op("left", 2), op("right", 2), op("sink")),
+        (
+            edge("e1", "source", "left", REBALANCE, partitions=2),
+            edge("e2", "source", "right", REBALANCE, partitions=2, rereads="e1"),
+            edge("e3", "left", "sink", REBALANCE),
+            edge("e4", "right", "sink", REBALANCE),
+        ),
+    )
+    run = Simulation(graph, agents=4)
+    run.finish("source_0")
+    run.finish("source_1")
+    run.finish("right_0")
+    run.fail("left_0", FailureKind.LOST_INPUT, [("e1", 0)])
+    overtaken = run.running.pop("right_1")
+    assert overtaken.id in run.stopped
+    run.tell(run.report(overtaken))
+    run.finish_all()
+    assert (run.finished, run.error) == (True, None)
+    last = {c.id.task: c.inputs["e2"].manifests[0] for c in run.started if c.id.stage == "right"}
+    assert {m.split(b"@")[0] for m in last.values()} == {b"e1/0.1"}, "no two readers of different attempts"
+
+
 def test_rows_that_are_read_again_and_lost_are_written_again() -> None:
     run = Simulation(filtered_join())
     run.finish("small_0")
@@ -640,7 +680,7 @@ def test_rows_dealt_round_are_dealt_again_for_all_their_readers() -> None:
 
 def test_nothing_is_commanded_after_the_query_was_abandoned() -> None:
     run = Simulation(group_by())
-    run.execution.abandon()
+    run.tell(QueryAbandoned())
     assert run.execution.in_flight == 2
     run.finish("source_0")
     run.finish("source_1")

@@ -10,7 +10,7 @@ from sabot_planner.job.job_graph import JobGraph
 from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
 from sabot_sql.coordinator.controller import DBOSParallelController, TaskDemand
 from sabot_sql.coordinator.partitions import balanced_runs, even_runs, range_bounds
-from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
+from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle, ShuffleCoordinator
 from sabot_sql.protocol.task_spec import OutputReport, WriteKind, WriteScheme
 
 pytestmark = pytest.mark.fast
@@ -135,9 +135,8 @@ def sketch(*hashes: int) -> bytes:
 def test_distinct_keys_are_those_of_all_tasks(
     kind: WriteKind, sketches: tuple[bytes | None, ...], keys: int | None
 ) -> None:
-    shuffle = ShuffleCoordinator("q").open("e1", WriteScheme(kind, 2), len(sketches))
-    for task, found in enumerate(sketches):
-        shuffle.outputs[task] = OutputReport("e1", "x", b"", 3, 30, key_sketch=found)
+    outputs = {task: OutputReport("e1", "x", b"", 3, 30, key_sketch=found) for task, found in enumerate(sketches)}
+    shuffle = EdgeShuffle("e1", WriteScheme(kind, 2), len(sketches), outputs=outputs)
     assert shuffle.facts().distinct_keys == keys
 
 
@@ -157,8 +156,9 @@ def test_shuffle_coordinator_tells_each_agent_once_and_sums_what_was_written() -
     assert shuffles.location("a_1") == "y"
     shuffle = shuffles.open("e1", WriteScheme(WriteKind.ROUND_ROBIN, 2), 2)
     assert not shuffle.complete
-    shuffle.outputs[0] = OutputReport("e1", "x", b"", 3, 30, 5, (2, 1), (20, 10), ((9, 2, 0), (7, 1, 0)))
-    shuffle.outputs[1] = OutputReport("e1", "y", b"", 4, 40, 0, (1, 3), (10, 30), ((9, 3, 1),))
+    first = OutputReport("e1", "x", b"", 3, 30, 5, (2, 1), (20, 10), ((9, 2, 0), (7, 1, 0)))
+    second = OutputReport("e1", "y", b"", 4, 40, 0, (1, 3), (10, 30), ((9, 3, 1),))
+    shuffle = shuffles.update("e1", outputs={0: first, 1: second})
     assert shuffle.complete
     facts = shuffle.facts()
     assert (facts.rows, facts.bytes, facts.partition_rows, facts.partition_bytes) == (7, 70, (3, 4), (30, 40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,7 @@ def test_no_question_about_a_few_rows() -> None:
 
 
 def _measured(partition_rows: tuple[int, ...], key_hash: int, rows: int) -> EdgeShuffle:
-    shuffle = EdgeShuffle("e", WriteScheme(WriteKind.HASH_COLUMN, len(partition_rows), "h"), 1)
-    shuffle.outputs[0] = OutputReport(
+    output = OutputReport(
         "e",
         "agent-1",
         b"",
@@ -136,8 +136,9 @@ def _measured(partition_rows: tuple[int, ...], key_hash: int, rows: int) -> Edge
         partition_bytes=partition_rows,
         heavy=((key_hash, rows, 0),),
     )
-    shuffle.measured = shuffle.facts()
-    return shuffle
+    scheme = WriteScheme(WriteKind.HASH_COLUMN, len(partition_rows), "h")
+    shuffle = EdgeShuffle("e", scheme, 1, outputs={0: output})
+    return replace(shuffle, measured=shuffle.facts())
 
 
 def test_a_question_about_no_rows_has_no_answer(pool: AgentPool) -> None:

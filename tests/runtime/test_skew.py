@@ -19,11 +19,12 @@ SIZES = st.lists(st.lists(st.integers(0, 50), min_size=8, max_size=8), min_size=
 
 def shuffle(edge_id: str, sizes: list[list[int]]) -> EdgeShuffle:
     """An edge whose task i wrote ``sizes[i][p]`` rows of 10 bytes to partition p."""
-    made = EdgeShuffle(edge_id, WriteScheme(WriteKind.HASH_COLUMN, len(sizes[0]), "h"), len(sizes))
+    outputs = {}
     for task, rows in enumerate(sizes):
         in_bytes = tuple(10 * count for count in rows)
-        made.outputs[task] = OutputReport(edge_id, "agent-1", b"", sum(rows), sum(in_bytes), 0, tuple(rows), in_bytes)
-    return made
+        outputs[task] = OutputReport(edge_id, "agent-1", b"", sum(rows), sum(in_bytes), 0, tuple(rows), in_bytes)
+    scheme = WriteScheme(WriteKind.HASH_COLUMN, len(sizes[0]), "h")
+    return EdgeShuffle(edge_id, scheme, len(sizes), outputs=outputs)
 
 
 def edge(edge_id: str, *, splittable: bool) -> ShuffleEdge:

@@ -209,7 +209,7 @@ def test_f11_memory_that_runs_out_on_agents_may_do_for_duckdb_alone(
 ) -> None:
     """DuckDB's own error on the agents, none of whose tasks is given less; the session keeps its agents."""
     sql, expected = joined
-    monkeypatch.setattr(execution, "relieve", lambda *_: False)
+    monkeypatch.setattr(execution, "memory_retry", lambda *_: None)
     with sabot_sql.connect(agents=2, isolation=isolation, memory_limit="64MiB", broadcast_limit="1GiB") as session:
         result = session.query(sql)
         assert result.fetchall() == expected
