@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from sabot_planner.errors import PlannerError
 from sabot_planner.job.execution_graph import ExecutionGraph, Task, TaskInput
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import (
     Column,
     Decided,
+    Operator,
     OperatorType,
     Placement,
     RangeSplit,
     ScanInput,
     ShuffleEdge,
     ShuffleEdgeType,
-    StreamOperatorNode,
 )
 from sabot_planner.job.plan import EdgeFacts, Mode, PlanContext, PlanSettings, QueryPlan, SourceInfo, Zone
 
@@ -28,8 +28,9 @@ __all__ = [
     "Decided",
     "EdgeFacts",
     "ExecutionGraph",
-    "JobGraph",
     "Mode",
+    "Operator",
+    "OperatorGraph",
     "OperatorType",
     "Placement",
     "PlanContext",
@@ -41,7 +42,6 @@ __all__ = [
     "ShuffleEdge",
     "ShuffleEdgeType",
     "SourceInfo",
-    "StreamOperatorNode",
     "Task",
     "TaskInput",
     "Zone",

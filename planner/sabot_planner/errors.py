@@ -1,7 +1,7 @@
 """Errors of the planner.
 
 ``PlannerError``
-├── ``InvalidJobGraph``   a job graph that cannot be run as it is
+├── ``InvalidGraph``      an operator graph that cannot be run as it is
 ├── ``UnknownNode``       a pass met a kind of node that it was not written for: a defect of the planner
 └── ``Undistributable``   a query (or part of one) that must stay on one agent; its text is the reason shown in the plan
 """
@@ -13,8 +13,8 @@ class PlannerError(Exception):
     """Base of everything that the planner raises."""
 
 
-class InvalidJobGraph(PlannerError):
-    """A job graph names something that does not exist, twice, or in a circle."""
+class InvalidGraph(PlannerError):
+    """An operator graph names something that does not exist, twice, or in a circle."""
 
 
 class UnknownNode(PlannerError):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Placement, ShuffleEdge, ShuffleEdgeType
 
 
@@ -34,20 +34,20 @@ class Stage:
         return self.operators[-1]
 
 
-def stages_of(graph: JobGraph, started: Set[str]) -> tuple[Stage, ...]:
+def stages_of(graph: OperatorGraph, started: Set[str]) -> tuple[Stage, ...]:
     """The stages of all operators that are not in ``started``, producers first."""
     absorbed = {edge.source for edge in graph.edges if _chained(graph, edge, started)}
     tails = [op for op in graph.topological_order() if op not in started and op not in absorbed]
     return tuple(_stage(graph, tail, started) for tail in tails)
 
 
-def chained_inputs(graph: JobGraph, operator_id: str, members: Iterable[str]) -> tuple[ShuffleEdge, ...]:
+def chained_inputs(graph: OperatorGraph, operator_id: str, members: Iterable[str]) -> tuple[ShuffleEdge, ...]:
     """The edges into ``operator_id`` from other members of its chain."""
     inside = set(members)
     return tuple(edge for edge in graph.inputs_of(operator_id) if edge.source in inside)
 
 
-def _stage(graph: JobGraph, tail: str, started: Set[str]) -> Stage:
+def _stage(graph: OperatorGraph, tail: str, started: Set[str]) -> Stage:
     members: list[str] = []
     inputs: list[ShuffleEdge] = []
 
@@ -74,7 +74,7 @@ def _stage(graph: JobGraph, tail: str, started: Set[str]) -> Stage:
     )
 
 
-def _chained(graph: JobGraph, edge: ShuffleEdge, started: Set[str]) -> bool:
+def _chained(graph: OperatorGraph, edge: ShuffleEdge, started: Set[str]) -> bool:
     """Whether ``edge`` needs no network: its two operators then run as one statement per task.
 
     A source that several edges leave, or that its consumer reads twice, would be computed twice; it is materialised.

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from sabot_planner.job.operators import ShuffleEdgeType
+from sabot_sql.coordinator.edge_book import EdgeShuffle
 from sabot_sql.coordinator.exchange_rules import Read
-from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
 from sabot_sql.coordinator.stage_run import Finished, Running, Skipped, StageRun
 from sabot_sql.errors import InternalError
 from sabot_sql.protocol.task_spec import OutputReport, Span, TaskReport

@@ -6,13 +6,13 @@ from collections.abc import Container, Iterable, Sequence
 
 from sabot_planner.job.operators import Placement
 from sabot_sql.coordinator.controller import TaskDemand
-from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
+from sabot_sql.coordinator.edge_book import EdgeBook
 from sabot_sql.coordinator.stage_run import StageRun, TaskRecord, Waiting
 
 Choice = tuple[StageRun, TaskRecord, str]
 
 
-def demand(run: StageRun, task: int, shuffles: ShuffleCoordinator) -> TaskDemand:
+def demand(run: StageRun, task: int, shuffles: EdgeBook) -> TaskDemand:
     """What ``task`` of ``run`` reads, and on which agents that lies."""
     held: dict[str, int] = {}
     for edge_id, reads in run.reads.by_edge.items():

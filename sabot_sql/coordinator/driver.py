@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 import sabot_native
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Column
 from sabot_planner.job.plan import Mode, QueryPlan
 from sabot_sql.agent.pool import SESSION_AGENT, AgentPool
@@ -141,7 +141,7 @@ def run_query(
 
 
 def run_job(
-    job_graph: JobGraph,
+    operator_graph: OperatorGraph,
     pool: AgentPool,
     sources: SourceBinder | None = None,
     *,
@@ -150,8 +150,8 @@ def run_job(
     deadline_ms: int | None = None,
     observer: Observer | None = None,
 ) -> FinishedQuery:
-    """Run a job graph that was built by hand, on the same path as a query; its parallelism stands as it is."""
-    plan = QueryPlan(Mode.DISTRIBUTED, "built by hand", len(pool.agents), job_graph)
+    """Run an operator graph that was built by hand, on the same path as a query; its parallelism stands as it is."""
+    plan = QueryPlan(Mode.DISTRIBUTED, "built by hand", len(pool.agents), operator_graph)
     controller = DBOSParallelController(coalesce_bytes=0)
     execution, events = _enter(pool, query_id, plan, controller)
     return _Driver(plan, execution, events, pool, sources or NoSources(), "", cancel, deadline_ms, observer).run()
@@ -167,14 +167,14 @@ def _enter(
     to_files: bool = False,
 ) -> tuple[Execution, queue.SimpleQueue[Event]]:
     """Build what runs on the pool's agents; whichever of them dies from here on stays readable until the release."""
-    if plan.job_graph is None:
-        raise InternalError("a plan without a job graph has nothing to run on agents")
+    if plan.operator_graph is None:
+        raise InternalError("a plan without an operator graph has nothing to run on agents")
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     agents = pool.enter(query_id, events.put)
     try:
         opening = QueryOpening(
             query_id,
-            plan.job_graph,
+            plan.operator_graph,
             tuple(agent.agent_id for agent in agents),
             SESSION_AGENT,
             controller,
@@ -315,9 +315,9 @@ class _Driver:
 
     def _revise(self, command: RevisePlan) -> None:
         revised = self._plan.revise(command.facts, command.started)
-        changed = revised is not self._plan and revised.job_graph is not None
+        changed = revised is not self._plan and revised.operator_graph is not None
         self._plan = revised if changed else self._plan
-        self._events.put(PlanRevised(command.number, revised.job_graph if changed else None))
+        self._events.put(PlanRevised(command.number, revised.operator_graph if changed else None))
 
     def _release(self, edge_id: str | None = None) -> None:
         self._pool.release(self._query_id, edge_id)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sabot_planner.errors import InvalidJobGraph
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.errors import InvalidGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Column, ShuffleEdge, ShuffleEdgeType
 from sabot_sql.coordinator.chained_stages import Stage
 from sabot_sql.coordinator.controller import DBOSParallelController
+from sabot_sql.coordinator.edge_book import EdgeBook, EdgeShuffle
 from sabot_sql.coordinator.partitions import balanced_runs, even_runs, range_bounds
-from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle, ShuffleCoordinator
 from sabot_sql.coordinator.skew import HashShare, split_heavy
 from sabot_sql.protocol.task_spec import EdgeInput, EdgeOutput, TaskReport, WriteKind, WriteScheme
 
@@ -40,11 +40,11 @@ class Reads:
     """Edges of which a heavy partition is shared out; ``reason`` says which."""
 
 
-def write_scheme(graph: JobGraph, edge: ShuffleEdge) -> WriteScheme:
+def write_scheme(graph: OperatorGraph, edge: ShuffleEdge) -> WriteScheme:
     """How the producers of ``edge`` place their rows.
 
     Raises:
-        InvalidJobGraph: the edge does not say by what.
+        InvalidGraph: the edge does not say by what.
     """
     kind = edge.write_type
     partitions = max(edge.partitions, graph.operator(edge.target).parallelism)
@@ -52,18 +52,18 @@ def write_scheme(graph: JobGraph, edge: ShuffleEdge) -> WriteScheme:
         if edge.partition_by is not None:
             return WriteScheme(WriteKind.HASH_COLUMN, partitions, edge.partition_by)
         if not edge.keys:
-            raise InvalidJobGraph(f"HASH edge {edge.edge_id!r} has neither keys nor a partition_by column")
+            raise InvalidGraph(f"HASH edge {edge.edge_id!r} has neither keys nor a partition_by column")
         return WriteScheme(WriteKind.HASH_COLUMNS, partitions, keys=edge.keys)
     if kind is ShuffleEdgeType.RANGE and edge.bounds_partitions > 1:
         if edge.partition_by is None:
-            raise InvalidJobGraph(f"RANGE edge {edge.edge_id!r} has no partition_by column")
+            raise InvalidGraph(f"RANGE edge {edge.edge_id!r} has no partition_by column")
         return WriteScheme(WriteKind.SAMPLED, 1, edge.partition_by)
     if kind is ShuffleEdgeType.REBALANCE and partitions > 1:
         return WriteScheme(WriteKind.ROUND_ROBIN, partitions, edge.partition_by)
     return WriteScheme(WriteKind.SINGLE, 1, edge.partition_by)
 
 
-def result_scheme(graph: JobGraph, *, to_files: bool) -> WriteScheme:
+def result_scheme(graph: OperatorGraph, *, to_files: bool) -> WriteScheme:
     """How the sink's tasks place their rows; what writes files commits the numbers of them instead."""
     parts = graph.result_parts
     if parts is None or to_files:
@@ -121,7 +121,7 @@ def share_inputs(
     elif forward is not None and (stage.keyed or (not stage.slices and _alike(forward, hashed, shuffles))):
         parallelism, runs, reason = forward.parallelism, forward.runs, f"{forward.parallelism} tasks, one per producer"
         if parallelism > 1 and not _alike(forward, hashed, shuffles):
-            raise InvalidJobGraph(f"the FORWARD and HASH inputs of {stage.stage_id!r} are not partitioned alike")
+            raise InvalidGraph(f"the FORWARD and HASH inputs of {stage.stage_id!r} are not partitioned alike")
         shares = tuple(HashShare(first, last) for first, last in runs)
     elif hashed:
         weights = _bucket_bytes(stage, hashed, shuffles)
@@ -147,7 +147,7 @@ def share_inputs(
     return Reads(parallelism, reads, reason, runs, split_edges)
 
 
-def read_whole(stage: Stage, shuffles: ShuffleCoordinator, reason: str) -> Reads:
+def read_whole(stage: Stage, shuffles: EdgeBook, reason: str) -> Reads:
     """One task that reads all of every input."""
     by_edge = {}
     for edge in stage.inputs:
@@ -171,9 +171,7 @@ def _bucket_bytes(stage: Stage, hashed: list[ShuffleEdge], shuffles: Mapping[str
     counts = {shuffles[edge.edge_id].partitions for edge in hashed}
     if len(counts) != 1:
         # Equal keys would meet in different tasks: rows would be lost without a word.
-        raise InvalidJobGraph(
-            f"the HASH inputs of {stage.stage_id!r} have {sorted(counts)} partitions; they must agree"
-        )
+        raise InvalidGraph(f"the HASH inputs of {stage.stage_id!r} have {sorted(counts)} partitions; they must agree")
     per_edge = [shuffles[edge.edge_id].partition_bytes() for edge in hashed]
     return [sum(values) for values in zip(*per_edge, strict=True)]
 
@@ -186,7 +184,7 @@ def _read(
         case ShuffleEdgeType.FORWARD if shuffle.producers == parallelism:
             return Read((task,), 0, shuffle.partitions)
         case ShuffleEdgeType.FORWARD if parallelism != 1 and stage.keyed:
-            raise InvalidJobGraph(
+            raise InvalidGraph(
                 f"FORWARD edge {edge.edge_id!r} joins {shuffle.producers} tasks to {parallelism}; it needs equal ones"
             )
         case ShuffleEdgeType.FORWARD:

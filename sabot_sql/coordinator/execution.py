@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Placement, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts
 from sabot_sql.coordinator import exchange_rules as rules
 from sabot_sql.coordinator.chained_stages import Stage, stages_of
 from sabot_sql.coordinator.conservation import check_split, check_stage, check_task
 from sabot_sql.coordinator.dispatch import choose, demand
+from sabot_sql.coordinator.edge_book import EdgeBook, EdgeShuffle
 from sabot_sql.coordinator.fusion import fuse_readers
 from sabot_sql.coordinator.journal import Journal, JournalEntry, QueryOpening
 from sabot_sql.coordinator.key_questions import key_questions
@@ -40,7 +41,6 @@ from sabot_sql.coordinator.messages import (
 )
 from sabot_sql.coordinator.query_state import QueryPhase, QueryState
 from sabot_sql.coordinator.recovery import failed_too_often, lost_work, producer_of, shown_error
-from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle, ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import Running, StagePhase, StageRun, TaskRecord
 from sabot_sql.coordinator.validation import faults_of
 from sabot_sql.errors import AgentError, InternalError, SabotSQLError
@@ -71,7 +71,7 @@ class Execution:
         self.opening = opening
         self._controller = opening.controller
         self._adaptive = opening.adaptive
-        self._state = QueryState(opening.query_id, opening.job_graph, list(opening.agents), opening.session_agent)
+        self._state = QueryState(opening.query_id, opening.operator_graph, list(opening.agents), opening.session_agent)
         self._entries: list[JournalEntry] = []
         self._stages_changed = True
 
@@ -104,8 +104,8 @@ class Execution:
         return self._state.query_id
 
     @property
-    def graph(self) -> JobGraph:
-        """The job graph as it was revised last."""
+    def graph(self) -> OperatorGraph:
+        """The operator graph as it was revised last."""
         return self._state.graph
 
     @property
@@ -114,7 +114,7 @@ class Execution:
         return self._state.runs
 
     @property
-    def shuffles(self) -> ShuffleCoordinator:
+    def shuffles(self) -> EdgeBook:
         """The edges."""
         return self._state.shuffles
 

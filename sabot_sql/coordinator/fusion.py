@@ -9,20 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence, Set
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Placement, ShuffleEdge, ShuffleEdgeType
 from sabot_sql.coordinator.chained_stages import Stage
-from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
+from sabot_sql.coordinator.edge_book import EdgeBook
 
 _STATE = "EXPORT_STATE"
 """An aggregate's state is a value of its own within a statement, and what it is made of on an edge."""
 
 
 def fuse_readers(
-    graph: JobGraph,
+    graph: OperatorGraph,
     stage: Stage,
     waiting: Sequence[Stage],
-    shuffles: ShuffleCoordinator,
+    shuffles: EdgeBook,
     done: Set[str],
     few_bytes: int,
 ) -> tuple[Stage, tuple[ShuffleEdge, ...]]:
@@ -35,10 +35,10 @@ def fuse_readers(
 
 
 def fuse(
-    graph: JobGraph,
+    graph: OperatorGraph,
     stage: Stage,
     waiting: Sequence[Stage],
-    shuffles: ShuffleCoordinator,
+    shuffles: EdgeBook,
     done: Set[str],
     few_bytes: int,
 ) -> Stage | None:
@@ -70,7 +70,7 @@ def fuse(
     )
 
 
-def _joinable(graph: JobGraph, edge: ShuffleEdge, stage: Stage, consumer: Stage) -> bool:
+def _joinable(graph: OperatorGraph, edge: ShuffleEdge, stage: Stage, consumer: Stage) -> bool:
     """Whether the consumer may be one task, and its statement may hold the other one's."""
     if consumer.slices or not stage.placement is consumer.placement is Placement.ANY:
         return False

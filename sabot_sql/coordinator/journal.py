@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Column
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.messages import Event
@@ -34,7 +34,7 @@ class QueryOpening:
     """
 
     query_id: str
-    job_graph: JobGraph
+    operator_graph: OperatorGraph
     agents: tuple[str, ...]
     session_agent: str
     controller: DBOSParallelController

@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import median_low
 
 from sabot_planner.job.operators import ShuffleEdge, ShuffleEdgeType
+from sabot_sql.coordinator.edge_book import EdgeShuffle
 from sabot_sql.coordinator.exchange_rules import Read, edge_input
-from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
 from sabot_sql.protocol.task_spec import KeyQuestion
 
 _LARGE = 2

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sabot_planner.job.operators import ShuffleEdgeType
+from sabot_sql.coordinator.edge_book import EdgeBook
 from sabot_sql.coordinator.exchange_rules import Read, Reads
-from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import MemoryShare, StagePhase, StageRun, TaskRecord
 from sabot_sql.errors import OUT_OF_MEMORY
 from sabot_sql.protocol.task_spec import FailureKind, TaskFailure
@@ -42,7 +42,7 @@ class RunAlone:
 
 
 def memory_retry(
-    run: StageRun, record: TaskRecord, failure: TaskFailure, shuffles: ShuffleCoordinator, grant_bytes: int
+    run: StageRun, record: TaskRecord, failure: TaskFailure, shuffles: EdgeBook, grant_bytes: int
 ) -> BeginAnew | RunAlone | None:
     """How the task of ``failure`` runs again with less, if it ran out of memory; None where the query has to end.
 
@@ -57,7 +57,7 @@ def memory_retry(
     return _in_finer_slices(run) if run.stage.slices else RunAlone(record.index, _bucket_by_bucket(run, record.index))
 
 
-def _copied_bytes(run: StageRun, shuffles: ShuffleCoordinator) -> int:
+def _copied_bytes(run: StageRun, shuffles: EdgeBook) -> int:
     """What every task reads whole beside its slices; a copy beside a hash bucket is one of a small edge."""
     copied = (edge for edge in run.stage.inputs if edge.edge_type is ShuffleEdgeType.BROADCAST and run.stage.slices)
     return sum(sum(shuffles.edge(edge.edge_id).partition_bytes()) for edge in copied)

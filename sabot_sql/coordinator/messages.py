@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.plan import EdgeFacts
 from sabot_sql.coordinator.chained_stages import Stage
 from sabot_sql.errors import SabotSQLError
@@ -28,7 +28,7 @@ class StartTask:
     id: TaskId
     agent_id: str
     stage: Stage
-    graph: JobGraph
+    graph: OperatorGraph
     parallelism: int
     inputs: Mapping[str, EdgeInput]
     outputs: tuple[EdgeOutput, ...]
@@ -117,10 +117,10 @@ class QueryStarted:
 
 @dataclass(frozen=True, slots=True)
 class PlanRevised:
-    """The planner's answer to the :class:`RevisePlan` of that number; without a ``job_graph`` the plan stays."""
+    """The planner's answer to the :class:`RevisePlan` of that number; without a ``operator_graph`` the plan stays."""
 
     number: int
-    job_graph: JobGraph | None = None
+    operator_graph: OperatorGraph | None = None
 
 
 @dataclass(frozen=True, slots=True)

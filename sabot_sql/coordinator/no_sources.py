@@ -1,4 +1,4 @@
-"""The sources of a job graph that has none."""
+"""The sources of an operator graph that has none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class NoSources:
-    """For job graphs whose fragments read nothing but edges and what DuckDB can make itself."""
+    """For operator graphs whose fragments read nothing but edges and what DuckDB can make itself."""
 
     def bind_slice(self, source_id: str, index: int, count: int) -> SliceBinding:
         """There are none."""

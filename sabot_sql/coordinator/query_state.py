@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
+from sabot_sql.coordinator.edge_book import EdgeBook, EdgePhase
 from sabot_sql.coordinator.exchange_rules import Read
 from sabot_sql.coordinator.limit_termination import Unneeded
 from sabot_sql.coordinator.memory_retry import BeginAnew, RunAlone
 from sabot_sql.coordinator.messages import SplitOutput, Work
 from sabot_sql.coordinator.recovery import Reruns
-from sabot_sql.coordinator.shuffle_coordinator import EdgePhase, ShuffleCoordinator
 from sabot_sql.coordinator.stage_run import (
     Finished,
     MemoryShare,
@@ -52,13 +52,13 @@ class QueryState:
     """The stages, edges and agents of one query."""
 
     query_id: str
-    graph: JobGraph
+    graph: OperatorGraph
     agents: list[str]
     """The agents that can be given tasks; the session's own is not among them."""
     session_agent: str
     phase: QueryPhase = QueryPhase.RUNNING
     runs: dict[str, StageRun] = field(default_factory=dict)
-    shuffles: ShuffleCoordinator = field(init=False)
+    shuffles: EdgeBook = field(init=False)
     decisions: dict[str, str] = field(default_factory=dict)
     """Edge → why it is read as it is, where that was decided while running."""
     replacing: set[str] = field(default_factory=set)
@@ -73,7 +73,7 @@ class QueryState:
     """(Edge, hash) → what was asked about its key and is not answered."""
 
     def __post_init__(self) -> None:
-        self.shuffles = ShuffleCoordinator(self.query_id)
+        self.shuffles = EdgeBook(self.query_id)
         self.shuffles.initialize(self.graph.to_execution_graph())
 
     # --- the query and its agents ---------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ class QueryState:
         self.revisions += 1
         return self.revisions
 
-    def revised(self, number: int, graph: JobGraph | None) -> None:
+    def revised(self, number: int, graph: OperatorGraph | None) -> None:
         """The planner has answered. A later question may still be open."""
         if graph is not None:
             self.graph = graph

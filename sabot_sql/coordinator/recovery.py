@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sabot_sql.coordinator.shuffle_coordinator import ShuffleCoordinator
+from sabot_sql.coordinator.edge_book import EdgeBook
 from sabot_sql.coordinator.stage_run import Running, StageRun, TaskRecord
 from sabot_sql.errors import FRAGMENT_FAILED, AgentError, SabotSQLError
 from sabot_sql.protocol.task_spec import FailureKind, TaskFailure, WriteKind
@@ -51,9 +51,7 @@ def failed_too_often(record: TaskRecord, stage: str, agent_id: str, reason: Sabo
     )
 
 
-def lost_work(
-    runs: Mapping[str, StageRun], shuffles: ShuffleCoordinator, lost: Iterable[tuple[str, int]]
-) -> Reruns | AgentError:
+def lost_work(runs: Mapping[str, StageRun], shuffles: EdgeBook, lost: Iterable[tuple[str, int]]) -> Reruns | AgentError:
     """What has to run again so that the ``lost`` outputs, (edge, producer task), are there again.
 
     A task needs its own inputs for that, so that a loss can go back to the sources. Gives the error that ends the query
@@ -98,7 +96,7 @@ def lost_work(
 
 
 def _mixing(
-    runs: Mapping[str, StageRun], shuffles: ShuffleCoordinator, edges: Container[str], tasks: Container[TaskKey]
+    runs: Mapping[str, StageRun], shuffles: EdgeBook, edges: Container[str], tasks: Container[TaskKey]
 ) -> Iterator[StageRun]:
     """The unfinished stages that read rows dealt round of ``edges``, which are written again.
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from sabot_planner.job.operators import ShuffleEdge
+from sabot_sql.coordinator.edge_book import EdgeShuffle
 from sabot_sql.coordinator.partitions import balanced_runs
-from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
 
 _HEAVY = 1.3
 """A partition is heavy when it holds so many times the fair share of a task."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Decided, ShuffleEdge, ShuffleEdgeType
 from sabot_planner.job.plan import QueryPlan
+from sabot_sql.coordinator.edge_book import EdgeShuffle
 from sabot_sql.coordinator.exchange_rules import RESULT_EDGE
 from sabot_sql.coordinator.execution import Execution
-from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
 from sabot_sql.coordinator.stage_run import Finished, Running, Skipped, StageRun, TaskRecord
 from sabot_sql.plan_document import PlanDocument, edge_item, plan_document, stage_item, task_item
 
@@ -22,7 +22,7 @@ def planned_snapshot(
     plan: QueryPlan, *, query_id: str = "", sql: str = "", isolation: str = "", state: str = "planned"
 ) -> PlanSnapshot:
     """A plan that has not run."""
-    graph = plan.job_graph
+    graph = plan.operator_graph
     return _document(
         plan,
         query_id=query_id,
@@ -66,7 +66,7 @@ def _document(plan: QueryPlan, **known: Any) -> PlanSnapshot:
     return plan_document(mode=plan.mode.value, reason=plan.reason, agents=plan.agents, **known)
 
 
-def _stage(graph: JobGraph, operator_id: str, run: StageRun | None) -> dict[str, Any]:
+def _stage(graph: OperatorGraph, operator_id: str, run: StageRun | None) -> dict[str, Any]:
     node = graph.operator(operator_id)
     # Only the last operator of a chain writes rows that were counted.
     counted = run is not None and run.stage.stage_id == operator_id
@@ -170,13 +170,13 @@ def _agent(task: TaskRecord) -> str | None:
             return None
 
 
-def _result_reason(graph: JobGraph) -> str:
+def _result_reason(graph: OperatorGraph) -> str:
     if graph.result_parts is not None:
         return "read in the order of the branches"
     return "read in task order" if graph.ordered else "read as it comes"
 
 
-def _result_edge(graph: JobGraph, shuffle: EdgeShuffle | None) -> dict[str, Any]:
+def _result_edge(graph: OperatorGraph, shuffle: EdgeShuffle | None) -> dict[str, Any]:
     facts = shuffle.measured if shuffle is not None else None
     return edge_item(
         RESULT_EDGE,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_sql.coordinator.chained_stages import Stage
 from sabot_sql.coordinator.exchange_rules import Read, Reads
 from sabot_sql.protocol.task_spec import EdgeOutput, TaskReport
@@ -103,10 +103,10 @@ class StagePhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """A started stage. ``graph`` is the job graph as it was then: later revisions no longer change this stage."""
+    """A started stage. ``graph`` is the operator graph as it was then: later revisions no longer change this stage."""
 
     stage: Stage
-    graph: JobGraph
+    graph: OperatorGraph
     reads: Reads
     outputs: tuple[EdgeOutput, ...]
     tasks: tuple[TaskRecord, ...]

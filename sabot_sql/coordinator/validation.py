@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sabot_sql.coordinator.edge_book import EdgePhase
 from sabot_sql.coordinator.messages import StartTask
 from sabot_sql.coordinator.query_state import QueryPhase, QueryState
-from sabot_sql.coordinator.shuffle_coordinator import EdgePhase
 from sabot_sql.coordinator.stage_run import Finished, Running, Skipped, StagePhase, StageRun
 
 

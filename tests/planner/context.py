@@ -178,12 +178,12 @@ def forced(partitions: int | None = 3, **settings: int | bool) -> PlanSettings:
 def describe(plan: QueryPlan) -> str:
     """A plan in a few lines, for messages."""
     lines = [f"{plan.mode}: {plan.reason}"]
-    if plan.job_graph is not None:
+    if plan.operator_graph is not None:
         lines += [
             f"  {node.operator_id} ×{node.parallelism} [{node.label}] after {','.join(node.start_after)}"
-            for node in plan.job_graph.operators
+            for node in plan.operator_graph.operators
         ]
-        for edge in plan.job_graph.edges:
+        for edge in plan.operator_graph.edges:
             written = f" written as {edge.written_as}" if edge.written_as else ""
             lines.append(
                 f"    {edge.edge_id}: {edge.source}→{edge.target} {edge.edge_type.upper()}({', '.join(edge.keys)})"

@@ -28,7 +28,7 @@ def snapshot(suite: str, name: str) -> Path:
 def plan_text(plan: QueryPlan) -> str:
     """The plan; columns and relations are numbered in the order in which they appear, whatever they are called."""
     lines = [f"{plan.mode}: {plan.reason}", f"output {', '.join(f'{c.name} {c.type}' for c in plan.output)}"]
-    graph = plan.job_graph
+    graph = plan.operator_graph
     if graph is None:
         return "\n".join(lines) + "\n"
     for node in graph.operators:

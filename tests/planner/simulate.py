@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from sabot_planner import (
     EdgeFacts,
-    JobGraph,
+    Operator,
+    OperatorGraph,
     QueryPlan,
     ScanInput,
     ShuffleEdge,
     ShuffleEdgeType,
-    StreamOperatorNode,
     Task,
 )
 from sabot_planner.job.execution_graph import task_input
@@ -48,7 +48,7 @@ class Simulation:
     def run(self) -> Rows:
         """The rows of the plan."""
         graph = self.graph
-        done: dict[str, StreamOperatorNode] = {}
+        done: dict[str, Operator] = {}
         result: pa.Table | None = None
         self.connection.execute("SET arrow_lossless_conversion = true")
         while graph.sink not in done:
@@ -65,7 +65,7 @@ class Simulation:
         assert result is not None
         return self._rows(result, self._types[graph.sink])
 
-    def _result(self, graph: JobGraph, outputs: list[pa.Table]) -> pa.Table:
+    def _result(self, graph: OperatorGraph, outputs: list[pa.Table]) -> pa.Table:
         """The sink's rows as they are read: task by task, or part by part."""
         parts = graph.result_parts
         if parts is None:
@@ -79,15 +79,15 @@ class Simulation:
         return pa.concat_tables(pieces)
 
     @property
-    def graph(self) -> JobGraph:
-        assert self.plan.job_graph is not None
-        return self.plan.job_graph
+    def graph(self) -> OperatorGraph:
+        assert self.plan.operator_graph is not None
+        return self.plan.operator_graph
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
         return self.context.connection
 
-    def _next(self, graph: JobGraph, done: dict[str, StreamOperatorNode]) -> StreamOperatorNode:
+    def _next(self, graph: OperatorGraph, done: dict[str, Operator]) -> Operator:
         for operator_id in graph.topological_order():
             node = graph.operator(operator_id)
             ready = {e.source for e in graph.inputs_of(operator_id)} | set(node.start_after)
@@ -95,7 +95,7 @@ class Simulation:
                 return node
         raise AssertionError(f"nothing can start: {done.keys()} of {graph.topological_order()}")
 
-    def _run_task(self, graph: JobGraph, node: StreamOperatorNode, index: int) -> pa.Table:
+    def _run_task(self, graph: OperatorGraph, node: Operator, index: int) -> pa.Table:
         bindings = [(s.name, s.columns, self._slice(s, index, node.parallelism)) for s in node.scans]
         registered = []
         for edge in graph.inputs_of(node.operator_id):
@@ -169,7 +169,7 @@ class Simulation:
             sum(rows), sum(sizes), tuple(rows), tuple(sizes), distinct_keys=distinct
         )
 
-    def _read(self, edge: ShuffleEdge, graph: JobGraph, task: Task) -> pa.Table:
+    def _read(self, edge: ShuffleEdge, graph: OperatorGraph, task: Task) -> pa.Table:
         written_as = edge.written_id
         written = replace(edge, partitions=self._partitions[written_as])
         read = task_input(written, task, graph.operator(edge.source).parallelism)

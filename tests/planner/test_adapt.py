@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sabot_planner import Decided, EdgeFacts, JobGraph, PlanSettings, QueryPlan, ShuffleEdge, ShuffleEdgeType
+from sabot_planner import Decided, EdgeFacts, OperatorGraph, PlanSettings, QueryPlan, ShuffleEdge, ShuffleEdgeType
 from tests.planner.context import FakeContext, describe
 from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same
@@ -23,9 +23,9 @@ def large(context: FakeContext) -> FakeContext:
     return context
 
 
-def graph(plan: QueryPlan) -> JobGraph:
-    assert plan.job_graph is not None, describe(plan)
-    return plan.job_graph
+def graph(plan: QueryPlan) -> OperatorGraph:
+    assert plan.operator_graph is not None, describe(plan)
+    return plan.operator_graph
 
 
 def join_sides(plan: QueryPlan) -> tuple[ShuffleEdge, ShuffleEdge]:

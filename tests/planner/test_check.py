@@ -15,7 +15,7 @@ from sqlglot import exp
 from sabot_planner import Placement, QueryPlan, ShuffleEdgeType
 from sabot_planner.adapt.replan import AdaptivePlan
 from sabot_planner.distribute.check import check
-from sabot_planner.errors import InvalidJobGraph, PlannerError
+from sabot_planner.errors import InvalidGraph, PlannerError
 from sabot_planner.fragments.stages import OpenEdges, cut
 from sabot_planner.job.operators import OperatorType
 from sabot_planner.logical.nodes import Join, JoinKind, Node, replace_inputs, rewrite, walk
@@ -79,7 +79,7 @@ def test_a_broken_exchange_never_gives_wrong_rows(context: FakeContext, name: st
         try:
             check(broken)
             rows = run(context, plan, broken)
-        except (PlannerError, InvalidJobGraph):
+        except (PlannerError, InvalidGraph):
             continue
         if difference(expected, rows) is not None:
             slipped.append(what)
@@ -123,8 +123,8 @@ def test_rows_of_the_sessions_memory_are_read_once(context: FakeContext) -> None
     context.placements = {"t": Placement.SESSION}
     plan = context.plan("SELECT k, sum(v) FROM t GROUP BY k")
     check(state(plan).root)
-    assert plan.job_graph is not None
-    (scan,) = [o for o in plan.job_graph.operators if o.placement is Placement.SESSION]
+    assert plan.operator_graph is not None
+    (scan,) = [o for o in plan.operator_graph.operators if o.placement is Placement.SESSION]
     assert (scan.parallelism, scan.operator_type) == (1, OperatorType.SOURCE)
 
 
@@ -188,4 +188,4 @@ def state(plan: QueryPlan) -> AdaptivePlan:
 
 def run(context: FakeContext, plan: QueryPlan, root: Node) -> Rows:
     graph = cut(root, state(plan).how, OpenEdges())
-    return Simulation(context, replace(plan, job_graph=graph, planner_state=None), adaptive=False).run()
+    return Simulation(context, replace(plan, operator_graph=graph, planner_state=None), adaptive=False).run()

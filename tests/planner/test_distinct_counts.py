@@ -25,8 +25,8 @@ def counted(context: FakeContext, sql: str) -> dict[str, int]:
 
 
 def edges(plan: QueryPlan) -> tuple[ShuffleEdge, ...]:
-    assert plan.job_graph is not None, describe(plan)
-    return plan.job_graph.edges
+    assert plan.operator_graph is not None, describe(plan)
+    return plan.operator_graph.edges
 
 
 def estimate(plan: QueryPlan, edge_type: ShuffleEdgeType = ShuffleEdgeType.RANGE) -> tuple[int | None, str]:

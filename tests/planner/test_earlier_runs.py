@@ -35,8 +35,8 @@ def run(context: FakeContext, sql: str) -> QueryPlan:
 
 
 def edges(plan: QueryPlan) -> tuple[ShuffleEdge, ...]:
-    assert plan.job_graph is not None, describe(plan)
-    return plan.job_graph.edges
+    assert plan.operator_graph is not None, describe(plan)
+    return plan.operator_graph.edges
 
 
 def test_the_second_plan_estimates_what_the_first_one_measured(learned: FakeContext) -> None:

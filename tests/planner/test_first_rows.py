@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sabot_planner import PlanSettings, StreamOperatorNode
+from sabot_planner import Operator, PlanSettings
 from tests.planner.context import FakeContext, describe
 
 pytestmark = pytest.mark.fast
@@ -19,10 +19,10 @@ def large(context: FakeContext) -> FakeContext:
     return context
 
 
-def search(context: FakeContext, sql: str) -> StreamOperatorNode:
+def search(context: FakeContext, sql: str) -> Operator:
     plan = context.plan(sql)
-    assert plan.job_graph is not None, describe(plan)
-    return plan.job_graph.operators[0]
+    assert plan.operator_graph is not None, describe(plan)
+    return plan.operator_graph.operators[0]
 
 
 @pytest.mark.parametrize(

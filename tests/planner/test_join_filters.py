@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sabot_planner import EdgeFacts, JobGraph, PlanSettings, QueryPlan, ShuffleEdge, ShuffleEdgeType
+from sabot_planner import EdgeFacts, OperatorGraph, PlanSettings, QueryPlan, ShuffleEdge, ShuffleEdgeType
 from tests.planner.context import FakeContext, describe, forced
 from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same
@@ -22,9 +22,9 @@ def large(context: FakeContext) -> FakeContext:
     return context
 
 
-def graph(plan: QueryPlan) -> JobGraph:
-    assert plan.job_graph is not None, describe(plan)
-    return plan.job_graph
+def graph(plan: QueryPlan) -> OperatorGraph:
+    assert plan.operator_graph is not None, describe(plan)
+    return plan.operator_graph
 
 
 def edge_from(plan: QueryPlan, label: str) -> ShuffleEdge:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sabot_planner import JobGraph, Mode, Placement, PlanSettings, ShuffleEdgeType
+from sabot_planner import Mode, OperatorGraph, Placement, PlanSettings, ShuffleEdgeType
 from tests.planner.context import FakeContext, describe
 from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same, difference
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.fast
 def check(context: FakeContext, sql: str, *, ordered: bool = False) -> str:
     """Demand DuckDB's rows; gives the plan as text."""
     plan = context.plan(sql)
-    assert plan.job_graph is not None, describe(plan)
-    assert plan.job_graph.ordered is ordered
+    assert plan.operator_graph is not None, describe(plan)
+    assert plan.operator_graph.ordered is ordered
     expected, actual = fetch(context.connection, sql), Simulation(context, plan).run()
     found = difference(expected, actual, [1] * len(expected.rows) if ordered else None)
     assert found is None, f"{found}\n{describe(plan)}"
@@ -270,8 +270,8 @@ def test_rows_of_a_union_all_leave_in_any_order_where_none_is_to_be_kept(context
     assert planned(context, sql).result_parts is None
 
 
-def planned(context: FakeContext, sql: str) -> JobGraph:
-    graph = context.plan(sql).job_graph
+def planned(context: FakeContext, sql: str) -> OperatorGraph:
+    graph = context.plan(sql).operator_graph
     assert graph is not None
     return graph
 
@@ -307,7 +307,7 @@ def test_what_stays_single_says_why(context: FakeContext, sql: str, reason: str)
     plan = context.plan(sql)
     assert plan.mode is Mode.SINGLE, describe(plan)
     assert reason in plan.reason
-    assert plan.job_graph is None
+    assert plan.operator_graph is None
 
 
 @pytest.mark.parametrize(
@@ -337,8 +337,8 @@ def test_a_source_that_cannot_be_cut_is_dealt_out_where_others_are_split(context
 def test_one_agent_has_one_task_of_everything(context: FakeContext) -> None:
     context.agents, context.settings = 1, PlanSettings()
     plan = context.plan("SELECT t.k, count(*) FROM t JOIN u ON t.k = u.k GROUP BY t.k ORDER BY 1")
-    assert plan.job_graph is not None
-    assert {o.parallelism for o in plan.job_graph.operators} == {1}
+    assert plan.operator_graph is not None
+    assert {o.parallelism for o in plan.operator_graph.operators} == {1}
     assert_same(fetch(context.connection, "SELECT t.k, count(*) FROM t JOIN u ON t.k = u.k GROUP BY t.k ORDER BY 1"),
                 Simulation(context, plan).run())  # fmt: skip
 
@@ -346,6 +346,6 @@ def test_one_agent_has_one_task_of_everything(context: FakeContext) -> None:
 def test_a_large_sort_is_cut_into_as_many_ranges_as_agents(context: FakeContext) -> None:
     context.settings, context.factor, context.agents = PlanSettings(), 1_000_000, 4
     plan = context.plan("SELECT v FROM t ORDER BY v")
-    assert plan.job_graph is not None
-    (edge,) = plan.job_graph.edges
+    assert plan.operator_graph is not None
+    (edge,) = plan.operator_graph.edges
     assert (edge.edge_type, edge.bounds_partitions, edge.partitions) == (ShuffleEdgeType.RANGE, 4, 1)

@@ -31,7 +31,7 @@ def test_random_queries(connection: duckdb.DuckDBPyConnection, seed: int) -> Non
     sql = next(sql for sql in iter(queries.query, None) if _fits(connection, sql))
     context = _context(connection, random)
     plan = context.plan(sql)
-    if plan.job_graph is None:
+    if plan.operator_graph is None:
         assert plan.reason
         return
     # A measurement ten thousand times as large as the rows are turns copies into hashes.

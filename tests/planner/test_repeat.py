@@ -17,10 +17,10 @@ SMALL = "SELECT small.k, name, w FROM small JOIN u ON small.k = u.k WHERE w > 7"
 
 def repeats(plan: QueryPlan) -> list[str]:
     """Which scans of a plan are read whole by each of several tasks."""
-    assert plan.job_graph is not None, describe(plan)
+    assert plan.operator_graph is not None, describe(plan)
     return [
         scan.source_id
-        for stage in plan.job_graph.operators
+        for stage in plan.operator_graph.operators
         for scan in stage.scans
         if stage.parallelism > 1 and not scan.sliced
     ]
@@ -39,9 +39,9 @@ def large(context: FakeContext) -> FakeContext:
 )
 def test_the_stage_of_the_large_side_reads_the_small_one(large: FakeContext, side: str) -> None:
     plan = large.plan(f"SELECT t.v FROM t JOIN {side} USING (k)")
-    assert plan.job_graph is not None
-    assert not plan.job_graph.edges, describe(plan)
-    (stage,) = plan.job_graph.operators
+    assert plan.operator_graph is not None
+    assert not plan.operator_graph.edges, describe(plan)
+    (stage,) = plan.operator_graph.operators
     assert stage.parallelism == large.agents
     assert [scan.sliced for scan in stage.scans].count(True) == 1
 
@@ -60,8 +60,8 @@ def test_rows_are_duckdbs_for_every_kind(context: FakeContext, kind: str, small_
 def test_a_preserved_side_is_never_repeated(large: FakeContext, kind: str) -> None:
     """What it has unmatched would come out of every task."""
     plan = large.plan(f"SELECT small.k FROM {kind} ON t.k = small.k")
-    assert plan.job_graph is not None
-    assert all(scan.sliced for stage in plan.job_graph.operators for scan in stage.scans), describe(plan)
+    assert plan.operator_graph is not None
+    assert all(scan.sliced for stage in plan.operator_graph.operators for scan in stage.scans), describe(plan)
 
 
 @pytest.mark.parametrize(

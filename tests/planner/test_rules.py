@@ -177,7 +177,7 @@ def read_columns(root: Node) -> dict[str, set[str]]:
     ],
 )
 def test_an_exchange_moves_only_what_is_read(context: FakeContext, sql: str, width: int) -> None:
-    graph = context.plan(sql).job_graph
+    graph = context.plan(sql).operator_graph
     assert graph is not None
     from_scans = [e for e in graph.edges if graph.operator(e.source).scans]
     assert all(len(e.columns) <= width for e in from_scans), [e.columns for e in graph.edges]

@@ -38,8 +38,8 @@ READERS = {
 
 
 def hashed(plan: QueryPlan) -> list[tuple[str, ...]]:
-    assert plan.job_graph is not None, describe(plan)
-    return [edge.keys for edge in plan.job_graph.edges if edge.edge_type is ShuffleEdgeType.HASH]
+    assert plan.operator_graph is not None, describe(plan)
+    return [edge.keys for edge in plan.operator_graph.edges if edge.edge_type is ShuffleEdgeType.HASH]
 
 
 @pytest.mark.parametrize(

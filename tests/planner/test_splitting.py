@@ -39,10 +39,10 @@ pytestmark = pytest.mark.fast
 )
 def test_only_rows_that_decide_for_themselves_are_split(context: FakeContext, sql: str, split: set[str]) -> None:
     plan = context.plan(sql)
-    assert plan.job_graph is not None
+    assert plan.operator_graph is not None
     found = {
-        plan.job_graph.operator(e.source).label.split(" ")[1]
-        for e in plan.job_graph.edges
+        plan.operator_graph.operator(e.source).label.split(" ")[1]
+        for e in plan.operator_graph.edges
         if e.splittable and e.edge_type is ShuffleEdgeType.HASH
     }
     assert found == split, describe(plan)

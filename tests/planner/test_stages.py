@@ -8,7 +8,7 @@ from dataclasses import replace
 import duckdb
 import pytest
 
-from sabot_planner import JobGraph, Placement, PlanSettings, ShuffleEdgeType
+from sabot_planner import OperatorGraph, Placement, PlanSettings, ShuffleEdgeType
 from sabot_planner.fragments.fragment_sql import FragmentWriter
 from sabot_planner.job.plan import Zone
 from sabot_planner.logical.build import build
@@ -26,10 +26,10 @@ pytestmark = pytest.mark.fast
 JOINED = "SELECT t.k, u.s, sum(t.v) AS total FROM t JOIN u ON t.k = u.n GROUP BY t.k, u.s ORDER BY total DESC"
 
 
-def graph_of(context: FakeContext, sql: str) -> JobGraph:
+def graph_of(context: FakeContext, sql: str) -> OperatorGraph:
     plan = context.plan(sql)
-    assert plan.job_graph is not None, describe(plan)
-    return plan.job_graph
+    assert plan.operator_graph is not None, describe(plan)
+    return plan.operator_graph
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_stage_of_the_sessions_memory_is_one_task_there(context: FakeContext) 
 
 def test_planning_twice_gives_one_plan(context: FakeContext) -> None:
     assert describe(context.plan(JOINED)) == describe(context.plan(JOINED))
-    assert context.plan(JOINED).job_graph == context.plan(JOINED).job_graph
+    assert context.plan(JOINED).operator_graph == context.plan(JOINED).operator_graph
 
 
 # --- fragments as SQL

@@ -38,8 +38,8 @@ def planned(tables: duckdb.DuckDBPyConnection, name: str, agents: int, factor: i
 
 
 def edges(plan: QueryPlan, kind: ShuffleEdgeType | None = None) -> list[ShuffleEdge]:
-    assert plan.job_graph is not None, describe(plan)
-    return [e for e in plan.job_graph.edges if kind is None or e.edge_type is kind]
+    assert plan.operator_graph is not None, describe(plan)
+    return [e for e in plan.operator_graph.edges if kind is None or e.edge_type is kind]
 
 
 def hashed(plan: QueryPlan) -> list[tuple[str, ...]]:
@@ -51,14 +51,14 @@ def hashed(plan: QueryPlan) -> list[tuple[str, ...]]:
 def test_no_query_runs_in_one_task(tables: duckdb.DuckDBPyConnection, name: str, agents: int) -> None:
     plan = planned(tables, name, agents, factor=100)
     assert plan.mode is Mode.DISTRIBUTED, describe(plan)
-    assert any(o.parallelism == agents for o in plan.job_graph.operators), describe(plan)  # type: ignore[union-attr]
+    assert any(o.parallelism == agents for o in plan.operator_graph.operators), describe(plan)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_what_is_ordered_is_ordered_in_parallel(plans: dict[str, QueryPlan], name: str) -> None:
     """Every ORDER BY without a small LIMIT is a RANGE into the last stage."""
     plan, sql = plans[name], QUERIES[name].lower()
-    graph = plan.job_graph
+    graph = plan.operator_graph
     assert graph is not None
     last = [e.edge_type for e in edges(plan) if e.target == graph.sink]
     limit = int(sql.rpartition("limit")[2]) if "limit" in sql.rpartition("order by")[2] else None
@@ -81,7 +81,7 @@ def test_sides_of_a_join_have_as_many_partitions(plans: dict[str, QueryPlan], na
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_nation_and_region_are_never_hashed(plans: dict[str, QueryPlan], name: str) -> None:
-    graph = plans[name].job_graph
+    graph = plans[name].operator_graph
     assert graph is not None
     small = {
         o.operator_id
@@ -97,7 +97,7 @@ def test_q1_is_one_hash_of_partial_states_then_a_range(plans: dict[str, QueryPla
         (ShuffleEdgeType.HASH, ("l_returnflag", "l_linestatus")),
         (ShuffleEdgeType.RANGE, ("l_returnflag", "l_linestatus")),
     ], describe(plan)
-    graph = plan.job_graph
+    graph = plan.operator_graph
     assert graph is not None
     assert "EXPORT_STATE" in graph.operator(edges(plan)[0].source).sql
     assert "combine_aggr" in graph.operator(edges(plan)[0].target).sql
@@ -120,7 +120,7 @@ def test_q18_reuses_the_order_key_for_its_groups(plans: dict[str, QueryPlan]) ->
 
 
 def assert_joined_and_grouped_in_one_stage(plan: QueryPlan, key: str) -> None:
-    graph = plan.job_graph
+    graph = plan.operator_graph
     assert graph is not None
     joined = [e.target for e in edges(plan, ShuffleEdgeType.HASH) if e.keys == (key,)]
     assert any("inner join" in graph.operator(o).label and "group by" in graph.operator(o).label for o in joined)
@@ -128,7 +128,7 @@ def assert_joined_and_grouped_in_one_stage(plan: QueryPlan, key: str) -> None:
 
 def test_q5_reads_nation_and_region_in_every_task(plans: dict[str, QueryPlan]) -> None:
     plan = plans["q05"]
-    graph = plan.job_graph
+    graph = plan.operator_graph
     assert graph is not None
     reads = [(o.label, o.parallelism, [scan.sliced for scan in o.scans]) for o in graph.operators]
     (small,) = [(tasks, sliced) for label, tasks, sliced in reads if "scan nation" in label and "scan region" in label]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import ClassVar
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Column, ScanInput
 from sabot_planner.job.plan import Mode, QueryPlan
 from sabot_sql.catalog.sources import even_spans
@@ -61,7 +61,7 @@ class Simulation:
 
     def __init__(
         self,
-        graph: JobGraph,
+        graph: OperatorGraph,
         agents: int = 2,
         *,
         plan: QueryPlan | None = None,
@@ -195,7 +195,7 @@ class Simulation:
         revised = self._plan.revise(command.facts, command.started)
         changed = revised is not self._plan
         self._plan = revised
-        self.tell(PlanRevised(command.number, revised.job_graph if changed else None))
+        self.tell(PlanRevised(command.number, revised.operator_graph if changed else None))
 
     def _take(self, commands: list[Command]) -> None:
         for command in commands:

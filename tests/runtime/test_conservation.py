@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import (
+    Operator,
     OperatorType,
     RangeSplit,
     ScanInput,
     ShuffleEdge,
     ShuffleEdgeType,
-    StreamOperatorNode,
 )
 from sabot_sql.coordinator.conservation import ROWS_NOT_CONSERVED, spans_fault
 from sabot_sql.coordinator.controller import DBOSParallelController
@@ -32,8 +32,8 @@ FORWARD, REBALANCE = ShuffleEdgeType.FORWARD, ShuffleEdgeType.REBALANCE
 SPLITS = [None, RangeSplit("k", ("10",)), RangeSplit("k", tuple(map(str, range(1, 40))))]
 
 
-def op(name: str, tasks: int, **more: Any) -> StreamOperatorNode:
-    return StreamOperatorNode(name, OperatorType.MAP, f"SELECT * FROM {name}", tasks, **more)
+def op(name: str, tasks: int, **more: Any) -> Operator:
+    return Operator(name, OperatorType.MAP, f"SELECT * FROM {name}", tasks, **more)
 
 
 def scan(split: RangeSplit | None = None, *, sliced: bool = True) -> ScanInput:
@@ -44,9 +44,9 @@ def hashed(name: str, source: str, target: str, **more: Any) -> ShuffleEdge:
     return ShuffleEdge(name, source, target, HASH, ("k",), partition_by="h", partitions=8, **more)
 
 
-def join(tasks: int, split: RangeSplit | None) -> JobGraph:
+def join(tasks: int, split: RangeSplit | None) -> OperatorGraph:
     """Two scans are hashed and joined, beside a copied one; then sorted over ranges."""
-    return JobGraph(
+    return OperatorGraph(
         (
             op("probe", tasks, scans=(scan(split), scan(sliced=False))),
             op("build", tasks, scans=(scan(split),)),
@@ -63,17 +63,17 @@ def join(tasks: int, split: RangeSplit | None) -> JobGraph:
     )
 
 
-def first_rows(tasks: int, split: RangeSplit | None) -> JobGraph:
+def first_rows(tasks: int, split: RangeSplit | None) -> OperatorGraph:
     """A LIMIT with tasks to spare."""
-    return JobGraph(
+    return OperatorGraph(
         (op("search", tasks * 3, scans=(scan(split),), first_rows=1500), op("sink", 1)),
         (ShuffleEdge("e1", "search", "sink", REBALANCE),),
     )
 
 
-def forward(tasks: int, split: RangeSplit | None) -> JobGraph:
+def forward(tasks: int, split: RangeSplit | None) -> OperatorGraph:
     """A slice beside what another stage gives task by task, dealt round."""
-    return JobGraph(
+    return OperatorGraph(
         (op("source", tasks, scans=(scan(split),)), op("next", tasks, scans=(scan(split),)), op("sink", tasks)),
         (ShuffleEdge("e1", "source", "next", FORWARD), ShuffleEdge("e2", "next", "sink", REBALANCE, partitions=5)),
     )

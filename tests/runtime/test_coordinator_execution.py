@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from sabot_planner.errors import InvalidJobGraph
-from sabot_planner.job.job_graph import JobGraph
-from sabot_planner.job.operators import OperatorType, Placement, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.errors import InvalidGraph
+from sabot_planner.job.operator_graph import OperatorGraph
+from sabot_planner.job.operators import Operator, OperatorType, Placement, ShuffleEdge, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts, Mode, QueryPlan
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.messages import QueryAbandoned
@@ -21,8 +21,8 @@ from tests.runtime.simulated import Simulation
 pytestmark = pytest.mark.fast
 
 
-def op(name: str, parallelism: int = 1, sql: str = "", **more: object) -> StreamOperatorNode:
-    return StreamOperatorNode(name, OperatorType.MAP, sql or f"SELECT * FROM {name}", parallelism, **more)  # type: ignore[arg-type]
+def op(name: str, parallelism: int = 1, sql: str = "", **more: object) -> Operator:
+    return Operator(name, OperatorType.MAP, sql or f"SELECT * FROM {name}", parallelism, **more)  # type: ignore[arg-type]
 
 
 def edge(name: str, source: str, target: str, kind: ShuffleEdgeType, **more: object) -> ShuffleEdge:
@@ -33,9 +33,9 @@ HASH, RANGE = ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE
 BROADCAST, REBALANCE, FORWARD = ShuffleEdgeType.BROADCAST, ShuffleEdgeType.REBALANCE, ShuffleEdgeType.FORWARD
 
 
-def group_by(buckets: int = 8) -> JobGraph:
+def group_by(buckets: int = 8) -> OperatorGraph:
     """source ×2 ──HASH──▶ group ×2 ──▶ sink"""
-    return JobGraph(
+    return OperatorGraph(
         (op("source", 2), op("group", 2), op("sink")),
         (
             edge("e1", "source", "group", HASH, partition_by="h", partitions=buckets),
@@ -44,17 +44,17 @@ def group_by(buckets: int = 8) -> JobGraph:
     )
 
 
-def sort(ranges: int = 4) -> JobGraph:
-    return JobGraph(
+def sort(ranges: int = 4) -> OperatorGraph:
+    return OperatorGraph(
         (op("source", 2), op("sort", ranges)),
         (edge("e1", "source", "sort", RANGE, partition_by="h", bounds_partitions=ranges),),
         ordered=True,
     )
 
 
-def filtered_join() -> JobGraph:
+def filtered_join() -> OperatorGraph:
     """small ×2 ──HASH e1──▶ join ×2 ◀──HASH e2── large ×2, and large reads e1 again as e3."""
-    return JobGraph(
+    return OperatorGraph(
         (op("small", 2), op("large", 2), op("join", 2), op("sink")),
         (
             edge("e1", "small", "join", HASH, partition_by="h", partitions=8),
@@ -107,27 +107,27 @@ def test_the_column_that_places_rows_is_not_seen_by_consumers() -> None:
 
 
 def test_more_tasks_than_agents_take_turns() -> None:
-    run = Simulation(JobGraph((op("source", 5),)), agents=2)
+    run = Simulation(OperatorGraph((op("source", 5),)), agents=2)
     assert len(run.running) == 2
     run.finish_all()
     assert sorted(c.id.task for c in run.started) == [0, 1, 2, 3, 4]
 
 
 def test_a_hash_edge_writes_at_least_a_bucket_for_each_consumer() -> None:
-    graph = JobGraph((op("source"), op("group", 5)), (edge("e1", "source", "group", HASH, keys=("k",)),))
+    graph = OperatorGraph((op("source"), op("group", 5)), (edge("e1", "source", "group", HASH, keys=("k",)),))
     run = Simulation(graph)
     scheme = run.running["source_0"].outputs[0].scheme
     assert (scheme.kind, scheme.partitions, scheme.keys) == (WriteKind.HASH_COLUMNS, 5, ("k",))
 
 
 def test_a_hash_edge_without_keys_is_refused() -> None:
-    graph = JobGraph((op("source"), op("group", 2)), (edge("e1", "source", "group", HASH),))
-    with pytest.raises(InvalidJobGraph, match="neither keys nor"):
+    graph = OperatorGraph((op("source"), op("group", 2)), (edge("e1", "source", "group", HASH),))
+    with pytest.raises(InvalidGraph, match="neither keys nor"):
         Simulation(graph)
 
 
 def test_hash_inputs_of_different_bucket_counts_never_meet() -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("a"), op("b"), op("join", 2)),
         (
             edge("e1", "a", "join", HASH, keys=("k",), partitions=4),
@@ -136,12 +136,12 @@ def test_hash_inputs_of_different_bucket_counts_never_meet() -> None:
     )
     run = Simulation(graph, agents=2)
     run.finish("a_0")
-    with pytest.raises(InvalidJobGraph, match="partitions"):
+    with pytest.raises(InvalidGraph, match="partitions"):
         run.finish("b_0")
 
 
 def test_a_broadcast_edge_is_read_whole_by_every_task() -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("small", 2), op("big", 2), op("join", 2)),
         (edge("e1", "small", "join", BROADCAST), edge("e2", "big", "join", REBALANCE)),
     )
@@ -153,7 +153,7 @@ def test_a_broadcast_edge_is_read_whole_by_every_task() -> None:
 
 
 def test_producers_without_rows_are_not_read_but_one() -> None:
-    graph = JobGraph((op("a", 3), op("b")), (edge("e1", "a", "b", REBALANCE),))
+    graph = OperatorGraph((op("a", 3), op("b")), (edge("e1", "a", "b", REBALANCE),))
     run = Simulation(graph, rows=lambda _, task: 10 if task == 1 else 0)
     run.finish_all()
     assert run.started[-1].inputs["e1"].producers == (1,)
@@ -188,7 +188,7 @@ def test_an_edge_that_is_read_again_is_released_after_its_last_reader() -> None:
 
 
 def test_what_several_edges_share_is_written_once_and_released_after_its_last_reader() -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("shared", 2), op("left", 2), op("right", 2), op("sink")),
         (
             edge("e1", "shared", "left", FORWARD, rereads="shared_c"),
@@ -217,16 +217,16 @@ def test_a_reader_that_a_revision_takes_out_leaves_the_shared_output_to_the_othe
     e1 = edge("e1", "shared", "left", FORWARD, rereads="shared_c")
     e2 = edge("e2", "shared", "right", FORWARD, rereads="shared_c")
     e3, e4 = edge("e3", "left", "sink", REBALANCE), edge("e4", "right", "sink", REBALANCE)
-    less = JobGraph((shared, right, sink), (e2, e4))
+    less = OperatorGraph((shared, right, sink), (e2, e4))
 
     class Revised:
         def revise(self, plan: QueryPlan, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
-            return replace(plan, job_graph=less)
+            return replace(plan, operator_graph=less)
 
         def identities(self) -> Mapping[str, str]:
             return {}
 
-    graph = JobGraph((shared, left, right, sink), (e1, e2, e3, e4))
+    graph = OperatorGraph((shared, left, right, sink), (e1, e2, e3, e4))
     plan = QueryPlan(Mode.DISTRIBUTED, "test", 2, graph, planner_state=Revised())
     run = Simulation(graph, plan=plan, controller=DBOSParallelController(0, 0))
     run.finish("shared_0")
@@ -236,7 +236,7 @@ def test_a_reader_that_a_revision_takes_out_leaves_the_shared_output_to_the_othe
 
 
 def test_session_tasks_run_on_the_session_agent_alone() -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("frame", placement=Placement.SESSION), op("work", 3)),
         (edge("e1", "frame", "work", REBALANCE),),
     )
@@ -250,7 +250,7 @@ def test_session_tasks_run_on_the_session_agent_alone() -> None:
 
 
 def test_several_outputs_are_written_by_one_task() -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("source", 2), op("a", 2), op("b"), op("sink")),
         (
             edge("e1", "source", "a", HASH, partition_by="h", columns=("k",)),
@@ -270,7 +270,7 @@ def test_several_outputs_are_written_by_one_task() -> None:
 
 
 def test_forward_edges_are_chained_into_one_task() -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("source", 3), op("enrich", 3, "SELECT * FROM e1"), op("sink")),
         (edge("e1", "source", "enrich", FORWARD), edge("e2", "enrich", "sink", REBALANCE)),
     )
@@ -282,7 +282,7 @@ def test_forward_edges_are_chained_into_one_task() -> None:
 
 @pytest.mark.parametrize("sql", ["SELECT * FROM e1 a JOIN e1 b USING (k)", 'SELECT 1 FROM e1, "e1"'])
 def test_a_forward_input_that_is_read_twice_is_written_once(sql: str) -> None:
-    graph = JobGraph((op("source", 2), op("pair", 2, sql)), (edge("e1", "source", "pair", FORWARD),))
+    graph = OperatorGraph((op("source", 2), op("pair", 2, sql)), (edge("e1", "source", "pair", FORWARD),))
     run = Simulation(graph)
     run.finish_all()
     assert [c.id.stage for c in run.started] == ["source", "source", "pair", "pair"]
@@ -290,7 +290,7 @@ def test_a_forward_input_that_is_read_twice_is_written_once(sql: str) -> None:
 
 
 def test_a_forward_edge_from_the_session_is_not_chained() -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("frame", placement=Placement.SESSION), op("work", sql="FROM e1")),
         (edge("e1", "frame", "work", FORWARD),),
     )
@@ -300,7 +300,7 @@ def test_a_forward_edge_from_the_session_is_not_chained() -> None:
 
 
 def test_hash_input_beside_a_forward_input_keeps_to_the_buckets_of_its_producer() -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("a", 2), op("b"), op("group", 2), op("join", 2, "FROM f1 JOIN f1 USING (k)"), op("other")),
         (
             edge("e1", "a", "group", HASH, partition_by="h", partitions=8),
@@ -318,9 +318,9 @@ def test_hash_input_beside_a_forward_input_keeps_to_the_buckets_of_its_producer(
         assert (group.first, group.last) == (join.first, join.last)
 
 
-def two_shared_groupings() -> JobGraph:
+def two_shared_groupings() -> OperatorGraph:
     """Two stages hashed by the same key, each read by two consumers, joined task by task."""
-    return JobGraph(
+    return OperatorGraph(
         (
             op("a", 2),
             op("b", 2),
@@ -419,7 +419,7 @@ def test_an_agent_lost_before_its_split_makes_the_producer_write_ranges_at_once(
 class Revisions:
     """A planner that turns e1 into BROADCAST once it was measured."""
 
-    def __init__(self, graph: JobGraph) -> None:
+    def __init__(self, graph: OperatorGraph) -> None:
         self.graph = graph
         self.asked: list[tuple[Mapping[str, EdgeFacts], frozenset[str]]] = []
 
@@ -429,11 +429,11 @@ class Revisions:
             replace(e, edge_type=BROADCAST, written_as=HASH) if e.edge_id == "e1" and "e1" in facts else e
             for e in self.graph.edges
         )
-        return replace(plan, job_graph=replace(self.graph, edges=edges))
+        return replace(plan, operator_graph=replace(self.graph, edges=edges))
 
 
 def test_the_plan_is_revised_after_each_finished_stage() -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("small", 2), op("big", 2, start_after=("small",)), op("join", 2)),
         (
             edge("e1", "small", "join", HASH, keys=("k",), partitions=4),
@@ -533,7 +533,7 @@ def test_the_last_agent_dies_and_none_comes() -> None:
 
 
 def test_a_task_that_two_agents_died_of_is_not_given_to_a_third() -> None:
-    run = Simulation(JobGraph((op("source"),)), agents=3)
+    run = Simulation(OperatorGraph((op("source"),)), agents=3)
     run.kill(run.running["source_0"].agent_id)
     run.kill(run.running["source_0"].agent_id)
     assert isinstance(run.error, AgentError)
@@ -569,7 +569,7 @@ def test_a_lost_input_whose_own_inputs_are_released_runs_all_of_them_again() -> 
 
 def test_an_output_read_task_by_task_is_written_whole_again_after_its_release() -> None:
     """The reader of task 1 reads nothing of task 0, and waits until the edge is whole all the same."""
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("source", 2), op("pair", 2, "FROM f1 a JOIN f1 b USING (k)"), op("sink")),
         (edge("f1", "source", "pair", FORWARD), edge("e2", "pair", "sink", REBALANCE)),
     )
@@ -583,7 +583,7 @@ def test_an_output_read_task_by_task_is_written_whole_again_after_its_release() 
 
 
 def test_rows_dealt_round_that_a_second_edge_reads_are_dealt_again_for_its_readers_too() -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("source", 2), op("left", 2), op("right", 2), op("sink")),
         (
             edge("e1", "source", "left", REBALANCE, partitions=2),
@@ -630,7 +630,7 @@ def test_a_filtered_output_that_is_lost_gets_its_filter_again() -> None:
 
 
 def test_an_output_lost_four_times_ends_the_query() -> None:
-    run = Simulation(JobGraph((op("source"), op("sink")), (edge("e1", "source", "sink", REBALANCE),)))
+    run = Simulation(OperatorGraph((op("source"), op("sink")), (edge("e1", "source", "sink", REBALANCE),)))
     for _ in range(3):
         run.finish("source_0")
         run.fail("sink_0", FailureKind.LOST_INPUT, [("e1", 0)])
@@ -665,7 +665,7 @@ def test_an_answer_that_comes_twice_counts_once() -> None:
 
 
 def test_rows_dealt_round_are_dealt_again_for_all_their_readers() -> None:
-    graph = JobGraph((op("source", 2), op("work", 4)), (edge("e1", "source", "work", REBALANCE),))
+    graph = OperatorGraph((op("source", 2), op("work", 4)), (edge("e1", "source", "work", REBALANCE),))
     run = Simulation(graph)
     run.finish("source_0")
     run.finish("source_1")
@@ -689,6 +689,6 @@ def test_nothing_is_commanded_after_the_query_was_abandoned() -> None:
 
 
 def test_a_plan_that_can_never_run_fails_instead_of_waiting() -> None:
-    graph = JobGraph((op("a", start_after=("b",)), op("b")), (edge("e1", "a", "b", REBALANCE),))
+    graph = OperatorGraph((op("a", start_after=("b",)), op("b")), (edge("e1", "a", "b", REBALANCE),))
     run = Simulation(graph)
     assert isinstance(run.error, InternalError)

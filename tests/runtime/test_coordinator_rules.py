@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sabot_planner.job.job_graph import JobGraph
-from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.operator_graph import OperatorGraph
+from sabot_planner.job.operators import Operator, OperatorType, ShuffleEdge, ShuffleEdgeType
 from sabot_sql.coordinator.controller import DBOSParallelController, TaskDemand
+from sabot_sql.coordinator.edge_book import EdgeBook, EdgeShuffle
 from sabot_sql.coordinator.partitions import balanced_runs, even_runs, range_bounds
-from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle, ShuffleCoordinator
 from sabot_sql.protocol.task_spec import OutputReport, WriteKind, WriteScheme
 
 pytestmark = pytest.mark.fast
@@ -141,14 +141,14 @@ def test_distinct_keys_are_those_of_all_tasks(
 
 
 def test_shuffle_coordinator_tells_each_agent_once_and_sums_what_was_written() -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
-            StreamOperatorNode("a", OperatorType.SOURCE, "SELECT 1", 2),
-            StreamOperatorNode("b", OperatorType.SINK, "FROM e1"),
+            Operator("a", OperatorType.SOURCE, "SELECT 1", 2),
+            Operator("b", OperatorType.SINK, "FROM e1"),
         ),
         (ShuffleEdge("e1", "a", "b", ShuffleEdgeType.REBALANCE),),
     )
-    shuffles = ShuffleCoordinator("q")
+    shuffles = EdgeBook("q")
     shuffles.initialize(graph.to_execution_graph())
     assert shuffles.register_shuffles_with_agents(["x", "y"]) == {"x": ("e1",), "y": ("e1",)}
     assert shuffles.register_shuffles_with_agents(["y", "z"]) == {"z": ("e1",)}

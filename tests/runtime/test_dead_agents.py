@@ -16,8 +16,8 @@ import pyarrow as pa
 import pytest
 
 import sabot_sql
-from sabot_planner.job.job_graph import JobGraph
-from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.operator_graph import OperatorGraph
+from sabot_planner.job.operators import Operator, OperatorType, ShuffleEdge, ShuffleEdgeType
 from sabot_sql.agent.pool import AgentPool, start_agents
 from sabot_sql.agent.process_agent import ProcessAgent
 from sabot_sql.catalog.connection import Connection
@@ -74,10 +74,10 @@ def kill(agent: ProcessAgent) -> None:
 
 
 def test_it_is_given_up_with_the_query_that_read_it(pool: AgentPool, tmp_path: Path) -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
-            StreamOperatorNode("source", OperatorType.MAP, SOURCE, 4),
-            StreamOperatorNode("slow", OperatorType.MAP, SLOW, 2),
+            Operator("source", OperatorType.MAP, SOURCE, 4),
+            Operator("slow", OperatorType.MAP, SLOW, 2),
         ),
         (ShuffleEdge("e1", "source", "slow", ShuffleEdgeType.HASH, keys=("k",), partitions=4),),
     )
@@ -214,7 +214,7 @@ def test_a_query_whose_agents_all_die_and_cannot_be_replaced_ends_with_an_error(
 ) -> None:
     """Found out by the end of their sockets, and by launches that fail."""
     endless = "SELECT count(*) AS n FROM range(100_000_000_000) t(i) WHERE i % 7 = 3"
-    graph = JobGraph((StreamOperatorNode("slow", OperatorType.MAP, endless, 2),), ())
+    graph = OperatorGraph((Operator("slow", OperatorType.MAP, endless, 2),), ())
     killed: list[float] = []
 
     def disturb(snapshot: dict[str, Any]) -> None:
@@ -231,10 +231,10 @@ def test_a_query_whose_agents_all_die_and_cannot_be_replaced_ends_with_an_error(
 
 
 def test_a_stopped_agent_s_task_is_run_by_another(pool: AgentPool) -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
-            StreamOperatorNode("source", OperatorType.MAP, SOURCE, 4),
-            StreamOperatorNode("slow", OperatorType.MAP, SLOW, 2),
+            Operator("source", OperatorType.MAP, SOURCE, 4),
+            Operator("slow", OperatorType.MAP, SLOW, 2),
         ),
         (ShuffleEdge("e1", "source", "slow", ShuffleEdgeType.HASH, keys=("k",), partitions=4),),
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import sabot_sql
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Placement, ScanInput, ShuffleEdgeType
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.fragments import task_spec
@@ -21,9 +21,9 @@ HASH, RANGE = ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE
 BROADCAST, REBALANCE, FORWARD = ShuffleEdgeType.BROADCAST, ShuffleEdgeType.REBALANCE, ShuffleEdgeType.FORWARD
 
 
-def grouped_and_sorted(**sort: object) -> JobGraph:
+def grouped_and_sorted(**sort: object) -> OperatorGraph:
     """source ×2 ──HASH e1──▶ group ×2 ──RANGE e2──▶ sort ×2"""
-    return JobGraph(
+    return OperatorGraph(
         (op("source", 2), op("group", 2, "SELECT k, v, h FROM e1"), op("sort", 2, "SELECT k FROM e2", **sort)),
         (
             edge("e1", "source", "group", HASH, partition_by="h", partitions=8),
@@ -37,7 +37,7 @@ def scan(source: str) -> ScanInput:
     return ScanInput("scan_0", source, ("k",))
 
 
-def run(graph: JobGraph, rows: Rows = lambda edge, task: 1000) -> Simulation:
+def run(graph: OperatorGraph, rows: Rows = lambda edge, task: 1000) -> Simulation:
     return Simulation(graph, controller=DBOSParallelController(), rows=rows)
 
 
@@ -70,14 +70,14 @@ def test_many_rows_are_grouped_and_sorted_apart() -> None:
 
 def test_three_stages_in_a_row_become_one() -> None:
     graph = grouped_and_sorted()
-    graph = JobGraph(
+    graph = OperatorGraph(
         (*graph.operators, op("last", 1, "SELECT k FROM e3")), (*graph.edges, edge("e3", "sort", "last", REBALANCE))
     )
     assert stages(run(graph)) == ["source", "last"]
 
 
 def test_a_stage_that_reads_nothing_but_a_source_is_left_alone() -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("source", 1, scans=(scan("s"),)), op("sink", 2, "SELECT k FROM e1")),
         (edge("e1", "source", "sink", BROADCAST),),
     )

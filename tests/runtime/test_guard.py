@@ -8,8 +8,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from sabot_planner.job.job_graph import JobGraph
-from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.operator_graph import OperatorGraph
+from sabot_planner.job.operators import Operator, OperatorType, ShuffleEdge, ShuffleEdgeType
 from sabot_sql.agent.guard import require_query
 from sabot_sql.agent.pool import AgentPool, start_agents
 from sabot_sql.catalog.connection import Connection
@@ -56,7 +56,7 @@ def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("sql", WRITES)
 def test_a_fragment_that_writes_is_refused(pool: AgentPool, tmp_path: Path, sql: str) -> None:
-    graph = JobGraph((StreamOperatorNode("write", OperatorType.MAP, sql.format(folder=tmp_path)),))
+    graph = OperatorGraph((Operator("write", OperatorType.MAP, sql.format(folder=tmp_path)),))
     with pytest.raises(QueryError) as caught:
         run_job(graph, pool, query_id="q", deadline_ms=30_000)
     assert caught.value.code == "NOT_A_QUERY"
@@ -64,10 +64,10 @@ def test_a_fragment_that_writes_is_refused(pool: AgentPool, tmp_path: Path, sql:
 
 
 def test_a_fragment_that_writes_is_refused_below_others(pool: AgentPool) -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
-            StreamOperatorNode("write", OperatorType.MAP, "DELETE FROM owned RETURNING *"),
-            StreamOperatorNode("read", OperatorType.MAP, "SELECT i FROM e"),
+            Operator("write", OperatorType.MAP, "DELETE FROM owned RETURNING *"),
+            Operator("read", OperatorType.MAP, "SELECT i FROM e"),
         ),
         (ShuffleEdge("e", "write", "read", ShuffleEdgeType.FORWARD),),
     )

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 import sabot_sql
-from sabot_planner.job.job_graph import JobGraph
-from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.operator_graph import OperatorGraph
+from sabot_planner.job.operators import Operator, OperatorType, ShuffleEdge, ShuffleEdgeType
 from sabot_sql import Session
 from sabot_sql.agent.key_finder import KeyFinder, shown_key
 from sabot_sql.agent.pool import AgentPool, start_agents
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.config import parse_config
 from sabot_sql.coordinator.driver import run_job
+from sabot_sql.coordinator.edge_book import EdgeShuffle
 from sabot_sql.coordinator.key_questions import key_questions
-from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
 from sabot_sql.protocol.task_spec import EdgeInput, KeyQuestion, OutputReport, WriteKind, WriteScheme
 
 HASH = ShuffleEdgeType.HASH
@@ -99,10 +99,10 @@ def test_a_job_graph_names_its_keys_alike(pool: AgentPool, by_sql: bool) -> None
         if by_sql
         else (f"SELECT {columns} FROM range(20_000)")
     )
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
-            StreamOperatorNode("source", OperatorType.SOURCE, source),
-            StreamOperatorNode("groups", OperatorType.GROUP_BY, "SELECT a, b, count(*) AS n FROM e GROUP BY a, b", 2),
+            Operator("source", OperatorType.SOURCE, source),
+            Operator("groups", OperatorType.GROUP_BY, "SELECT a, b, count(*) AS n FROM e GROUP BY a, b", 2),
         ),
         (ShuffleEdge("e", "source", "groups", HASH, keys=("a", "b"), partitions=8, **more),),
     )

@@ -15,14 +15,14 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import (
+    Operator,
     OperatorType,
     Placement,
     ScanInput,
     ShuffleEdge,
     ShuffleEdgeType,
-    StreamOperatorNode,
 )
 from sabot_sql.agent.pool import AgentPool, start_agents
 from sabot_sql.agent.process_agent import ProcessAgent
@@ -39,8 +39,8 @@ ISOLATIONS = ("thread", "process")
 FOREVER = "SELECT count(*) AS n FROM range(10_000_000) a, range(10_000_000) b WHERE a.range + b.range = -1"
 
 
-def op(name: str, sql: str, parallelism: int = 1, **more: Any) -> StreamOperatorNode:
-    return StreamOperatorNode(name, OperatorType.MAP, sql, parallelism, **more)
+def op(name: str, sql: str, parallelism: int = 1, **more: Any) -> Operator:
+    return Operator(name, OperatorType.MAP, sql, parallelism, **more)
 
 
 class Numbers(NoSources):
@@ -103,12 +103,12 @@ def rows(finished: FinishedQuery) -> list[tuple[Any, ...]]:
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
-def run(pool: AgentPool, graph: JobGraph, source_rows: int = 10_000, **more: Any) -> FinishedQuery:
+def run(pool: AgentPool, graph: OperatorGraph, source_rows: int = 10_000, **more: Any) -> FinishedQuery:
     return run_job(graph, pool, Numbers(source_rows), query_id=f"q{next(_numbers)}", deadline_ms=60_000, **more)
 
 
-def hash_group(parallelism: int = 3, buckets: int = 8) -> JobGraph:
-    return JobGraph(
+def hash_group(parallelism: int = 3, buckets: int = 8) -> OperatorGraph:
+    return OperatorGraph(
         (
             op("source", "SELECT i % 10 AS k, i AS v FROM t", 4, scans=SCAN),
             op("sums", "SELECT k, count(*) AS n, sum(v)::BIGINT AS s FROM e1 GROUP BY k", parallelism),
@@ -128,7 +128,7 @@ def test_hash_group_by(pool: AgentPool) -> None:
 
 
 def test_hash_by_a_projected_column(pool: AgentPool) -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
             op("source", "SELECT i % 10 AS k, hash(i % 10) AS h FROM t", 4, scans=SCAN),
             op("counts", "SELECT * FROM (SELECT k, count(*) AS n FROM e1 GROUP BY k)", 3),
@@ -139,7 +139,7 @@ def test_hash_by_a_projected_column(pool: AgentPool) -> None:
 
 
 def test_broadcast_join(pool: AgentPool) -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
             op("small", "SELECT i AS k, 'name ' || i AS name FROM range(3) r(i)"),
             op("big", "SELECT i, i % 5 AS k FROM t", 2, scans=SCAN),
@@ -155,9 +155,9 @@ def test_broadcast_join(pool: AgentPool) -> None:
     assert sorted(rows(run(pool, graph))) == [(f"name {k}", 2000) for k in range(3)]
 
 
-def sort_graph(ranges: int) -> JobGraph:
+def sort_graph(ranges: int) -> OperatorGraph:
     key = "create_sort_key(v, 'DESC NULLS FIRST')"
-    return JobGraph(
+    return OperatorGraph(
         (
             op("source", f"SELECT *, {key} AS key FROM (SELECT (i * 7919) % 1000003 AS v FROM t)", 3, scans=SCAN),
             op("sort", "SELECT v FROM e1 ORDER BY v DESC", ranges),
@@ -182,7 +182,7 @@ def test_one_planned_range(pool: AgentPool) -> None:
 
 
 def test_rebalance_evens_out_and_loses_nothing(pool: AgentPool) -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("source", "SELECT i FROM t", scans=SCAN), op("work", "SELECT i FROM e1", 4)),
         (ShuffleEdge("e1", "source", "work", REBALANCE),),
     )
@@ -193,7 +193,7 @@ def test_rebalance_evens_out_and_loses_nothing(pool: AgentPool) -> None:
 
 
 def test_forward_chain_runs_as_one_task(pool: AgentPool) -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
             op("source", "SELECT i FROM t", 3, scans=SCAN),
             op("twice", "SELECT 2 * i AS i FROM e1 WHERE i < 5", 3),
@@ -208,7 +208,7 @@ def test_forward_chain_runs_as_one_task(pool: AgentPool) -> None:
 
 
 def test_a_pipeline_of_all_unkeyed_and_keyed_edges(pool: AgentPool) -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
             op("source", "SELECT i, i % 40 AS user_id, i % 7 AS amount FROM t", 10, scans=SCAN),
             op("enrich", "SELECT *, amount * 2 AS doubled FROM raw WHERE i < 9000", 10),
@@ -230,7 +230,7 @@ def test_a_pipeline_of_all_unkeyed_and_keyed_edges(pool: AgentPool) -> None:
 
 def test_a_frame_of_the_session_is_scanned_there(pool: AgentPool) -> None:
     frame = (ScanInput("t", "frame", ("number",)),)
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
             op("frame", "SELECT number FROM t", placement=Placement.SESSION, scans=frame),
             op("sums", "SELECT sum(number)::BIGINT AS s FROM e1", 2),
@@ -258,7 +258,7 @@ def test_a_fragment_runs_locked_down_unless_the_session_alone_can_read_it(pool: 
         scan = (ScanInput("t", source_id, ("i",)),)
         if pool.config.isolation is Isolation.THREAD:
             placement = Placement.ANY
-        graph = JobGraph((op("asked", asked, placement=placement, scans=scan),), ())
+        graph = OperatorGraph((op("asked", asked, placement=placement, scans=scan),), ())
         finished = run_job(graph, pool, Kept(10), query_id=f"q{next(_numbers)}", deadline_ms=60_000)
         answers[source_id] = rows(finished)
     assert answers == {"n": [(False,)], "kept": [(True,)]}
@@ -288,7 +288,7 @@ TYPED = """
 
 def test_every_type_crosses_an_edge(pool: AgentPool) -> None:
     described = "SELECT typeof(COLUMNS('(.*)')) AS 'type_\\1', COLUMNS('(.*)')::VARCHAR AS 'text_\\1' FROM {}"
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
             op("source", TYPED, 2),
             op("types", described.format("(FROM e1 ORDER BY f LIMIT 1)")),
@@ -302,7 +302,7 @@ def test_every_type_crosses_an_edge(pool: AgentPool) -> None:
 
 def test_aggregate_states_cross_an_edge(pool: AgentPool) -> None:
     state = "to_aggregate_state(st, 'avg', ['BIGINT'], [NULL])"
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
             op("partial", "SELECT i % 3 AS k, avg(i) EXPORT_STATE AS st FROM t GROUP BY k", 2, scans=SCAN),
             op("final", f"SELECT k, finalize(combine_aggr({state})) AS a FROM e1 GROUP BY k", 2),
@@ -316,7 +316,7 @@ def test_aggregate_states_cross_an_edge(pool: AgentPool) -> None:
 def test_a_budget_far_too_small_spills_and_answers_the_same(isolation: str, tmp_path: Path) -> None:
     config = parse_config(agents=2, isolation=isolation, memory_limit="64MiB", threads=1, spill_directory=tmp_path)
     connection = Connection(config, str(tmp_path / "duckdb"))
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
             op("source", "SELECT i % 10 AS k, i AS v, repeat('x', 200) AS pad FROM t", 4, scans=SCAN),
             op("sums", "SELECT k, count(*) AS n, sum(v)::BIGINT AS s FROM e1 GROUP BY k", 2),
@@ -336,10 +336,10 @@ def test_the_session_s_settings_hold_in_every_fragment(pool: AgentPool) -> None:
             return {"TimeZone": "Asia/Tokyo", "default_null_order": "nulls_first"}
 
     zone = "SELECT current_setting('TimeZone') AS z, x FROM (VALUES (1), (NULL)) v(x) ORDER BY x"
-    graph = JobGraph((op("zone", zone),))
+    graph = OperatorGraph((op("zone", zone),))
     finished = run_job(graph, pool, Tokyo(), query_id=f"q{next(_numbers)}")
     assert rows(finished) == [("Asia/Tokyo", None), ("Asia/Tokyo", 1)]
-    finished = run(pool, JobGraph((op("zone", "SELECT current_setting('TimeZone') AS z"),)))
+    finished = run(pool, OperatorGraph((op("zone", "SELECT current_setting('TimeZone') AS z"),)))
     assert rows(finished) != [("Asia/Tokyo",)]
 
 
@@ -347,7 +347,7 @@ def test_the_session_s_settings_hold_in_every_fragment(pool: AgentPool) -> None:
 
 
 def test_an_error_in_a_fragment_is_the_user_s_and_the_pool_goes_on(pool: AgentPool) -> None:
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
             op("source", "SELECT CASE WHEN i = 77 THEN 'x' ELSE '1' END AS v FROM t", 2, scans=SCAN),
             op("cast", "SELECT v::INT AS v FROM e1", 2),
@@ -363,13 +363,13 @@ def test_an_error_in_a_fragment_is_the_user_s_and_the_pool_goes_on(pool: AgentPo
 
 def test_columns_that_repeat_a_name_are_refused(pool: AgentPool) -> None:
     with pytest.raises(AgentError) as caught:
-        run(pool, JobGraph((op("bad", "SELECT 1 AS a, 2 AS a"),)))
+        run(pool, OperatorGraph((op("bad", "SELECT 1 AS a, 2 AS a"),)))
     assert "repeat" in (caught.value.remote_message or "")
 
 
 def test_a_fragment_that_does_not_bind_is_no_user_error(pool: AgentPool) -> None:
     with pytest.raises(AgentError) as caught:
-        run(pool, JobGraph((op("bad", "SELECT nothing FROM nowhere"),)))
+        run(pool, OperatorGraph((op("bad", "SELECT nothing FROM nowhere"),)))
     assert (caught.value.stage, caught.value.task) == ("bad", 0)
     assert "nowhere" in (caught.value.remote_message or "")
 
@@ -383,7 +383,7 @@ def test_agents_may_read_declared_files_only(process_pool: AgentPool, tmp_path: 
             return (str(tmp_path / "declared.csv"),)
 
     def read(name: str) -> list[tuple[Any, ...]]:
-        graph = JobGraph((op("read", f"SELECT a FROM read_csv('{tmp_path / name}')"),))
+        graph = OperatorGraph((op("read", f"SELECT a FROM read_csv('{tmp_path / name}')"),))
         return rows(run_job(graph, process_pool, Files(), query_id=f"q{next(_numbers)}"))
 
     assert read("declared.csv") == [(1,)]
@@ -396,7 +396,7 @@ def test_agents_may_read_declared_files_only(process_pool: AgentPool, tmp_path: 
 @pytest.mark.parametrize("statement", ["SET threads = 3", "ATTACH 'x.db' AS x", "SET enable_external_access = true"])
 def test_fragments_cannot_change_an_agent(process_pool: AgentPool, statement: str) -> None:
     with pytest.raises(SabotSQLError):
-        run(process_pool, JobGraph((op("bad", statement),)))
+        run(process_pool, OperatorGraph((op("bad", statement),)))
 
 
 def test_queries_of_several_threads_share_the_agents(pool: AgentPool) -> None:
@@ -409,7 +409,7 @@ def test_queries_of_several_threads_share_the_agents(pool: AgentPool) -> None:
 def test_cancelling_one_query_leaves_the_others_alone(pool: AgentPool) -> None:
     switch = Switch()
     with ThreadPoolExecutor(2) as executor:
-        doomed = executor.submit(run, pool, JobGraph((op("forever", FOREVER, 2),)), cancel=switch)
+        doomed = executor.submit(run, pool, OperatorGraph((op("forever", FOREVER, 2),)), cancel=switch)
         time.sleep(0.2)
         other = executor.submit(run, pool, hash_group())
         time.sleep(0.2)
@@ -424,7 +424,7 @@ def test_cancelling_one_query_leaves_the_others_alone(pool: AgentPool) -> None:
 
 def test_cancel_ends_within_a_second_and_frees_everything(fresh_pool: AgentPool) -> None:
     switch = Switch()
-    graph = JobGraph(
+    graph = OperatorGraph(
         (op("source", "SELECT i FROM t", 2, scans=SCAN), op("forever", FOREVER + " AND a.range IN (FROM e1)", 2)),
         (ShuffleEdge("e1", "source", "forever", BROADCAST),),
     )
@@ -441,7 +441,7 @@ def test_cancel_ends_within_a_second_and_frees_everything(fresh_pool: AgentPool)
 def test_a_deadline_ends_the_query(fresh_pool: AgentPool) -> None:
     began = time.monotonic()
     with pytest.raises(QueryTimeout):
-        run_job(JobGraph((op("forever", FOREVER, 2),)), fresh_pool, query_id="late", deadline_ms=300)
+        run_job(OperatorGraph((op("forever", FOREVER, 2),)), fresh_pool, query_id="late", deadline_ms=300)
     assert time.monotonic() - began < 1.5
     assert sorted(rows(run(fresh_pool, hash_group()))) == EXPECTED_SUMS
 
@@ -451,7 +451,7 @@ def test_an_interrupt_of_the_main_thread_ends_the_query(fresh_pool: AgentPool) -
     timer.start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run(fresh_pool, JobGraph((op("forever", FOREVER, 2),)))
+        run(fresh_pool, OperatorGraph((op("forever", FOREVER, 2),)))
     assert time.monotonic() - began < 1.5
     assert sorted(rows(run(fresh_pool, hash_group()))) == EXPECTED_SUMS
 
@@ -464,7 +464,7 @@ def test_a_damaged_segment_is_computed_again(isolation: str, tmp_path: Path) -> 
     config = parse_config(agents=2, isolation=isolation, memory_limit="64MiB", threads=1, spill_directory=tmp_path)
     connection = Connection(config, str(tmp_path / "duckdb"))
     pad = "repeat('x', 200) AS pad"
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
             op("first", "SELECT 1 AS n"),
             op("source", f"SELECT i % 10 AS k, i AS v, {pad} FROM t", 2, scans=SCAN),
@@ -509,7 +509,7 @@ def test_a_killed_agent_s_task_runs_on_another(process_pool: AgentPool) -> None:
     victim = process_pool.agents[0]
     assert isinstance(victim, ProcessAgent)
     slow = "SELECT k, count(*) AS n FROM e1, range(200_000_000) r WHERE r.range % 200_000_000 = k GROUP BY k"
-    graph = JobGraph(
+    graph = OperatorGraph(
         (
             op("source", "SELECT i % 10 AS k, i AS v FROM t", 4, scans=SCAN),
             op("slow", slow, 2),
@@ -565,7 +565,7 @@ def test_an_agent_that_ignores_a_cancel_is_ended(process_pool: AgentPool) -> Non
     timer.start()
     began = time.monotonic()
     with pytest.raises(QueryTimeout):
-        run_job(JobGraph((op("forever", FOREVER, 2),)), process_pool, query_id="stuck", deadline_ms=600)
+        run_job(OperatorGraph((op("forever", FOREVER, 2),)), process_pool, query_id="stuck", deadline_ms=600)
     assert time.monotonic() - began < 2.5
     process_pool.heal()
     assert sorted(rows(run(process_pool, hash_group()))) == EXPECTED_SUMS

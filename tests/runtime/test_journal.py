@@ -12,16 +12,16 @@ from dataclasses import replace
 
 import pytest
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts, Mode, QueryPlan
 from sabot_sql.coordinator.controller import DBOSParallelController
+from sabot_sql.coordinator.edge_book import EdgePhase
 from sabot_sql.coordinator.execution import Execution
 from sabot_sql.coordinator.journal import JOURNAL_UNREADABLE, Journal
 from sabot_sql.coordinator.key_naming import KeyNaming
 from sabot_sql.coordinator.messages import KeyNamed, PlanRevised, ReleaseEdge, RevisePlan, StartTask
 from sabot_sql.coordinator.query_state import QueryPhase, QueryState
-from sabot_sql.coordinator.shuffle_coordinator import EdgePhase
 from sabot_sql.coordinator.stage_run import Finished, Skipped, StagePhase
 from sabot_sql.errors import AgentError, InternalError, UsageError
 from sabot_sql.protocol.members import AgentJoined, AgentNotReplaced
@@ -129,14 +129,14 @@ class Undecided(Simulation):
     def _revise(self, command: RevisePlan) -> None:
         self.revisions.append(command)
 
-    def __init__(self, graph: JobGraph) -> None:
+    def __init__(self, graph: OperatorGraph) -> None:
         self.revisions: list[RevisePlan] = []
         plan = QueryPlan(Mode.DISTRIBUTED, "test", 2, graph, planner_state=Unasked())
         super().__init__(graph, agents=3, plan=plan, controller=DBOSParallelController(0, 0))
 
 
-def two_branches() -> JobGraph:
-    return JobGraph(
+def two_branches() -> OperatorGraph:
+    return OperatorGraph(
         (op("a"), op("b"), op("after"), op("sink")),
         (
             edge("e1", "a", "after", HASH, keys=("k",)),
@@ -181,7 +181,7 @@ class Skewed(Simulation):
     def __init__(self) -> None:
         hot = (1 << 63) + 1
 
-        graph = JobGraph(
+        graph = OperatorGraph(
             (op("source", 2), op("group", 2), op("sink")),
             (edge("e1", "source", "group", HASH, keys=("k",), partitions=4), edge("e2", "group", "sink", REBALANCE)),
         )

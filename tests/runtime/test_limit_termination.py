@@ -9,19 +9,19 @@ import duckdb
 import pytest
 
 import sabot_sql
-from sabot_planner.job.job_graph import JobGraph
-from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.operator_graph import OperatorGraph
+from sabot_planner.job.operators import Operator, OperatorType, ShuffleEdge, ShuffleEdgeType
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.protocol.task_spec import FailureKind
 from tests.runtime.simulated import Simulation
 
 
-def first_rows(wanted: int | None) -> JobGraph:
+def first_rows(wanted: int | None) -> OperatorGraph:
     """search ×6 ──▶ first"""
-    return JobGraph(
+    return OperatorGraph(
         (
-            StreamOperatorNode("search", OperatorType.SORT, "SELECT 1 AS k", 6, first_rows=wanted),
-            StreamOperatorNode("first", OperatorType.SORT, "FROM e1"),
+            Operator("search", OperatorType.SORT, "SELECT 1 AS k", 6, first_rows=wanted),
+            Operator("first", OperatorType.SORT, "FROM e1"),
         ),
         (ShuffleEdge("e1", "search", "first", ShuffleEdgeType.REBALANCE),),
     )

@@ -12,8 +12,8 @@ import duckdb
 import pytest
 
 import sabot_sql
-from sabot_planner.job.job_graph import JobGraph
-from sabot_planner.job.operators import OperatorType, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.operator_graph import OperatorGraph
+from sabot_planner.job.operators import Operator, OperatorType, ScanInput, ShuffleEdge, ShuffleEdgeType
 from sabot_sql.agent.pool import start_agents
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.config import parse_config
@@ -36,11 +36,11 @@ from sabot_sql.protocol.task_spec import (
 from tests.runtime.simulated import Simulation
 
 
-def group_by(buckets: int = 4) -> JobGraph:
+def group_by(buckets: int = 4) -> OperatorGraph:
     """source ×2 ──HASH──▶ group ×2 ──▶ sink"""
     operators = [("source", 2), ("group", 2), ("sink", 1)]
-    return JobGraph(
-        tuple(StreamOperatorNode(name, OperatorType.MAP, f"SELECT * FROM {name}", n) for name, n in operators),
+    return OperatorGraph(
+        tuple(Operator(name, OperatorType.MAP, f"SELECT * FROM {name}", n) for name, n in operators),
         (
             ShuffleEdge("e1", "source", "group", ShuffleEdgeType.HASH, partition_by="h", partitions=buckets),
             ShuffleEdge("e2", "group", "sink", ShuffleEdgeType.REBALANCE),
@@ -107,11 +107,11 @@ def scanning() -> Simulation:
     """scan ×2, in slices ──HASH──▶ group ×2"""
     scan = ScanInput("scan_0", "t", ("k",))
     operators = (
-        StreamOperatorNode("scan", OperatorType.MAP, "SELECT * FROM scan_0", 2, scans=(scan,)),
-        StreamOperatorNode("group", OperatorType.MAP, "SELECT * FROM e1", 2),
+        Operator("scan", OperatorType.MAP, "SELECT * FROM scan_0", 2, scans=(scan,)),
+        Operator("group", OperatorType.MAP, "SELECT * FROM e1", 2),
     )
     edge = ShuffleEdge("e1", "scan", "group", ShuffleEdgeType.HASH, partition_by="h", partitions=4)
-    return Simulation(JobGraph(operators, (edge,)))
+    return Simulation(OperatorGraph(operators, (edge,)))
 
 
 def test_a_stage_that_reads_slices_begins_anew_with_smaller_ones() -> None:
@@ -143,12 +143,12 @@ def test_slices_become_smaller_as_long_as_that_helps() -> None:
 def test_a_copied_side_of_half_a_grant_does_not_shrink_with_the_slices(copied_bytes: int) -> None:
     scan = ScanInput("scan_0", "t", ("k",))
     operators = (
-        StreamOperatorNode("build", OperatorType.MAP, "SELECT 1 AS k"),
-        StreamOperatorNode("probe", OperatorType.JOIN, "SELECT * FROM scan_0", 2, scans=(scan,)),
+        Operator("build", OperatorType.MAP, "SELECT 1 AS k"),
+        Operator("probe", OperatorType.JOIN, "SELECT * FROM scan_0", 2, scans=(scan,)),
     )
     edge = ShuffleEdge("e1", "build", "probe", ShuffleEdgeType.BROADCAST)
     run = Simulation(
-        JobGraph(operators, (edge,)),
+        OperatorGraph(operators, (edge,)),
         controller=DBOSParallelController(0, grant_bytes=9_000, few_rows=0),
         rows=lambda edge, task: copied_bytes // 100,
     )

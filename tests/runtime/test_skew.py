@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sabot_planner.job.operators import ShuffleEdge, ShuffleEdgeType
-from sabot_sql.coordinator.shuffle_coordinator import EdgeShuffle
+from sabot_sql.coordinator.edge_book import EdgeShuffle
 from sabot_sql.coordinator.skew import split_heavy
 from sabot_sql.protocol.task_spec import OutputReport, WriteKind, WriteScheme
 

@@ -23,7 +23,7 @@ from sabot_planner.distribute.check import Whereabouts, check
 from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
 from sabot_planner.errors import PlannerError, UnknownNode
 from sabot_planner.fragments.stages import Cut, OpenEdges, cut, direct_reference
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Decided, Placement, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts, QueryPlan
 from sabot_planner.logical.display import size
@@ -68,8 +68,8 @@ from sabot_planner.physical.raising import may_raise
 from sabot_planner.stats.fingerprints import Identities, partial_name
 
 
-def initial_graph(root: Node, how: Cut) -> JobGraph:
-    """The job graph before anything is measured; where a join is still open, its smaller side runs first."""
+def initial_graph(root: Node, how: Cut) -> OperatorGraph:
+    """The operator graph before anything is measured; where a join is still open, its smaller side runs first."""
     return cut(root, how, _still_open(root, how, frozenset()) if how.settings.adaptive else OpenEdges())
 
 
@@ -94,7 +94,7 @@ class AdaptivePlan:
         if root is self.root:
             return plan
         graph = cut(root, self.how, _still_open(root, self.how, started))
-        return replace(plan, job_graph=graph, planner_state=AdaptivePlan(root, self.how, self.types))
+        return replace(plan, operator_graph=graph, planner_state=AdaptivePlan(root, self.how, self.types))
 
     def identities(self) -> dict[str, str]:
         """See :meth:`sabot_planner.job.plan.QueryPlan.identities`."""

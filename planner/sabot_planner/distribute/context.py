@@ -24,7 +24,7 @@ from sabot_planner.distribute.row_order import (
     shared_in_order,
 )
 from sabot_planner.errors import Undistributable
-from sabot_planner.job.job_graph import ResultParts, partition_hashes
+from sabot_planner.job.operator_graph import ResultParts, partition_hashes
 from sabot_planner.job.operators import RangeSplit, ShuffleEdgeType
 from sabot_planner.job.plan import PlanContext, PlanSettings
 from sabot_planner.logical.nodes import (

@@ -15,8 +15,8 @@ from sabot_planner.fragments.first_rows import searching_tasks
 from sabot_planner.fragments.fragment_sql import FragmentWriter
 from sabot_planner.fragments.labels import operator_label, operator_type
 from sabot_planner.fragments.stage_names import StageNames
-from sabot_planner.job.job_graph import JobGraph, ResultParts
-from sabot_planner.job.operators import Decided, Placement, ScanInput, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.operator_graph import OperatorGraph, ResultParts
+from sabot_planner.job.operators import Decided, Operator, Placement, ScanInput, ShuffleEdge, ShuffleEdgeType
 from sabot_planner.job.plan import PlanSettings
 from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.expressions import is_narrowing
@@ -74,13 +74,13 @@ def bucket_count(root: Node, width: int, settings: PlanSettings) -> int:
     return max(fewest, min(needed, _MOST_BUCKETS))
 
 
-def cut(root: Node, how: Cut, still_open: OpenEdges) -> JobGraph:
-    """The job graph of a distributed plan whose shared expressions are marked by :func:`mark_shared`."""
+def cut(root: Node, how: Cut, still_open: OpenEdges) -> OperatorGraph:
+    """The operator graph of a distributed plan whose shared expressions are marked by :func:`mark_shared`."""
     cutter = _Cutter(how, still_open)
     sink = cutter.stage(root)
     edges = tuple(draft.edge(cutter) for draft in cutter.edges)  # first: a second reading may bring a stage back
     operators = tuple(cutter.operator(stage) for stage in cutter.stages)
-    return JobGraph(operators, edges, sink.operator_id, how.ordered, how.result_parts)
+    return OperatorGraph(operators, edges, sink.operator_id, how.ordered, how.result_parts)
 
 
 def mark_shared(root: Node) -> Node:
@@ -335,7 +335,7 @@ class _Cutter:
             return self.buckets
         return self.width if _written_as(node) is ShuffleEdgeType.REBALANCE and not node.gather else 1
 
-    def operator(self, stage: _Stage) -> StreamOperatorNode:
+    def operator(self, stage: _Stage) -> Operator:
         """The finished operator of a stage."""
         writer = FragmentWriter(lambda node: stage.leaves[id(node)], (TaskScan, Exchange, CutRef, Reread))
         sql = writer.write(stage.root, tuple(stage.extra))
@@ -346,7 +346,7 @@ class _Cutter:
         parallelism = self.width if stage.parallel and stage.placement is Placement.ANY else 1
         if limit is not None and parallelism > 1 and self.settings.adaptive and self.settings.partitions is None:
             parallelism = searching_tasks(limit, parallelism)
-        return StreamOperatorNode(
+        return Operator(
             stage.operator_id,
             operator_type(stage.root),
             sql,

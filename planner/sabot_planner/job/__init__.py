@@ -1,1 +1,1 @@
-"""Operators, job graphs, execution graphs, and what the planner takes and gives."""
+"""Operators, operator graphs, execution graphs, and what the planner takes and gives."""

@@ -1,11 +1,11 @@
-"""The execution graph: a job graph expanded to tasks and the connections between them."""
+"""The execution graph: an operator graph expanded to tasks and the connections between them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sabot_planner.job.operators import ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.operators import Operator, ShuffleEdge, ShuffleEdgeType
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class TaskInput:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionGraph:
-    """All tasks of a job graph, producers before consumers, and the edges between their operators."""
+    """All tasks of an operator graph, producers before consumers, and the edges between their operators."""
 
     edges: tuple[ShuffleEdge, ...]
     tasks: tuple[Task, ...]
@@ -69,7 +69,7 @@ def task_input(edge: ShuffleEdge, task: Task, producers: int) -> TaskInput:
     return TaskInput(edge.edge_id, every, first, last)
 
 
-def expanded(operators: Iterable[StreamOperatorNode], edges: tuple[ShuffleEdge, ...]) -> ExecutionGraph:
+def expanded(operators: Iterable[Operator], edges: tuple[ShuffleEdge, ...]) -> ExecutionGraph:
     """Expand operators, which are given producers before consumers, to their tasks."""
     tasks = [
         Task(operator.operator_id, index, operator.parallelism)

@@ -1,4 +1,4 @@
-"""Operators and shuffle edges: the parts of a job graph."""
+"""Operators and shuffle edges: the parts of an operator graph."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sabot_planner.errors import InvalidJobGraph
+from sabot_planner.errors import InvalidGraph
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
@@ -106,8 +106,8 @@ class ScanInput:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamOperatorNode:
-    """One operator of a job graph: one DuckDB SELECT, run by ``parallelism`` tasks.
+class Operator:
+    """One operator of an operator graph: one DuckDB SELECT, run by ``parallelism`` tasks.
 
     ``sql`` reads each incoming edge under the relation name ``ShuffleEdge.input_name`` and each scan under
     ``ScanInput.name``. It never starts with a WITH clause of its own unless it was written by hand.
@@ -130,9 +130,7 @@ class StreamOperatorNode:
     def __post_init__(self) -> None:
         _check_id("operator", self.operator_id)
         if self.parallelism < 1:
-            raise InvalidJobGraph(
-                f"operator {self.operator_id!r}: parallelism is {self.parallelism}, at least 1 needed"
-            )
+            raise InvalidGraph(f"operator {self.operator_id!r}: parallelism is {self.parallelism}, at least 1 needed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +175,7 @@ class ShuffleEdge:
     def __post_init__(self) -> None:
         _check_id("edge", self.edge_id)
         if self.partitions < 1:
-            raise InvalidJobGraph(f"edge {self.edge_id!r}: partitions is {self.partitions}, at least 1 needed")
+            raise InvalidGraph(f"edge {self.edge_id!r}: partitions is {self.partitions}, at least 1 needed")
 
     @property
     def input_name(self) -> str:
@@ -198,4 +196,4 @@ class ShuffleEdge:
 def _check_id(what: str, value: str) -> None:
     # Ids become file names, tickets and relation names; one strict alphabet everywhere keeps them harmless.
     if not _ID.match(value):
-        raise InvalidJobGraph(f"{what} id {value!r} must match [A-Za-z0-9_-]{{1,64}}")
+        raise InvalidGraph(f"{what} id {value!r} must match [A-Za-z0-9_-]{{1,64}}")

@@ -8,7 +8,7 @@ from datetime import date
 from enum import StrEnum
 from typing import Protocol
 
-from sabot_planner.job.job_graph import JobGraph
+from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Column, Placement
 
 
@@ -167,14 +167,14 @@ class Revisable(Protocol):
 class QueryPlan:
     """One query, planned.
 
-    In mode SINGLE there is no ``job_graph``: the session runs the user's own statement. ``output`` are the result's
-    columns under the user's names (which may repeat), in the order of the sink's columns.
+    In mode SINGLE there is no ``operator_graph``: the session runs the user's own statement. ``output`` are the
+    result's columns under the user's names (which may repeat), in the order of the sink's columns.
     """
 
     mode: Mode
     reason: str
     agents: int
-    job_graph: JobGraph | None
+    operator_graph: OperatorGraph | None
     output: tuple[Column, ...] = ()
     planner_state: Revisable | None = field(default=None, repr=False, compare=False)
 

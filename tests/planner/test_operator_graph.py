@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 
 from sabot_planner import (
-    JobGraph,
+    Operator,
+    OperatorGraph,
     OperatorType,
     ShuffleEdge,
     ShuffleEdgeType,
-    StreamOperatorNode,
     Task,
 )
-from sabot_planner.errors import InvalidJobGraph
+from sabot_planner.errors import InvalidGraph
 from sabot_planner.job.execution_graph import TaskInput, task_input
 
 pytestmark = pytest.mark.fast
 
 
-def node(operator_id: str, parallelism: int = 1, kind: OperatorType = OperatorType.MAP) -> StreamOperatorNode:
-    return StreamOperatorNode(operator_id, kind, "SELECT 1", parallelism)
+def node(operator_id: str, parallelism: int = 1, kind: OperatorType = OperatorType.MAP) -> Operator:
+    return Operator(operator_id, kind, "SELECT 1", parallelism)
 
 
 def edge(source: str, target: str, kind: ShuffleEdgeType, partitions: int = 1) -> ShuffleEdge:
@@ -27,9 +27,9 @@ def edge(source: str, target: str, kind: ShuffleEdgeType, partitions: int = 1) -
 
 
 @pytest.fixture
-def fraud() -> JobGraph:
+def fraud() -> OperatorGraph:
     """The fraud-detection pipeline."""
-    return JobGraph(
+    return OperatorGraph(
         (
             node("source", 10, OperatorType.SOURCE),
             node("enrich", 10),
@@ -44,7 +44,7 @@ def fraud() -> JobGraph:
     )
 
 
-def test_the_fraud_pipeline_has_27_tasks_and_10_50_10_connections(fraud: JobGraph) -> None:
+def test_the_fraud_pipeline_has_27_tasks_and_10_50_10_connections(fraud: OperatorGraph) -> None:
     execution = fraud.to_execution_graph()
     assert len(execution.tasks) == 27
     assert [len(execution.connections(e.edge_id)) for e in fraud.edges] == [10, 50, 10]
@@ -53,12 +53,12 @@ def test_the_fraud_pipeline_has_27_tasks_and_10_50_10_connections(fraud: JobGrap
     assert [t.task_id for t in execution.tasks_of("alerts")] == ["alerts_0", "alerts_1"]
 
 
-def test_tasks_come_producers_first(fraud: JobGraph) -> None:
+def test_tasks_come_producers_first(fraud: OperatorGraph) -> None:
     operators = [task.operator_id for task in fraud.to_execution_graph().tasks]
     assert operators == sorted(operators, key=["source", "enrich", "fraud", "alerts"].index)
 
 
-def test_forward_reads_its_own_producer_only(fraud: JobGraph) -> None:
+def test_forward_reads_its_own_producer_only(fraud: OperatorGraph) -> None:
     (read,) = fraud.to_execution_graph().inputs(Task("enrich", 3, 10))
     assert read == TaskInput("source_enrich", (3,), 0, 1)
 
@@ -99,22 +99,22 @@ def test_every_partition_is_read_by_exactly_one_task_in_order(
     ],
 )
 def test_a_graph_that_cannot_run_is_refused(
-    operators: tuple[StreamOperatorNode, ...], edges: tuple[ShuffleEdge, ...], message: str
+    operators: tuple[Operator, ...], edges: tuple[ShuffleEdge, ...], message: str
 ) -> None:
-    with pytest.raises(InvalidJobGraph, match=message):
-        JobGraph(operators, edges)
+    with pytest.raises(InvalidGraph, match=message):
+        OperatorGraph(operators, edges)
 
 
 @pytest.mark.parametrize("bad", ["", "a b", "a/b", "../a", "ä", "x" * 65, "a\n"])
 def test_ids_are_harmless_as_file_and_relation_names(bad: str) -> None:
-    with pytest.raises(InvalidJobGraph, match="must match"):
+    with pytest.raises(InvalidGraph, match="must match"):
         node(bad)
 
 
 def test_there_is_no_operator_without_a_task_and_no_edge_without_a_partition() -> None:
-    with pytest.raises(InvalidJobGraph, match="at least 1"):
+    with pytest.raises(InvalidGraph, match="at least 1"):
         node("a", 0)
-    with pytest.raises(InvalidJobGraph, match="at least 1"):
+    with pytest.raises(InvalidGraph, match="at least 1"):
         edge("a", "b", ShuffleEdgeType.HASH, 0)
 
 

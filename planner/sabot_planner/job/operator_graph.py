@@ -1,4 +1,4 @@
-"""The job graph: operators joined by shuffle edges, before they are expanded to tasks."""
+"""The operator graph: operators joined by shuffle edges, before they are expanded to tasks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 
-from sabot_planner.errors import InvalidJobGraph
+from sabot_planner.errors import InvalidGraph
 from sabot_planner.job.execution_graph import ExecutionGraph, expanded
-from sabot_planner.job.operators import ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_planner.job.operators import Operator, ShuffleEdge, ShuffleEdgeType
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,54 +25,54 @@ def partition_hashes(count: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class JobGraph:
+class OperatorGraph:
     """A directed acyclic graph of operators and shuffle edges; ``sink`` is the operator whose rows are the result.
 
     ``ordered`` says that the sink's tasks, read in task order, give the rows in the promised order; with
     ``result_parts`` it is the parts of the result that come in order.
 
     Raises:
-        InvalidJobGraph: a duplicate id, an edge to an unknown operator, a cycle, or a FORWARD edge between operators
+        InvalidGraph: a duplicate id, an edge to an unknown operator, a cycle, or a FORWARD edge between operators
             of different parallelism.
     """
 
-    operators: tuple[StreamOperatorNode, ...]
+    operators: tuple[Operator, ...]
     edges: tuple[ShuffleEdge, ...] = ()
     sink: str = ""
     ordered: bool = False
     result_parts: ResultParts | None = None
-    _by_id: Mapping[str, StreamOperatorNode] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _by_id: Mapping[str, Operator] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         by_id = {node.operator_id: node for node in self.operators}
         object.__setattr__(self, "_by_id", by_id)
         if len(by_id) != len(self.operators):
-            raise InvalidJobGraph(f"duplicate operator id among {[n.operator_id for n in self.operators]}")
+            raise InvalidGraph(f"duplicate operator id among {[n.operator_id for n in self.operators]}")
         if len({edge.edge_id for edge in self.edges}) != len(self.edges):
-            raise InvalidJobGraph(f"duplicate edge id among {[e.edge_id for e in self.edges]}")
+            raise InvalidGraph(f"duplicate edge id among {[e.edge_id for e in self.edges]}")
         for edge in self.edges:
             for end in (edge.source, edge.target):
                 if end not in by_id:
-                    raise InvalidJobGraph(f"edge {edge.edge_id!r} names operator {end!r}; there are {sorted(by_id)}")
+                    raise InvalidGraph(f"edge {edge.edge_id!r} names operator {end!r}; there are {sorted(by_id)}")
             if edge.edge_type is ShuffleEdgeType.FORWARD:
                 left, right = by_id[edge.source].parallelism, by_id[edge.target].parallelism
                 if left != right:
-                    raise InvalidJobGraph(
+                    raise InvalidGraph(
                         f"FORWARD edge {edge.edge_id!r} joins parallelism {left} to {right}; it needs equal ones"
                     )
         if not self.sink:
             sinks = [n.operator_id for n in self.operators if not self.outputs_of(n.operator_id)]
             if len(sinks) != 1:
-                raise InvalidJobGraph(f"name the sink: operators without outgoing edges are {sinks}")
+                raise InvalidGraph(f"name the sink: operators without outgoing edges are {sinks}")
             object.__setattr__(self, "sink", sinks[0])
         self.topological_order()
 
-    def operator(self, operator_id: str) -> StreamOperatorNode:
+    def operator(self, operator_id: str) -> Operator:
         """The operator of that id."""
         try:
             return self._by_id[operator_id]
         except KeyError:
-            raise InvalidJobGraph(f"no operator {operator_id!r}; there are {sorted(self._by_id)}") from None
+            raise InvalidGraph(f"no operator {operator_id!r}; there are {sorted(self._by_id)}") from None
 
     def inputs_of(self, operator_id: str) -> tuple[ShuffleEdge, ...]:
         """Incoming edges, in declaration order."""
@@ -90,7 +90,7 @@ class JobGraph:
         try:
             return tuple(sorter.static_order())
         except CycleError as error:
-            raise InvalidJobGraph(f"the job graph has a cycle: {' -> '.join(error.args[1])}") from None
+            raise InvalidGraph(f"the operator graph has a cycle: {' -> '.join(error.args[1])}") from None
 
     def to_execution_graph(self) -> ExecutionGraph:
         """All tasks of this graph, producers before consumers."""

@@ -106,7 +106,7 @@ class EdgeShuffle:
 
 
 @dataclass(slots=True)
-class ShuffleCoordinator:
+class EdgeBook:
     """Keeps the shuffle edges of one query; it decides nothing and does no I/O."""
 
     query_id: str
