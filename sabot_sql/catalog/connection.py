@@ -153,8 +153,7 @@ class Connection:
         self.is_locked = "lock_configuration" in config.duckdb and self._lock_configuration()
         """Whether no setting can be changed any more, not by the user and not for the planner."""
         if not self.is_locked:
-            # Under IPython DuckDB draws a bar of its own: a widget that stays, is saved and cannot be read in the dark.
-            self._main.execute("SET SESSION enable_progress_bar_print = false")
+            _hide_progress_bar(self._main)
         self._defaults = self._answer_settings()
         self._settings: dict[str, str] = {}
         self._loses_nothing = True
@@ -453,3 +452,13 @@ def _open_error(error: Exception, config: SessionConfig) -> Exception:
     if translated.code == "SETTING_NOT_FOUND" or "options were not recognized" in translated.message:
         return ConfigError(translated.message, candidates=translated.candidates)
     return translated
+
+
+def _hide_progress_bar(connection: duckdb.DuckDBPyConnection) -> None:
+    # Under IPython DuckDB draws a bar of its own: a widget that stays, is saved and cannot be read in the dark.
+    try:
+        connection.execute("SET SESSION enable_progress_bar_print = false")
+    except duckdb.InvalidInputException as error:
+        # In a kernel without ipywidgets DuckDB refuses the setting, and has no bar to hide.
+        if "ipywidgets" not in str(error):
+            raise

@@ -85,3 +85,13 @@ def test_a_mistake_is_shown_without_a_traceback(tpch: list[Any]) -> None:
 def test_no_cell_writes_anything_else(tpch: list[Any]) -> None:
     streams = [out.name for cell in tpch for out in cell.outputs if out.output_type == "stream"]
     assert streams == ["stdout"]
+
+
+def test_a_kernel_without_ipywidgets_opens_a_session(tmp_path: Path) -> None:
+    # DuckDB refuses every setting of its progress bar there.
+    code = "import sys; sys.modules['ipywidgets'] = None\nimport sabot_sql; print(sabot_sql.query('SELECT 42').fetchall())"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+        NotebookClient(notebook, timeout=100, kernel_name="python3").execute()
+    assert notebook.cells[0].outputs[0].text == "[(42,)]\n"
