@@ -90,13 +90,13 @@ def test_the_shell_examples_run(workplace: Path, line: str) -> None:
 
 def test_the_notebook_example_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shell_module = pytest.importorskip("IPython.core.interactiveshell")
-    (example,) = blocks("ipython")
-    load, cell = example.split("\n\n", 1)
+    cells = blocks("ipython")
+    assert len(cells) == 2
     monkeypatch.chdir(workplace)
     shell = shell_module.InteractiveShell.instance()
     try:
-        for source in (load, cell.rstrip()):
-            shell.run_cell(source).raise_error()
+        for cell in cells:
+            shell.run_cell(cell.rstrip()).raise_error()
         top = shell.user_ns["top"]
         assert top.columns == ["l_shipmode", "n"]
         assert len(top) == 7
