@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from sabot_planner.job.plan import NotDistributed
 from sabot_sql import arguments
 from sabot_sql.call.clock import Phase
 from sabot_sql.call.memory_ladder import in_small_parts, with_all_memory
 from sabot_sql.call.observation import Observation, Observer
 from sabot_sql.call.pools import Pools
 from sabot_sql.call.read_write_lock import Gate
-from sabot_sql.call.request import Request, WriteFailed
+from sabot_sql.call.request import PlannedQuery, Request, WriteFailed
 from sabot_sql.call.running import RunningQuery
-from sabot_sql.catalog.catalog import BoundQuery, Catalog
+from sabot_sql.catalog.catalog import Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Parameters, Statement
 from sabot_sql.catalog.frames import Scope, caller_scopes
 from sabot_sql.config import SessionConfig
@@ -51,7 +52,6 @@ from sabot_sql.single_plan import not_a_query, single_document
 from sabot_sql.stoppable import within
 
 if TYPE_CHECKING:
-    from sabot_planner import QueryPlan
     from sabot_sql.catalog.writes import Write
 
 Agents = int | Literal["auto"]
@@ -59,7 +59,7 @@ Agents = int | Literal["auto"]
 _T = TypeVar("_T")
 
 _STOP_SECONDS = 5.0
-_ONE_AGENT = "one agent: the statement runs on DuckDB as it was written"
+_ONE_AGENT = NotDistributed("one agent: the statement runs on DuckDB as it was written")
 
 
 class Session:
@@ -188,13 +188,13 @@ class Session:
                 raise UsageError("only a single query can be explained", code="NOT_A_QUERY")
             with self._catalog.listed(statements[0], scopes, running.interrupting) as query:
                 planned = self._plan(query, config, scopes, running)
-            if isinstance(planned, str):
+            if isinstance(planned, NotDistributed):
                 with running.asking(self._catalog.connection), self._catalog.checked(statements[0], scopes):
                     operators = self._catalog.operators(statements[0])
-                return Plan(single_document(sql, planned, config, state="planned", operators=operators))
+                return Plan(single_document(sql, planned.reason, config, state="planned", operators=operators))
             from sabot_sql.coordinator.snapshot import planned_snapshot
 
-            return Plan(planned_snapshot(planned[0], sql=sql, isolation=config.isolation.value))
+            return Plan(planned_snapshot(planned.plan, sql=sql, isolation=config.isolation.value))
 
         return self._guarded(running, run)
 
@@ -260,7 +260,7 @@ class Session:
             with self._gate.writing(check):
                 return self._run_writing(statement, request)
         if request.config.agent_count == 1:
-            return self._run_single(statement, _ONE_AGENT, request)
+            return self._run_single(statement, _ONE_AGENT.reason, request)
         running = request.running
         with self._gate.reading(check), self._catalog.listed(statement, request.scopes, running.interrupting) as query:
             planned = self._plan(query, request.config, request.scopes, running)
@@ -303,31 +303,33 @@ class Session:
         from sabot_sql.call.distributed import run_on_agents  # native code, which one agent does not need
 
         planned = self._plan(query, in_small_parts(request.config), request.scopes, request.running)
-        if isinstance(planned, str):
+        if isinstance(planned, NotDistributed):
             raise error
-        plan, bound = planned
         said = "memory ran out on several agents, and for DuckDB alone: small parts, one after the other"
-        in_parts = replace(plan, reason=f"{said}; {plan.reason}"), bound
+        plan = replace(planned.plan, reason=f"{said}; {planned.plan.reason}")
+        in_parts = PlannedQuery(plan, planned.bound)
         alone = replace(request, config=with_all_memory(request.config))
         answer = run_on_agents(query, in_parts, alone, None, self._catalog, self._pools, self._scratch)
         return self._result(alone, answer.store, answer.columns, answer.plan, answer.stats)
 
-    def _or_single(self, statement: Statement, result: Result | str, request: Request) -> Result:
+    def _or_single(self, statement: Statement, result: Result | NotDistributed, request: Request) -> Result:
         """The last rung: the user's own statement on DuckDB, which fails as well where the fault is the user's.
 
         Only what reads, and what has not begun to write, comes down to it.
         """
-        return self._run_single(statement, result, request) if isinstance(result, str) else result
+        if isinstance(result, NotDistributed):
+            return self._run_single(statement, result.reason, request)
+        return result
 
     def _try(
         self,
         query: Statement,
-        planned: tuple[QueryPlan, BoundQuery] | str,
+        planned: PlannedQuery | NotDistributed,
         request: Request,
         write: Write | None = None,
-    ) -> Result | str:
+    ) -> Result | NotDistributed:
         """The result from agents, or why there is none."""
-        if isinstance(planned, str):
+        if isinstance(planned, NotDistributed):
             return planned
         from sabot_sql.call.distributed import run_on_agents  # native code, which one agent does not need
 
@@ -337,13 +339,13 @@ class Session:
             if isinstance(error, SourceError):
                 if error.code != FILE_CHANGED:
                     raise
-                return error.message
+                return NotDistributed(error.message)
             if isinstance(error, AgentError) and error.code != FRAGMENT_FAILED:
                 raise  # agents died: the same rows would be too much for this process too
-            return f"it failed on several agents: {reason_in_short(error)}"
+            return NotDistributed(f"it failed on several agents: {reason_in_short(error)}")
         return self._result(request, answer.store, answer.columns, answer.plan, answer.stats)
 
-    def _write(self, statement: Statement, request: Request) -> Result | str:
+    def _write(self, statement: Statement, request: Request) -> Result | NotDistributed:
         """The result of a statement that writes a query's rows; or why that query is not distributed."""
         if request.config.agent_count == 1:
             return not_a_query(statement.kind)
@@ -356,25 +358,25 @@ class Session:
 
     def _plan(
         self, statement: Statement, config: SessionConfig, scopes: Sequence[Scope], running: RunningQuery
-    ) -> tuple[QueryPlan, BoundQuery] | str:
+    ) -> PlannedQuery | NotDistributed:
         """The distributed plan of a query, or why it is not distributed."""
         if config.agent_count == 1:
             return _ONE_AGENT
         if statement.is_open_pivot:
             return not_a_query(statement.kind)
         if self._catalog.connection.in_transaction:
-            return "inside a transaction, whose changes other connections do not see"
-        from sabot_planner import Mode, PlannerError, plan_query  # and sqlglot, which one agent does not need
+            return NotDistributed("inside a transaction, whose changes other connections do not see")
+        from sabot_planner import PlannerError, plan_query  # and sqlglot, which one agent does not need
 
         running.clock.enter(Phase.PLANNING)
         bound = self._catalog.bind(statement, scopes, config, running)
-        if isinstance(bound, str):
+        if isinstance(bound, NotDistributed):
             return bound
         try:
             plan = plan_query(bound.exported_sql, bound.sources)
         except PlannerError as error:
-            return f"it could not be planned: {error}"
-        return plan.reason if plan.mode is Mode.SINGLE else (plan, bound)
+            return NotDistributed(f"it could not be planned: {error}")
+        return plan if isinstance(plan, NotDistributed) else PlannedQuery(plan, bound)
 
     def _run_single(self, statement: Statement, reason: str, request: Request) -> Result:
         clock = request.running.clock

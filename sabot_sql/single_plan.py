@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sabot_planner.job.plan import NotDistributed
 from sabot_sql.catalog.effects import CTE_WRITES
 from sabot_sql.config import SessionConfig
 from sabot_sql.plan_document import PlanDocument, plan_document, stage_item, task_item
 
 
-def not_a_query(kind: str) -> str:
+def not_a_query(kind: str) -> NotDistributed:
     """Why a statement of that kind, as DuckDB names it, is not distributed."""
     if kind == "SELECT":
-        return CTE_WRITES
+        return NotDistributed(CTE_WRITES)
     if kind == "MULTI":
-        return "a PIVOT whose values are not listed is several statements to DuckDB"
-    return f"{kind} is not a query"
+        return NotDistributed("a PIVOT whose values are not listed is several statements to DuckDB")
+    return NotDistributed(f"{kind} is not a query")
 
 
 def single_document(

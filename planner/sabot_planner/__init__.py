@@ -18,7 +18,16 @@ from sabot_planner.job.operators import (
     ShuffleEdge,
     ShuffleEdgeType,
 )
-from sabot_planner.job.plan import EdgeFacts, Mode, PlanContext, PlanSettings, QueryPlan, SourceInfo, Zone
+from sabot_planner.job.plan import (
+    EdgeFacts,
+    Mode,
+    NotDistributed,
+    PlanContext,
+    PlanSettings,
+    QueryPlan,
+    SourceInfo,
+    Zone,
+)
 
 if TYPE_CHECKING:
     from sabot_planner.planner import plan_query
@@ -29,6 +38,7 @@ __all__ = [
     "EdgeFacts",
     "ExecutionGraph",
     "Mode",
+    "NotDistributed",
     "Operator",
     "OperatorGraph",
     "OperatorType",

@@ -10,7 +10,7 @@ from sabot_planner.errors import Undistributable
 from sabot_planner.fragments.stage_names import StageNames
 from sabot_planner.fragments.stages import Cut, bucket_count, mark_shared
 from sabot_planner.job.operators import Column
-from sabot_planner.job.plan import Mode, PlanContext, QueryPlan
+from sabot_planner.job.plan import Mode, NotDistributed, PlanContext, QueryPlan
 from sabot_planner.logical.build import build
 from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.limit_by import LimitBy
@@ -30,10 +30,8 @@ from sabot_planner.stats.clustering import choose_splits
 from sabot_planner.stats.estimates import Estimator
 
 
-def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
-    """Plan one query for ``context.agents`` agents.
-
-    What cannot be distributed gives a plan of mode SINGLE whose ``reason`` says why; nothing is refused.
+def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan | NotDistributed:
+    """Plan one query for ``context.agents`` agents, or say why it stays on one; nothing is refused.
 
     Raises:
         Exception: what ``context`` raised, which ends the planning.
@@ -42,11 +40,10 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan:
         return _planned(exported_sql, context)
     except RecursionError:
         # Expressions and chains may be of any depth; what nests operators in operators is walked on Python's stack.
-        return QueryPlan(Mode.SINGLE, "the query nests operators too deeply", 1, None)
+        return NotDistributed("the query nests operators too deeply")
 
 
-def _planned(exported_sql: str, context: PlanContext) -> QueryPlan:
-    output: tuple[Column, ...] = ()
+def _planned(exported_sql: str, context: PlanContext) -> QueryPlan | NotDistributed:
     try:
         logical, names = build(exported_sql, context)
         refuse_volatile(logical, context)
@@ -66,7 +63,7 @@ def _planned(exported_sql: str, context: PlanContext) -> QueryPlan:
         placing = PlacementContext(context, types, Estimator(context, logical), width, splits, place_node)
         placed = placing.place_result(logical)
     except Undistributable as error:
-        return QueryPlan(Mode.SINGLE, str(error), 1, None, output)
+        return NotDistributed(str(error))
     context.check()
     check(placed.node)
     display.add(placed.node)
@@ -76,7 +73,7 @@ def _planned(exported_sql: str, context: PlanContext) -> QueryPlan:
     context.check()
     graph = initial_graph(root, how)
     if not any(o.parallelism > 1 for o in graph.operators) and width > 1:
-        return QueryPlan(Mode.SINGLE, _why_single(placed.node), 1, None, output)
+        return NotDistributed(_why_single(placed.node))
     mode = Mode.PARTLY if placing.gathered else Mode.DISTRIBUTED
     reason = "; ".join(dict.fromkeys(placing.gathered)) or f"distributed over {context.agents} agents"
     state = AdaptivePlan(root, how, types) if context.settings.adaptive else None

@@ -11,7 +11,7 @@ from sabot_planner.sql.edge_values import is_written
 from sabot_sql.call.clock import Phase
 from sabot_sql.call.file_sinks import DirectorySink, directory_sink
 from sabot_sql.call.pools import Pools
-from sabot_sql.call.request import Request, WriteFailed
+from sabot_sql.call.request import PlannedQuery, Request, WriteFailed
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Statement
 from sabot_sql.catalog.writes import Write
@@ -37,7 +37,7 @@ class Answer:
 
 def run_on_agents(
     query: Statement,
-    planned: tuple[QueryPlan, BoundQuery],
+    planned: PlannedQuery,
     request: Request,
     write: Write | None,
     catalog: Catalog,
@@ -50,7 +50,7 @@ def run_on_agents(
         SabotSQLError: then nothing is left, and nothing is written.
         WriteFailed: the rows were there, and writing them failed.
     """
-    plan, bound = planned
+    plan, bound = planned.plan, planned.bound
     running = request.running
     running.clock.enter(Phase.STARTING)
     with (

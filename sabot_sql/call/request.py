@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sabot_sql.call.observation import Observation
 from sabot_sql.call.running import RunningQuery
+from sabot_sql.catalog.catalog import BoundQuery
 from sabot_sql.catalog.connection import Stream
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.held_rows import HeldRows
@@ -20,6 +21,8 @@ from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from sabot_planner import QueryPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,14 @@ class Request:
         if isinstance(stream, HeldRows):
             return HeldStore(stream, stream.count(), self.max_rows)
         return self.drain(stream, scratch)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedQuery:
+    """A query that agents will run, and what it reads."""
+
+    plan: QueryPlan
+    bound: BoundQuery
 
 
 class WriteFailed(Exception):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import duckdb
 import pyarrow as pa
 
+from sabot_planner.job.plan import NotDistributed
 from sabot_sql.catalog.catalog_facts import CatalogFacts
 from sabot_sql.catalog.connection import (
     UNEXPORTABLE_OPTIMIZERS,
@@ -163,7 +164,7 @@ class Catalog:
 
     def bind(
         self, statement: Statement, scopes: Sequence[Scope], config: SessionConfig, stoppable: Stoppable
-    ) -> BoundQuery | str:
+    ) -> BoundQuery | NotDistributed:
         """Bind a query for distribution; gives the reason instead where it runs once, or DuckDB cannot print its plan.
 
         The connection is held while DuckDB is asked and no longer: also each question of the planner holds it for
@@ -174,7 +175,7 @@ class Catalog:
         """
         too_deep = too_deep_to_print(statement.text)
         if too_deep is not None:
-            return too_deep
+            return NotDistributed(too_deep)
         # The planner, and sqlglot with it, is loaded by the first query that is distributed.
         from sabot_sql.catalog.estimates import Estimates
         from sabot_sql.catalog.query_sources import QuerySources
@@ -183,15 +184,17 @@ class Catalog:
             facts = self._facts
             once = self._runs_once(statement)
             if once is not None:
-                return once.reason
+                return NotDistributed(once.reason)
             if self.connection.is_locked:
-                return "lock_configuration is on, and a plan for agents needs a setting to be changed for a moment"
+                return NotDistributed(
+                    "lock_configuration is on, and a plan for agents needs a setting to be changed for a moment"
+                )
             with self._tables.shadows(statement, scopes) as shadows, self._exportable_plans():
                 try:
                     exported = self._explain("EXPLAIN (SQL)", statement)
                 except (duckdb.Error, RuntimeError) as error:
                     stoppable.check()
-                    return self._reason(error, statement)
+                    return NotDistributed(self._reason(error, statement))
             estimates = Estimates(
                 exported, lambda: facts.estimated(exported, lambda: self._estimated_plan(statement, scopes))
             )

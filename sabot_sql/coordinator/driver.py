@@ -43,7 +43,7 @@ from sabot_sql.coordinator.messages import (
 from sabot_sql.coordinator.no_sources import NoSources
 from sabot_sql.coordinator.snapshot import PlanSnapshot, running_snapshot
 from sabot_sql.coordinator.stage_run import Finished, Skipped
-from sabot_sql.errors import AgentError, InternalError, QueryCancelled, QueryTimeout
+from sabot_sql.errors import AgentError, QueryCancelled, QueryTimeout
 from sabot_sql.protocol.task_spec import FileSink, QueryContext, TaskFailure, TaskId, TaskReport
 
 if TYPE_CHECKING:
@@ -167,8 +167,6 @@ def _enter(
     to_files: bool = False,
 ) -> tuple[Execution, queue.SimpleQueue[Event]]:
     """Build what runs on the pool's agents; whichever of them dies from here on stays readable until the release."""
-    if plan.operator_graph is None:
-        raise InternalError("a plan without an operator graph has nothing to run on agents")
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     agents = pool.enter(query_id, events.put)
     try:
@@ -315,8 +313,8 @@ class _Driver:
 
     def _revise(self, command: RevisePlan) -> None:
         revised = self._plan.revise(command.facts, command.started)
-        changed = revised is not self._plan and revised.operator_graph is not None
-        self._plan = revised if changed else self._plan
+        changed = revised is not self._plan
+        self._plan = revised
         self._events.put(PlanRevised(command.number, revised.operator_graph if changed else None))
 
     def _release(self, edge_id: str | None = None) -> None:

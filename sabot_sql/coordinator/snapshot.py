@@ -29,8 +29,8 @@ def planned_snapshot(
         sql=sql,
         isolation=isolation,
         state=state,
-        stages=[_stage(graph, operator, None) for operator in graph.topological_order()] if graph else [],
-        edges=[*(_edge(edge) for edge in graph.edges), _result_edge(graph, None)] if graph else [],
+        stages=[_stage(graph, operator, None) for operator in graph.topological_order()],
+        edges=[*(_edge(edge) for edge in graph.edges), _result_edge(graph, None)],
     )
 
 

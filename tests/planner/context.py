@@ -10,7 +10,7 @@ from functools import cache
 
 import duckdb
 
-from sabot_planner import Column, Placement, PlanSettings, QueryPlan, SourceInfo, plan_query
+from sabot_planner import Column, NotDistributed, Placement, PlanSettings, QueryPlan, SourceInfo, plan_query
 from sabot_planner.job.plan import Zone
 from sabot_planner.logical.build import build
 from sabot_planner.logical.nodes import Node
@@ -71,9 +71,21 @@ class FakeContext:
         """The logical plan of a query as it was built."""
         return build(self.export(sql), self)[0]
 
-    def plan(self, sql: str) -> QueryPlan:
-        """The plan of a query."""
+    def planned(self, sql: str) -> QueryPlan | NotDistributed:
+        """The plan of a query, if it is distributed."""
         return plan_query(self.export(sql), self)
+
+    def plan(self, sql: str) -> QueryPlan:
+        """The plan of a query that is distributed."""
+        plan = self.planned(sql)
+        assert isinstance(plan, QueryPlan), plan.reason
+        return plan
+
+    def undistributed(self, sql: str) -> str:
+        """Why a query is not distributed."""
+        plan = self.planned(sql)
+        assert isinstance(plan, NotDistributed), describe(plan)
+        return plan.reason
 
     # --- PlanContext
 
@@ -178,15 +190,14 @@ def forced(partitions: int | None = 3, **settings: int | bool) -> PlanSettings:
 def describe(plan: QueryPlan) -> str:
     """A plan in a few lines, for messages."""
     lines = [f"{plan.mode}: {plan.reason}"]
-    if plan.operator_graph is not None:
-        lines += [
-            f"  {node.operator_id} ×{node.parallelism} [{node.label}] after {','.join(node.start_after)}"
-            for node in plan.operator_graph.operators
-        ]
-        for edge in plan.operator_graph.edges:
-            written = f" written as {edge.written_as}" if edge.written_as else ""
-            lines.append(
-                f"    {edge.edge_id}: {edge.source}→{edge.target} {edge.edge_type.upper()}({', '.join(edge.keys)})"
-                f" ×{edge.partitions} ~{edge.rows_estimated} rows{written}; {edge.reason}"
-            )
+    lines += [
+        f"  {node.operator_id} ×{node.parallelism} [{node.label}] after {','.join(node.start_after)}"
+        for node in plan.operator_graph.operators
+    ]
+    for edge in plan.operator_graph.edges:
+        written = f" written as {edge.written_as}" if edge.written_as else ""
+        lines.append(
+            f"    {edge.edge_id}: {edge.source}→{edge.target} {edge.edge_type.upper()}({', '.join(edge.keys)})"
+            f" ×{edge.partitions} ~{edge.rows_estimated} rows{written}; {edge.reason}"
+        )
     return "\n".join(lines)

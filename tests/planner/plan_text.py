@@ -29,8 +29,6 @@ def plan_text(plan: QueryPlan) -> str:
     """The plan; columns and relations are numbered in the order in which they appear, whatever they are called."""
     lines = [f"{plan.mode}: {plan.reason}", f"output {', '.join(f'{c.name} {c.type}' for c in plan.output)}"]
     graph = plan.operator_graph
-    if graph is None:
-        return "\n".join(lines) + "\n"
     for node in graph.operators:
         after = f" after {', '.join(node.start_after)}" if node.start_after else ""
         lines += ["", f"{node.operator_id} ×{node.parallelism} {node.operator_type}{after}: {node.label}"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 
-from sabot_planner import plan_query
+from sabot_planner import QueryPlan, plan_query
 from tests.planner.context import FakeContext
 from tests.planner.plan_text import plan_text, snapshot
 from tests.planner.recordings import AGENTS, Answers, Recorder, Recording
@@ -41,6 +41,7 @@ def record(suite: str, folder: Path, queries: Mapping[str, str], fixed: frozense
             context = FakeContext(connection, agents=AGENTS, factor=LARGE, fixed=fixed)
             answers[name] = Answers(context.export(sql))
             plan = plan_query(answers[name].exported, Recorder(context, answers[name]))
+            assert isinstance(plan, QueryPlan), f"{name}: {plan.reason}"
             snapshot(suite, name).write_text(plan_text(plan))
         aggregates, volatile = sorted(context.aggregates()), sorted(context.volatile_functions())
     Recording(aggregates, volatile, answers).store(suite)

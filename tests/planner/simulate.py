@@ -80,7 +80,6 @@ class Simulation:
 
     @property
     def graph(self) -> OperatorGraph:
-        assert self.plan.operator_graph is not None
         return self.plan.operator_graph
 
     @property

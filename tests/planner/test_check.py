@@ -123,7 +123,6 @@ def test_rows_of_the_sessions_memory_are_read_once(context: FakeContext) -> None
     context.placements = {"t": Placement.SESSION}
     plan = context.plan("SELECT k, sum(v) FROM t GROUP BY k")
     check(state(plan).root)
-    assert plan.operator_graph is not None
     (scan,) = [o for o in plan.operator_graph.operators if o.placement is Placement.SESSION]
     assert (scan.parallelism, scan.operator_type) == (1, OperatorType.SOURCE)
 

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from benchmarks.planning_shapes import SHAPES, TABLES
-from sabot_planner import Mode, QueryPlan, plan_query
+from sabot_planner import NotDistributed, QueryPlan, plan_query
 from tests.planner.context import FakeContext
 
 SHAPE = {shape.name: shape.make for shape in SHAPES}
@@ -23,7 +23,7 @@ def context() -> Iterator[FakeContext]:
 
 
 def planned(context: FakeContext, sql: str) -> QueryPlan:
-    return plan_query(context.export(sql), context)
+    return context.plan(sql)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,7 @@ def planned(context: FakeContext, sql: str) -> QueryPlan:
     ],
 )
 def test_a_long_chain_is_distributed(context: FakeContext, shape: str, size: int) -> None:
-    plan = planned(context, SHAPE[shape](size))
-    assert plan.mode in (Mode.DISTRIBUTED, Mode.PARTLY), plan.reason
+    assert planned(context, SHAPE[shape](size)).operator_graph.operators
 
 
 def left_joins(size: int) -> str:
@@ -53,11 +52,12 @@ def subqueries(size: int) -> str:
 
 @pytest.mark.parametrize("nested", [left_joins, subqueries])
 def test_what_nests_too_deeply_is_single_and_says_so(context: FakeContext, nested: Callable[[int], str]) -> None:
-    assert plan_query(nested(20), context).mode is not Mode.SINGLE
+    assert isinstance(plan_query(nested(20), context), QueryPlan)
     depths = {size: plan_query(nested(size), context) for size in (150, 250, 300, 350, 400, 600)}
-    for plan in depths.values():
-        assert plan.mode is not Mode.SINGLE or "nest" in plan.reason or "not read exactly" in plan.reason
-    assert depths[600].mode is Mode.SINGLE
+    reasons = [plan.reason for plan in depths.values() if isinstance(plan, NotDistributed)]
+    assert reasons
+    assert [reason for reason in reasons if "nest" not in reason and "not read exactly" not in reason] == []
+    assert isinstance(depths[600], NotDistributed)
 
 
 def test_a_recursion_limit_is_a_reason_and_no_error(context: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,8 +65,7 @@ def test_a_recursion_limit_is_a_reason_and_no_error(context: FakeContext, monkey
         raise RecursionError
 
     monkeypatch.setattr("sabot_planner.planner.check", too_deep)
-    plan = planned(context, "SELECT b, count(*) FROM t GROUP BY b")
-    assert (plan.mode, plan.reason) == (Mode.SINGLE, "the query nests operators too deeply")
+    assert context.undistributed("SELECT b, count(*) FROM t GROUP BY b") == "the query nests operators too deeply"
 
 
 def test_a_plan_too_deep_to_be_revised_stays_as_it_is(context: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +80,5 @@ def test_a_plan_too_deep_to_be_revised_stays_as_it_is(context: FakeContext, monk
 
 
 def test_what_duckdb_itself_cannot_read_again_is_single_in_its_words(context: FakeContext) -> None:
-    plan = planned(context, SHAPE["OR terms"](1000))
-    assert plan.mode is Mode.SINGLE
-    assert "Max expression depth limit of 1000 exceeded" in plan.reason
+    reason = context.undistributed(SHAPE["OR terms"](1000))
+    assert "Max expression depth limit of 1000 exceeded" in reason

@@ -7,7 +7,7 @@ from random import Random
 import duckdb
 import pytest
 
-from sabot_planner import Placement, PlanSettings
+from sabot_planner import NotDistributed, Placement, PlanSettings
 from sabot_planner.job.plan import Zone
 from tests.planner.context import FakeContext, describe, forced
 from tests.planner.random_queries import Queries
@@ -30,8 +30,8 @@ def test_random_queries(connection: duckdb.DuckDBPyConnection, seed: int) -> Non
     queries = Queries(random)
     sql = next(sql for sql in iter(queries.query, None) if _fits(connection, sql))
     context = _context(connection, random)
-    plan = context.plan(sql)
-    if plan.operator_graph is None:
+    plan = context.planned(sql)
+    if isinstance(plan, NotDistributed):
         assert plan.reason
         return
     # A measurement ten thousand times as large as the rows are turns copies into hashes.

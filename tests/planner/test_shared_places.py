@@ -38,7 +38,6 @@ READERS = {
 
 
 def hashed(plan: QueryPlan) -> list[tuple[str, ...]]:
-    assert plan.operator_graph is not None, describe(plan)
     return [edge.keys for edge in plan.operator_graph.edges if edge.edge_type is ShuffleEdgeType.HASH]
 
 

@@ -38,7 +38,6 @@ def planned(tables: duckdb.DuckDBPyConnection, name: str, agents: int, factor: i
 
 
 def edges(plan: QueryPlan, kind: ShuffleEdgeType | None = None) -> list[ShuffleEdge]:
-    assert plan.operator_graph is not None, describe(plan)
     return [e for e in plan.operator_graph.edges if kind is None or e.edge_type is kind]
 
 

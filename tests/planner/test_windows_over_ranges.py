@@ -113,7 +113,6 @@ LISTED = {"whole in order", "whole without order"}
 def test_windows_over_ranges(context: FakeContext, name: str, ranges: int) -> None:
     context.settings = forced(ranges)
     plan = context.plan(GLOBAL_WINDOWS[name])
-    assert plan.operator_graph is not None, describe(plan)
     assert plan.mode is (Mode.PARTLY if name in LISTED else Mode.DISTRIBUTED), describe(plan)
     assert not any("needs all rows in order" in edge.reason for edge in plan.operator_graph.edges)
     compare(context, GLOBAL_WINDOWS[name])

@@ -18,8 +18,13 @@ class Mode(StrEnum):
     DISTRIBUTED = "distributed"
     PARTLY = "partly"
     """Some stages run in parallel, the rest is gathered to one task."""
-    SINGLE = "single"
-    """The user's own statement runs on one agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotDistributed:
+    """A query that stays on one agent, which runs the user's own statement; ``reason`` is shown in its plan."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +170,15 @@ class Revisable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueryPlan:
-    """One query, planned.
+    """One query, planned for several agents.
 
-    In mode SINGLE there is no ``operator_graph``: the session runs the user's own statement. ``output`` are the
-    result's columns under the user's names (which may repeat), in the order of the sink's columns.
+    ``output`` are the result's columns under the user's names (which may repeat), in the order of the sink's columns.
     """
 
     mode: Mode
     reason: str
     agents: int
-    operator_graph: OperatorGraph | None
+    operator_graph: OperatorGraph
     output: tuple[Column, ...] = ()
     planner_state: Revisable | None = field(default=None, repr=False, compare=False)
 
