@@ -15,7 +15,7 @@ from decimal import Decimal
 from html import escape
 from itertools import islice
 
-from sabot_sql.plan_view.plain_text import NO_MATH
+from sabot_sql.plan_view.plain_text import NO_MATH, faint
 from sabot_sql.plan_view.units import bytes_text, count_text, duration_text, plural
 from sabot_sql.printable import printable
 
@@ -126,21 +126,21 @@ def _kept_columns(count: int, limit: int) -> tuple[list[int], int | None]:
 
 # ---------------------------------------------------------------------------------------------------------------- HTML
 
-_STYLE = """<style>
-.sabot-table{font-size:var(--jp-ui-font-size1,13px);max-width:100%}
-.sabot-table .scroll{overflow-x:auto;max-width:100%}
-.sabot-table table{border-collapse:collapse;margin:0;border:0;font-variant-numeric:tabular-nums}
-.sabot-table th,.sabot-table td{text-align:right;padding:3px 12px!important;border:0!important;\
-white-space:pre;max-width:40em;overflow:hidden;text-overflow:ellipsis;vertical-align:top;line-height:1.45}
-.sabot-table thead th{font-weight:600;padding-bottom:0!important}
-.sabot-table thead .type th{font-weight:400;font-size:.82em;opacity:.75;padding:0 12px 4px!important;\
-border-bottom:1px solid currentColor!important}
-.sabot-table tbody tr{background:transparent!important}
-.sabot-table tbody tr:nth-child(even){background:rgba(128,128,128,.09)!important}
-.sabot-table tbody tr:hover{background:rgba(0,114,178,.16)!important}
-.sabot-table i{opacity:.62;font-size:.9em}
-.sabot-table .gap td{text-align:center!important;opacity:.7;padding:0!important}
-.sabot-table .foot{font-size:.9em;opacity:.8;margin:6px 2px}
+_STYLE = f"""<style>
+.sabot-table{{font-size:var(--jp-ui-font-size1,13px);max-width:100%}}
+.sabot-table .scroll{{overflow-x:auto;max-width:100%}}
+.sabot-table table{{border-collapse:collapse;margin:0;border:0;font-variant-numeric:tabular-nums}}
+.sabot-table th,.sabot-table td{{text-align:right;padding:3px 12px!important;border:0!important;\
+white-space:pre;max-width:40em;overflow:hidden;text-overflow:ellipsis;vertical-align:top;line-height:1.45}}
+.sabot-table thead th{{font-weight:600;padding-bottom:0!important}}
+.sabot-table thead .type th{{font-weight:400;font-size:.82em;{faint(75)};padding:0 12px 4px!important;\
+border-bottom:1px solid currentColor!important}}
+.sabot-table tbody tr{{background:transparent!important}}
+.sabot-table tbody tr:nth-child(even){{background:rgba(128,128,128,.09)!important}}
+.sabot-table tbody tr:hover{{background:rgba(0,114,178,.16)!important}}
+.sabot-table i{{{faint(65)};font-size:.9em}}
+.sabot-table .gap td{{text-align:center!important;{faint(70)};padding:0!important}}
+.sabot-table .foot{{font-size:.9em;{faint(80)};margin:6px 2px}}
 </style>"""
 
 

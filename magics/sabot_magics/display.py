@@ -13,6 +13,7 @@ from IPython.core.display_functions import display as _untyped_display
 
 from sabot_magics.options import ExplainForm, Progress
 from sabot_sql import Plan, Result
+from sabot_sql.plan_view import UnhappyEnd
 
 display: Callable[..., Any] = _untyped_display
 
@@ -158,8 +159,8 @@ class CellOutput:
         elif bundle:
             display(bundle, raw=True)
 
-    def fail(self, state: str) -> None:
-        """Leave a plan that was drawn as it last was, with how it ended: ``failed``, ``cancelled``, ``timed out``."""
+    def fail(self, state: UnhappyEnd) -> None:
+        """Leave a plan that was drawn as it last was, with how it ended."""
         self.clear()
         if self._handle is not None:
             plan = Plan(self._snapshot).ended(state)

@@ -18,6 +18,7 @@ from sabot_magics.display import CellOutput, Look, done_bundle, kept_bundle, res
 from sabot_magics.namespace import Parameters, bind_parameters
 from sabot_magics.options import HELP, CellOptions, Progress, parse_options
 from sabot_sql import ConfigError, QueryCancelled, QueryTimeout, Result, SabotSQLError, Session
+from sabot_sql.plan_view import UnhappyEnd
 
 _T = TypeVar("_T")
 
@@ -205,11 +206,11 @@ class SabotMagic(Configurable):
         return self._session_used
 
 
-def _end(error: BaseException) -> str:
+def _end(error: BaseException) -> UnhappyEnd:
     match error:
         case QueryCancelled():
             return "cancelled"
         case QueryTimeout():
-            return "timed out"
+            return "timed_out"
         case _:
             return "failed"

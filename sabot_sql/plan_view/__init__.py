@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sabot_sql.plan_view.plan import Plan
+from sabot_sql.plan_view.plan import Plan, UnhappyEnd
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "UnhappyEnd"]

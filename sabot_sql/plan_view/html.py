@@ -13,7 +13,7 @@ from html import escape
 from sabot_sql.plan_view.fold import folded
 from sabot_sql.plan_view.model import RESULT, EdgeView, PlanModel, StageView
 from sabot_sql.plan_view.operators import operator_lines
-from sabot_sql.plan_view.plain_text import NO_MATH, capped, printable
+from sabot_sql.plan_view.plain_text import NO_MATH, capped, faint, printable
 from sabot_sql.plan_view.svg import CSS, clean, svg
 from sabot_sql.plan_view.timeline import CSS as TIMELINE_CSS
 from sabot_sql.plan_view.timeline import timeline
@@ -47,11 +47,12 @@ _STYLE = (
     ".sabot-plan .pic svg{max-width:100%;height:auto}"
     ".sabot-plan .mode{font-weight:600;border:1px solid currentColor;border-radius:9px;padding:0 8px;margin-right:8px}"
     ".sabot-plan p{margin:3px 0}"
-    ".sabot-plan .why{opacity:.82}"
+    f".sabot-plan .why{{{faint(82)}}}"
     ".sabot-plan .warn{color:inherit;border-left:3px solid #D55E00;padding-left:8px}"
     ".sabot-plan .tree{white-space:pre;line-height:1.25;max-width:none}"
     ".sabot-plan pre{font-family:var(--jp-code-font-family,monospace)}"
-    ".sabot-plan .sum{opacity:.82;font-size:.92em;font-variant-numeric:tabular-nums}"
+    f".sabot-plan .sum{{{faint(82)};"
+    "font-size:.92em;font-variant-numeric:tabular-nums}"
     ".sabot-plan summary{cursor:pointer}"
     ".sabot-plan .scroll{overflow-x:auto}"
     ".sabot-plan table{border-collapse:collapse;border:0;margin:4px 0;font-variant-numeric:tabular-nums}"
@@ -61,7 +62,7 @@ _STYLE = (
     ".sabot-plan th{font-weight:600;border-bottom:1px solid currentColor!important}"
     ".sabot-plan tr{background:transparent!important}"
     ".sabot-plan .all>td{white-space:normal;padding:0 10px 3px 26px!important}"
-    ".sabot-plan .all summary{font-size:.88em;opacity:.8;line-height:1.2}"
+    f".sabot-plan .all summary{{{faint(80)};font-size:.88em;line-height:1.2}}"
     ".sabot-plan pre{margin:2px 0 6px;white-space:pre-wrap;overflow-wrap:break-word;font-size:.92em;"
     "max-width:110ch;overflow-x:auto;"
     "background:rgba(128,128,128,.1);padding:6px 8px;border-radius:4px}"

@@ -26,3 +26,12 @@ def capped(text: str, limit_bytes: int) -> str:
     kept = encoded[: max(0, limit_bytes - len(note.encode()) - 1)].decode(errors="ignore")
     head, newline, _ = kept.rpartition("\n")
     return f"{head if newline else kept}\n{note}"
+
+
+def faint(percent: int) -> str:
+    """The declaration of a colour that stands back a little: text of ``percent`` of its strength.
+
+    Unlike ``opacity`` it makes no layer of its own, so what checks a page can tell what the text stands on. A viewer
+    that does not know it shows the text at its full strength.
+    """
+    return f"color:color-mix(in srgb,currentColor {percent}%,transparent)"

@@ -6,11 +6,14 @@ import copy
 from collections.abc import Mapping
 from functools import cached_property
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 from sabot_sql.arguments import flag, mapping, whole
 from sabot_sql.plan_view.model import PlanModel, read_plan
 from sabot_sql.printable import printable
+
+UnhappyEnd = Literal["failed", "cancelled", "timed_out"]
+"""How a query ended without a result."""
 
 
 class Plan:
@@ -62,12 +65,13 @@ class Plan:
 
     def why_single_html(self) -> str:
         """The same as HTML."""
-        from sabot_sql.plan_view.plain_text import NO_MATH
+        from sabot_sql.plan_view.plain_text import NO_MATH, faint
 
-        return f'<div class="{NO_MATH}" style="font-size:.9em;opacity:.8;margin:2px">{escape(self.why_single())}</div>'
+        style = f"{faint(80)};font-size:.9em;margin:2px"
+        return f'<div class="{NO_MATH}" style="{style}">{escape(self.why_single())}</div>'
 
-    def ended(self, state: str) -> Plan:
-        """The plan as it was when its query ended without a result: ``failed``, ``cancelled`` or ``timed_out``."""
+    def ended(self, state: UnhappyEnd) -> Plan:
+        """The plan as it was when its query ended without a result."""
         return Plan({**self._document, "state": state})
 
     def json(self) -> dict[str, Any]:

@@ -65,10 +65,10 @@ _UNKNOWN = EDGE_STYLES["FORWARD"]
 
 def _css() -> str:
     rules = {
-        "text": "fill:currentColor;font-size:11px;opacity:.82",
-        "text.b": "font-weight:600;font-size:11.5px;opacity:1",
+        "text": "fill:currentColor;font-size:11px;fill-opacity:.82",
+        "text.b": "font-weight:600;font-size:11.5px;fill-opacity:1",
         "tspan.b": "font-weight:600",
-        ".i": "opacity:.65;font-weight:400",
+        ".i": "fill-opacity:.65;font-weight:400",
         ".node": "fill:rgba(128,128,128,.1);stroke:currentColor;stroke-opacity:.4",
         ".end": "fill:none;stroke-dasharray:4 3",
         ".failed": "stroke:#D55E00;stroke-opacity:1;stroke-width:2",
@@ -78,7 +78,7 @@ def _css() -> str:
         ".bar": "stroke:currentColor;stroke-width:4;stroke-linecap:round;opacity:.14",
         ".time": "opacity:.6",
         ".badge": "fill:#B34700",
-        "text.on": "fill:#fff;font-size:10.5px;font-weight:600;opacity:1",
+        "text.on": "fill:#fff;font-size:10.5px;font-weight:600;fill-opacity:1",
         ".e": "fill:none",
     }
     for style in EDGE_STYLES.values():

@@ -49,7 +49,12 @@ def rows_text(rows: int | None, estimated: int | None, *, short: bool = False) -
 
 
 def agents_text(plan: PlanModel) -> str:
-    """``4 agents (threads)``; one agent is the session's own DuckDB, wherever others would be."""
+    """``4 agents (threads)``; one agent is the session's own DuckDB, wherever others would be.
+
+    It is empty while the query is planned, since nobody knows yet how many take part.
+    """
+    if plan.state == "planning":
+        return ""
     if plan.mode == "single":
         return "one agent"
     isolation = _ISOLATION.get(plan.isolation, plan.isolation)
@@ -79,7 +84,7 @@ def status_text(plan: PlanModel) -> str:
     said = [stage.progress_percent for stage in plan.stages if stage.progress_percent is not None]
     if said:
         parts.append(f"DuckDB says {said[0]:.0f} %")
-    return " · ".join(parts)
+    return " · ".join(filter(None, parts))
 
 
 def times_text(plan: PlanModel) -> str:
