@@ -2,11 +2,14 @@
 
 ``PlannerError``
 ├── ``InvalidGraph``      an operator graph that cannot be run as it is
+├── ``UnknownColumn``     a node reads a column that its inputs lack: a defect of the planner
 ├── ``UnknownNode``       a pass met a kind of node that it was not written for: a defect of the planner
 └── ``Undistributable``   a query (or part of one) that must stay on one agent; its text is the reason shown in the plan
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class PlannerError(Exception):
@@ -22,6 +25,14 @@ class UnknownNode(PlannerError):
 
     def __init__(self, node: object, wanted: str) -> None:
         super().__init__(f"nobody knows {wanted} of a {type(node).__name__}")
+
+
+class UnknownColumn(PlannerError):
+    """A part of a plan reads a column that none of its inputs has."""
+
+    def __init__(self, reader: str, missing: Iterable[str], existing: Iterable[str]) -> None:
+        there = ", ".join(existing) or "none"
+        super().__init__(f"the plan's {reader} reads {', '.join(missing)}; the columns there are: {there}")
 
 
 class Undistributable(PlannerError):

@@ -14,7 +14,8 @@ from sabot_planner.job.plan import Mode, NotDistributed, PlanContext, QueryPlan
 from sabot_planner.logical.build import build
 from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.limit_by import LimitBy
-from sabot_planner.logical.nodes import Limit, Node, Project, Scan, Sort, walk
+from sabot_planner.logical.node import Node, walk
+from sabot_planner.logical.nodes import Limit, Project, Scan, Sort
 from sabot_planner.logical.prune import prune
 from sabot_planner.logical.rules.apply import apply_rules
 from sabot_planner.logical.unsupported import (
@@ -24,7 +25,6 @@ from sabot_planner.logical.unsupported import (
     refuse_volatile,
     refuse_what_only_tables_have,
 )
-from sabot_planner.physical.column_types import ColumnTypes
 from sabot_planner.physical.nodes import Exchange
 from sabot_planner.stats.clustering import choose_splits
 from sabot_planner.stats.estimates import Estimator
@@ -45,22 +45,22 @@ def plan_query(exported_sql: str, context: PlanContext) -> QueryPlan | NotDistri
 
 def _planned(exported_sql: str, context: PlanContext) -> QueryPlan | NotDistributed:
     try:
-        logical, names = build(exported_sql, context)
+        query = build(exported_sql, context)
+        logical = query.root
         refuse_volatile(logical, context)
         if not any(isinstance(node, Scan) for node in walk(logical)):
             raise Undistributable("the query reads no table")
-        types = ColumnTypes(context)
-        output = tuple(Column(n, t) for n, t in zip(names, types.of(logical).values(), strict=True))
-        refuse_states(output)
-        refuse_lost(output)
-        display = DisplayNames(logical, names)
-        logical = prune(apply_rules(logical))
-        types.of(logical)  # the rules made columns of their own
+        types = logical.schema.values()
+        output = tuple(Column(name, kind.text) for name, kind in zip(query.output, types, strict=True))
+        refuse_states(types)
+        refuse_lost(types)
+        display = DisplayNames(logical, query.output)
+        logical = prune(apply_rules(logical, query.names))
         refuse_what_only_tables_have(logical)
         refuse_collated(logical, context)
         width = context.settings.partitions or context.agents
-        splits = choose_splits(logical, context, types, width)
-        placing = PlacementContext(context, types, Estimator(context, logical), width, splits, place_node)
+        splits = choose_splits(logical, context, width)
+        placing = PlacementContext(context, query.names, Estimator(context, logical), width, splits, place_node)
         placed = placing.place_result(logical)
     except Undistributable as error:
         return NotDistributed(str(error))
@@ -69,14 +69,16 @@ def _planned(exported_sql: str, context: PlanContext) -> QueryPlan | NotDistribu
     display.add(placed.node)
     root = mark_shared(placed.node)
     buckets = bucket_count(root, width, context.settings)
-    how = Cut(_ordered(logical), width, buckets, context.settings, display, StageNames(), types, placing.result_parts)
+    how = Cut(
+        _ordered(logical), width, buckets, context.settings, display, StageNames(query.names), placing.result_parts
+    )
     context.check()
     graph = initial_graph(root, how)
     if not any(o.parallelism > 1 for o in graph.operators) and width > 1:
         return NotDistributed(_why_single(placed.node))
     mode = Mode.PARTLY if placing.gathered else Mode.DISTRIBUTED
     reason = "; ".join(dict.fromkeys(placing.gathered)) or f"distributed over {context.agents} agents"
-    state = AdaptivePlan(root, how, types) if context.settings.adaptive else None
+    state = AdaptivePlan(root, how) if context.settings.adaptive else None
     return QueryPlan(mode, reason, context.agents, graph, output, state)
 
 

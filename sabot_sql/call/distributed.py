@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sabot_planner import Column, QueryPlan
-from sabot_planner.sql.edge_values import is_written
+from sabot_planner.sql.duck_type import duck_type, is_written
 from sabot_sql.call.clock import Phase
 from sabot_sql.call.file_sinks import DirectorySink, directory_sink
 from sabot_sql.call.pools import Pools
@@ -119,7 +119,7 @@ def _taken(
         raise InternalError(f"planned {len(output)} columns, got {len(finished.columns)}")
     columns = tuple(
         # What travels in another form has the type that was planned, not the one that arrived.
-        Column(wanted.name, wanted.type if is_written(wanted.type) else arrived.type)
+        Column(wanted.name, wanted.type if is_written(duck_type(wanted.type)) else arrived.type)
         for wanted, arrived in zip(output, finished.columns, strict=True)
     )
     if write is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from sabot_planner import Column
+from sabot_planner.sql.duck_type import duck_type
 from sabot_planner.sql.edge_values import restored
 from sabot_planner.sql.text import quote
 from sabot_sql.catalog.write_statements import CopyTo
@@ -122,5 +123,7 @@ def _sink(form: object, directory: Path, file_format: str, columns: Sequence[Col
     if not extension:
         packed = "" if file_format == "parquet" else _COMPRESSED.get(chosen.get("COMPRESSION", "").lower(), "")
         extension = file_format + packed
-    items = tuple(f"{restored(f'c{i}', column.type)} AS {quote(column.name)}" for i, column in enumerate(columns))
+    items = tuple(
+        f"{restored(f'c{i}', duck_type(column.type))} AS {quote(column.name)}" for i, column in enumerate(columns)
+    )
     return FileSink(str(directory), extension, ", ".join([f"FORMAT {file_format}", *options]), items)

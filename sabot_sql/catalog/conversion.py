@@ -136,11 +136,13 @@ def taken_back(column: str, found: str, wanted: str) -> str:
     if found == wanted:
         return column
     if _TRAVELS_OTHERWISE.search(wanted):
-        from sabot_planner.sql.edge_values import has_no_name, is_written, restored  # rarely needed
+        from sabot_planner.sql.duck_type import duck_type, has_no_name, is_written  # rarely needed
+        from sabot_planner.sql.edge_values import restored
 
-        if not is_written(found) and (is_written(wanted) or has_no_name(wanted)):
-            return restored(column, wanted)
-        if has_no_name(wanted):
+        kind = duck_type(wanted)
+        if not is_written(duck_type(found)) and (is_written(kind) or has_no_name(kind)):
+            return restored(column, kind)
+        if has_no_name(kind):
             return column
     if (found, wanted) == ("DECIMAL(38,0)", "AGGREGATE_STATE"):
         return f"CAST({column} AS HUGEINT)"

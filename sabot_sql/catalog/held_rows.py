@@ -47,7 +47,8 @@ class HeldRows:
     @property
     def written(self) -> str:
         """A SELECT of the rows with every value in the form that Arrow can hold."""
-        from sabot_planner.sql.edge_values import written  # rarely needed
+        from sabot_planner.sql.duck_type import duck_type  # rarely needed
+        from sabot_planner.sql.edge_values import written
 
-        items = [f"{written(f'c{i}', text)} AS c{i}" for i, (_, text) in enumerate(self.columns)]
+        items = [f"{written(f'c{i}', duck_type(text))} AS c{i}" for i, (_, text) in enumerate(self.columns)]
         return f"SELECT {', '.join(items)} FROM {self.sql}"

@@ -13,7 +13,8 @@ import duckdb
 from sabot_planner import Column, NotDistributed, Placement, PlanSettings, QueryPlan, SourceInfo, plan_query
 from sabot_planner.job.plan import Zone
 from sabot_planner.logical.build import build
-from sabot_planner.logical.nodes import Node
+from sabot_planner.logical.names import PlanNames
+from sabot_planner.logical.node import Node
 from sabot_planner.logical.prune import prune
 from sabot_planner.logical.rules.apply import apply_rules
 from sabot_sql.catalog.connection import UNEXPORTABLE_OPTIMIZERS
@@ -31,6 +32,7 @@ class FakeContext:
     ``factor`` multiplies the rows of all tables but the ``fixed`` ones, so that plans for large tables can be made over
     small ones; ``rows`` sets single tables by name instead, and then DuckDB is asked for no estimates.
     ``placements`` puts tables by name into the session's memory. ``whole`` tables cannot be cut into slices.
+    ``names`` are those of the plan that was built last.
     ``memory`` is what was measured of sub-plans by their names. ``clustered`` gives the zones of (table, column).
     """
 
@@ -45,6 +47,7 @@ class FakeContext:
     memory: dict[str, int] = field(default_factory=dict)
     clustered: Mapping[tuple[str, str], tuple[Zone, ...]] = field(default_factory=dict)
     relations: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    names: PlanNames = field(default_factory=PlanNames)
     _sources: dict[tuple[str, tuple[str, ...]], SourceInfo] = field(default_factory=dict)
     _tables: dict[str, str] = field(default_factory=dict)
     _estimates: Estimates | None = None
@@ -65,11 +68,13 @@ class FakeContext:
 
     def logical(self, sql: str) -> Node:
         """The logical plan of a query, after the rules and pruned."""
-        return prune(apply_rules(self.built(sql)))
+        return prune(apply_rules(self.built(sql), self.names))
 
     def built(self, sql: str) -> Node:
         """The logical plan of a query as it was built."""
-        return build(self.export(sql), self)[0]
+        query = build(self.export(sql), self)
+        self.names = query.names
+        return query.root
 
     def planned(self, sql: str) -> QueryPlan | NotDistributed:
         """The plan of a query, if it is distributed."""

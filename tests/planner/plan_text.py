@@ -75,7 +75,10 @@ def _clauses(sql: str) -> list[str]:
 def renumbered(text: str) -> str:
     """The text with its columns numbered in the order in which they appear."""
     numbers: dict[str, str] = {}
-    pieces = _QUOTED.split(text)
-    for i in range(0, len(pieces), 2):
-        pieces[i] = _COLUMN.sub(lambda match: numbers.setdefault(match[0], f"c{len(numbers)}"), pieces[i])
-    return "".join(pieces)
+    lines = []
+    for line in text.split("\n"):  # a label may be cut off within quotes
+        pieces = _QUOTED.split(line)
+        for i in range(0, len(pieces), 2):
+            pieces[i] = _COLUMN.sub(lambda match: numbers.setdefault(match[0], f"c{len(numbers)}"), pieces[i])
+        lines.append("".join(pieces))
+    return "\n".join(lines)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import duckdb
 
-from sabot_planner.logical.nodes import Node
+from sabot_planner.logical.names import PlanNames
+from sabot_planner.logical.node import Node
 from sabot_planner.logical.rules.apply import RULES
 from tests.planner.conftest import TABLES
 from tests.planner.context import FakeContext, forced
@@ -32,12 +33,12 @@ class Case:
     after: str | None
 
 
-def path_of(rule: Callable[[Node], Node]) -> Path:
+def path_of(rule: Callable[[Node, PlanNames], Node]) -> Path:
     """The fixture of a rule."""
     return FOLDER / f"{rule.__name__}.txt"
 
 
-def cases(rule: Callable[[Node], Node]) -> list[Case]:
+def cases(rule: Callable[[Node, PlanNames], Node]) -> list[Case]:
     """The cases of a rule's fixture."""
     found = []
     for block in ("\n" + path_of(rule).read_text()).split(f"\n{_TITLE}")[1:]:
@@ -49,15 +50,15 @@ def cases(rule: Callable[[Node], Node]) -> list[Case]:
     return found
 
 
-def made(context: FakeContext, rule: Callable[[Node], Node], case: Case) -> Case:
+def made(context: FakeContext, rule: Callable[[Node, PlanNames], Node], case: Case) -> Case:
     """The case as the planner makes it now."""
     root = context.built(case.sql)
-    changed = rule(root)
+    changed = rule(root, context.names)
     after = None if changed is root else tree_text(changed)
     return Case(case.rule, case.title, case.sql, tree_text(root), after)
 
 
-def write(context: FakeContext, rule: Callable[[Node], Node]) -> None:
+def write(context: FakeContext, rule: Callable[[Node, PlanNames], Node]) -> None:
     """Write the plans of a rule's fixture anew."""
     blocks = []
     for case in (made(context, rule, case) for case in cases(rule)):

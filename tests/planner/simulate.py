@@ -22,7 +22,8 @@ from sabot_planner import (
     Task,
 )
 from sabot_planner.job.execution_graph import task_input
-from sabot_planner.sql.edge_values import is_written, restored
+from sabot_planner.sql.duck_type import duck_type, is_written
+from sabot_planner.sql.edge_values import restored
 from sabot_planner.sql.text import quote, task_sql
 from tests.planner.context import FakeContext
 from tests.support.compare import Rows
@@ -183,11 +184,12 @@ class Simulation:
     def _rows(self, result: pa.Table, types: tuple[tuple[str, str], ...]) -> Rows:
         self.connection.register("__result", result)
         planned = [column.type for column in self.plan.output]
-        types = tuple((n, wanted if is_written(wanted) else t) for (n, t), wanted in zip(types, planned, strict=True))
-        items = [restored(quote(n), t) for n, t in types]
+        kinds = [(n, duck_type(t), duck_type(wanted)) for (n, t), wanted in zip(types, planned, strict=True)]
+        restored_types = tuple((n, wanted if is_written(wanted) else kind) for n, kind, wanted in kinds)
+        items = [restored(quote(n), t) for n, t in restored_types]
         rows = self.connection.execute(f"SELECT {', '.join(items)} FROM __result").fetchall()
         self.connection.unregister("__result")
-        return Rows(tuple(c.name for c in self.plan.output), tuple(t for _, t in types), tuple(rows))
+        return Rows(tuple(c.name for c in self.plan.output), tuple(t.text for _, t in restored_types), tuple(rows))
 
 
 def _placed(edge: ShuffleEdge, table: pa.Table, count: int, bounds: list[bytes]) -> list[list[int]]:

@@ -18,7 +18,8 @@ from sabot_planner.distribute.check import check
 from sabot_planner.errors import InvalidGraph, PlannerError
 from sabot_planner.fragments.stages import OpenEdges, cut
 from sabot_planner.job.operators import OperatorType
-from sabot_planner.logical.nodes import Join, JoinKind, Node, replace_inputs, rewrite, walk
+from sabot_planner.logical.node import Node, replace_inputs, rewrite, walk
+from sabot_planner.logical.nodes import Join, JoinKind
 from sabot_planner.physical.nodes import CutRef, Exchange, HaloWindow
 from sabot_planner.sql.scalars import column
 from tests.planner.context import FakeContext, describe, forced
@@ -98,7 +99,7 @@ def test_a_good_plan_passes(context: FakeContext, name: str, settings: str) -> N
 @pytest.mark.parametrize("kind", [JoinKind.FULL, JoinKind.RIGHT, JoinKind.RIGHT_SEMI, JoinKind.RIGHT_ANTI])
 def test_the_right_side_is_never_copied_where_its_unmatched_rows_come_out(context: FakeContext, kind: JoinKind) -> None:
     context.settings = SETTINGS["broadcast"]
-    root = state(context.plan("SELECT t.v FROM t JOIN small ON t.k = small.k")).root
+    root = state(context.plan("SELECT small.name FROM t JOIN small ON t.k = small.k")).root
     joins = [n for n in walk(root) if isinstance(n, Join)]
     assert [n.edge_type for j in joins for n in (j.left, j.right) if isinstance(n, Exchange)] == ["broadcast"]
     copied = "right" if isinstance(joins[0].right, Exchange) else "left"

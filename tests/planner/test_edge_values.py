@@ -8,7 +8,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from sabot_planner.sql.edge_values import is_restored, is_written, lost_on_edges, restored, written
+from sabot_planner.sql.duck_type import duck_type, is_restored, is_written, lost_on_edges
+from sabot_planner.sql.edge_values import restored, written
 
 pytestmark = pytest.mark.fast
 
@@ -91,17 +92,21 @@ def rows(connection: duckdb.DuckDBPyConnection, relation: str, value: str) -> li
 def test_a_value_comes_back_as_it_was(connection: duckdb.DuckDBPyConnection, value: str) -> None:
     expected = rows(connection, "base", value)
     ((type_text,), *_) = connection.execute(f"SELECT typeof({value}) FROM base").fetchall()
-    sent = connection.sql(f"SELECT {written('x', type_text)} AS x FROM (SELECT {value} AS x FROM base)")
+    kind = duck_type(type_text)
+    assert kind.text == type_text
+    sent = connection.sql(f"SELECT {written('x', kind)} AS x FROM (SELECT {value} AS x FROM base)")
     connection.register("edge", pa.RecordBatchReader.from_stream(sent).read_all())
-    assert rows(connection, "edge", restored("x", type_text)) == expected
-    assert is_written(type_text) is (value in UNIONS + INTERVALS)
-    assert is_restored(type_text) is (value in UNIONS + INTERVALS + TUPLES)
+    assert rows(connection, "edge", restored("x", kind)) == expected
+    assert is_written(kind) is (value in UNIONS + INTERVALS)
+    assert is_restored(kind) is (value in UNIONS + INTERVALS + TUPLES)
 
 
 def test_the_tag_of_a_null_comes_back(connection: duckdb.DuckDBPyConnection) -> None:
-    sent = connection.sql(f"SELECT {written('u', UNION)} AS u FROM base")
+    sent = connection.sql(f"SELECT {written('u', duck_type(UNION))} AS u FROM base")
     connection.register("edge", pa.RecordBatchReader.from_stream(sent).read_all())
-    back = connection.execute(f"SELECT union_tag(u) FROM (SELECT {restored('u', UNION)} AS u FROM edge)").fetchall()
+    back = connection.execute(
+        f"SELECT union_tag(u) FROM (SELECT {restored('u', duck_type(UNION))} AS u FROM edge)"
+    ).fetchall()
     assert back == connection.execute("SELECT union_tag(u) FROM base").fetchall()
     assert [tag for (tag,) in back].count("num") == 2
 
@@ -121,4 +126,4 @@ def test_the_tag_of_a_null_comes_back(connection: duckdb.DuckDBPyConnection) -> 
     ],
 )
 def test_what_is_lost(type_text: str, lost: str | None) -> None:
-    assert lost_on_edges(type_text) == lost
+    assert lost_on_edges(duck_type(type_text)) == lost

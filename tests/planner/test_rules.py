@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from sabot_planner.logical.node import Node, walk
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
     Distinct,
     Join,
     JoinKind,
-    Node,
     Project,
     Scan,
     Shared,
     Values,
     Window,
-    walk,
 )
 from sabot_planner.logical.prune import prune
 from sabot_planner.logical.rules.apply import apply_rules
@@ -40,8 +39,8 @@ def kinds(root: Node) -> list[JoinKind]:
 def test_in_becomes_a_semi_join(context: FakeContext) -> None:
     root = context.built("SELECT v FROM t WHERE v > 5 AND n IN (SELECT n FROM u WHERE w > 3)")
     if JoinKind.MARK in kinds(root):
-        assert kinds(mark_to_semi(root)) == [JoinKind.SEMI]
-    assert JoinKind.MARK not in kinds(apply_rules(root))
+        assert kinds(mark_to_semi(root, context.names)) == [JoinKind.SEMI]
+    assert JoinKind.MARK not in kinds(apply_rules(root, context.names))
 
 
 def test_not_in_stays_a_mark_join_because_of_null(context: FakeContext) -> None:
@@ -49,7 +48,7 @@ def test_not_in_stays_a_mark_join_because_of_null(context: FakeContext) -> None:
     sql = "SELECT v FROM t WHERE n NOT IN (SELECT n FROM u)"
     root = context.built(sql)
     assert kinds(root) == [JoinKind.MARK], "DuckDB 2.0 exports NOT IN as a mark join"
-    assert kinds(apply_rules(root)) == [JoinKind.MARK]
+    assert kinds(apply_rules(root, context.names)) == [JoinKind.MARK]
     expected = fetch(context.connection, sql)
     assert expected.rows == (), "u.n holds a NULL"
     assert_same(expected, Simulation(context, context.plan(sql)).run())
@@ -57,7 +56,7 @@ def test_not_in_stays_a_mark_join_because_of_null(context: FakeContext) -> None:
 
 def test_a_mark_that_is_shown_stays(context: FakeContext) -> None:
     root = context.built("SELECT v, n IN (SELECT n FROM u) FROM t")
-    assert kinds(apply_rules(root)) == kinds(root) == [JoinKind.MARK]
+    assert kinds(apply_rules(root, context.names)) == kinds(root) == [JoinKind.MARK]
 
 
 @pytest.mark.parametrize(
@@ -92,14 +91,14 @@ def test_membership_is_three_valued(context: FakeContext, where: str, copied: in
 
 def test_an_expression_that_is_read_once_is_written_in_place(context: FakeContext) -> None:
     root = context.built("WITH c AS MATERIALIZED (SELECT k, sum(v) AS s FROM t GROUP BY k) SELECT * FROM c WHERE s > 9")
-    assert not any(isinstance(n, CteRef | Shared) for n in walk(inline_ctes(root)))
+    assert not any(isinstance(n, CteRef | Shared) for n in walk(inline_ctes(root, context.names)))
 
 
 def test_an_expression_that_is_read_twice_is_computed_once(context: FakeContext) -> None:
     sql = (
         "WITH c AS MATERIALIZED (SELECT k, sum(v) AS s FROM t GROUP BY k) SELECT * FROM c AS a JOIN c AS b ON a.k = b.s"
     )
-    root = inline_ctes(context.built(sql))
+    root = inline_ctes(context.built(sql), context.names)
     assert len([n for n in walk(root) if isinstance(n, CteRef)]) == 2
     assert len([n for n in walk(root) if isinstance(n, Shared)]) == 1
 
@@ -107,7 +106,7 @@ def test_an_expression_that_is_read_twice_is_computed_once(context: FakeContext)
 def test_a_filtered_scan_is_cheaper_to_read_again_than_to_keep(context: FakeContext) -> None:
     shared = "WITH c AS MATERIALIZED (SELECT k, v + 1 AS x FROM t WHERE v % 3 = 0)"
     sql = f"{shared} SELECT a.x, b.x FROM c AS a JOIN c AS b USING (k)"
-    root = inline_ctes(context.built(sql))
+    root = inline_ctes(context.built(sql), context.names)
     assert not any(isinstance(n, CteRef) for n in walk(root))
     assert_names_are_unique(root)
 
@@ -118,7 +117,7 @@ def test_names_are_unique_in_the_whole_plan(context: FakeContext) -> None:
         "SELECT a.k, b.k FROM t AS a JOIN t AS b ON a.v = b.v WHERE a.k IN (SELECT k FROM t)",
         "SELECT k, list_transform([v], lambda c1: c1 + v) FROM t",
     ):
-        assert_names_are_unique(apply_rules(context.built(sql)))
+        assert_names_are_unique(apply_rules(context.built(sql), context.names))
 
 
 def test_a_lambdas_parameter_captures_no_column(context: FakeContext) -> None:
@@ -143,7 +142,7 @@ def assert_names_are_unique(root: Node) -> None:
 
 
 def test_distinct_arguments_are_made_distinct_first(context: FakeContext) -> None:
-    root = apply_rules(context.built("SELECT k, sum(DISTINCT g), count(DISTINCT g) FROM t GROUP BY k"))
+    root = apply_rules(context.built("SELECT k, sum(DISTINCT g), count(DISTINCT g) FROM t GROUP BY k"), context.names)
     assert not any(
         a.expression.args.get("distinct") for n in walk(root) if isinstance(n, Aggregate) for a in n.aggregates
     )

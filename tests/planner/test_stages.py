@@ -12,7 +12,8 @@ from sabot_planner import OperatorGraph, Placement, PlanSettings, ShuffleEdgeTyp
 from sabot_planner.fragments.fragment_sql import FragmentWriter
 from sabot_planner.job.plan import Zone
 from sabot_planner.logical.build import build
-from sabot_planner.logical.nodes import Node, Scan
+from sabot_planner.logical.node import Node
+from sabot_planner.logical.nodes import Scan
 from sabot_planner.logical.prune import prune
 from sabot_planner.logical.rules.apply import apply_rules
 from sabot_planner.sql.text import quote, task_sql
@@ -172,10 +173,10 @@ CONSTRUCTS = [
 @pytest.mark.parametrize("sql", CONSTRUCTS)
 @pytest.mark.parametrize("rewritten", [False, True], ids=["built", "rewritten"])
 def test_a_plan_written_back_gives_the_rows_of_the_query(context: FakeContext, sql: str, rewritten: bool) -> None:
-    node, names = build(context.export(sql), context)
-    text = written(context, prune(apply_rules(node)) if rewritten else node)
+    query = build(context.export(sql), context)
+    text = written(context, prune(apply_rules(query.root, query.names)) if rewritten else query.root)
     expected, actual = fetch(context.connection, sql), fetch(context.connection, text)
-    assert names == expected.columns
+    assert query.output == tuple(expected.columns)
     assert actual.types == expected.types
     assert sorted(map(repr, actual.rows)) == sorted(map(repr, expected.rows)), text
     if "ORDER BY" in sql.rpartition(")")[2]:

@@ -8,7 +8,8 @@ from enum import Enum
 from sqlglot import exp
 
 from sabot_planner import SourceInfo
-from sabot_planner.logical.nodes import Computed, CteRef, Node, Shared, SortKey
+from sabot_planner.logical.node import Computed, Node, SortKey
+from sabot_planner.logical.nodes import CteRef, Shared
 from sabot_planner.sql.dialect import to_sql
 from tests.planner.plan_text import renumbered
 
@@ -33,7 +34,7 @@ def tree_text(root: Node) -> str:
 
 
 def _attributes(node: Node) -> list[tuple[str, str]]:
-    found = [(f.name, _text(getattr(node, f.name))) for f in fields(node) if f.name != "cte_id"]
+    found = [(f.name, _text(getattr(node, f.name))) for f in fields(node) if f.name not in ("cte_id", "types")]
     return [(name, text) for name, text in found if text is not None]
 
 
@@ -44,7 +45,7 @@ def _text(value: object) -> str | None:
             return None
         case exp.Expression():
             return to_sql(value)
-        case Computed(name, expression):
+        case Computed(name, expression, _):
             return f"{name}: {to_sql(expression)}"
         case SortKey(expression, descending, nulls_first):
             return f"{to_sql(expression)} {'DESC' if descending else 'ASC'} NULLS {'FIRST' if nulls_first else 'LAST'}"

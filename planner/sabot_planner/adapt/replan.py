@@ -28,6 +28,7 @@ from sabot_planner.job.operators import Decided, Placement, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts, QueryPlan
 from sabot_planner.logical.display import size
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.node import Node, replace_inputs
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
@@ -37,7 +38,6 @@ from sabot_planner.logical.nodes import (
     JoinKind,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -49,15 +49,17 @@ from sabot_planner.logical.nodes import (
     Sort,
     Values,
     Window,
-    replace_inputs,
 )
-from sabot_planner.physical.column_types import ColumnTypes
 from sabot_planner.physical.nodes import (
+    AggregateInPlace,
     CutRef,
     Exchange,
+    FinalAggregate,
     HaloWindow,
     Nothing,
     Numbered,
+    PartialAggregate,
+    RangeWindow,
     Repeated,
     Reread,
     TaskOrdinal,
@@ -79,7 +81,6 @@ class AdaptivePlan:
 
     root: Node
     how: Cut
-    types: ColumnTypes
     where: Whereabouts = field(default_factory=Whereabouts, repr=False, compare=False)
     """Where the rows of this plan are; of one that was changed they are derived anew."""
 
@@ -94,7 +95,7 @@ class AdaptivePlan:
         if root is self.root:
             return plan
         graph = cut(root, self.how, _still_open(root, self.how, started))
-        return replace(plan, operator_graph=graph, planner_state=AdaptivePlan(root, self.how, self.types))
+        return replace(plan, operator_graph=graph, planner_state=AdaptivePlan(root, self.how))
 
     def identities(self) -> dict[str, str]:
         """See :meth:`sabot_planner.job.plan.QueryPlan.identities`."""
@@ -180,8 +181,7 @@ class AdaptivePlan:
                 measured = facts.get(self.how.names.of("e", side))
                 if measured is not None and measured.rows == 0:
                     witness = self._witness(side)
-                    types = self.types.of(join)
-                    return Nothing(witness, join.columns, tuple(types[name] for name in join.columns))
+                    return Nothing(witness, join.schema)
         return None
 
     def _decided(
@@ -262,10 +262,10 @@ class AdaptivePlan:
 
     def _replaced(self, root: Node, old: Node, new: Node) -> Node:
         """The plan with ``old`` replaced; whatever is rebuilt on the way keeps its name."""
-        done: dict[int, Node] = {}
+        done: dict[Node, Node] = {}
 
         def visit(node: Node) -> Node:
-            known = done.get(id(node))
+            known = done.get(node)
             if known is None:
                 if node is old:
                     known = new
@@ -275,7 +275,7 @@ class AdaptivePlan:
                     known = replace_inputs(node, tuple(visit(i) for i in node.inputs))
                 if known is not node:
                     self.how.names.carry(node, known)
-                done[id(node)] = known
+                done[node] = known
             return known
 
         return visit(root)
@@ -310,8 +310,8 @@ def _is_first_phase(node: Node) -> bool:
     """Whether a node's groups are those of each task by itself."""
     while isinstance(node, Project):
         node = node.input
-    if isinstance(node, Aggregate):
-        return node.partial
+    if isinstance(node, PartialAggregate):
+        return True
     return isinstance(node, Distinct) and not isinstance(node.input, Exchange)
 
 
@@ -326,12 +326,12 @@ def _holds(root: Node) -> bool:
 
 def _stage_roots(root: Node) -> list[Node]:
     """The root of every stage, each once."""
-    roots: dict[int, Node] = {}
+    roots: dict[Node, None] = {}
 
     def visit(top: Node) -> None:
-        if id(top) in roots:
+        if top in roots:
             return
-        roots[id(top)] = top
+        roots[top] = None
         for node in own_nodes(top):
             if isinstance(node, Exchange):
                 visit(node.input)
@@ -339,7 +339,7 @@ def _stage_roots(root: Node) -> list[Node]:
                 visit(node.reference.shared.input)
 
     visit(root)
-    return [t for t in roots.values() if not isinstance(t, CutRef)]
+    return [t for t in roots if not isinstance(t, CutRef)]
 
 
 def _exchanges(root: Node) -> list[Exchange]:
@@ -362,7 +362,7 @@ def _open_joins(top: Node, where: Whereabouts) -> list[Join]:
                     stack.append(node.left)
             case Filter() | Project() | LateralCall() | Shared():
                 stack.append(node.inputs[0])
-            case Aggregate() if node.partial:
+            case PartialAggregate():
                 stack.append(node.input)
             case Sort() | Limit():
                 stack.append(node.input)
@@ -372,6 +372,9 @@ def _open_joins(top: Node, where: Whereabouts) -> list[Join]:
                 Scan()
                 | Values()
                 | Aggregate()
+                | AggregateInPlace()
+                | FinalAggregate()
+                | RangeWindow()
                 | Window()
                 | LimitBy()
                 | Sample()
@@ -414,8 +417,8 @@ def _still_open(root: Node, how: Cut, started: frozenset[str]) -> OpenEdges:
 
     Whether a heavy partition may be shared out is known already.
     """
-    waits: dict[int, tuple[Exchange, ...]] = {}
-    splittable: set[int] = set()
+    waits: dict[Exchange, tuple[Exchange, ...]] = {}
+    splittable: set[Node] = set()
     where = Whereabouts()
     for top in _stage_roots(root):
         open_joins = _open_joins(top, where)
@@ -423,7 +426,7 @@ def _still_open(root: Node, how: Cut, started: frozenset[str]) -> OpenEdges:
             splittable |= splittable_inputs(top)
         for join in (n for n in own_nodes(top) if isinstance(n, Join)):
             for late, first in awaited_filter(join, how, started):
-                waits[id(late)] = (*waits.get(id(late), ()), first)
+                waits[late] = (*waits.get(late, ()), first)
             left, right = join.left, join.right
             if join not in open_joins or not isinstance(left, Exchange) or not isinstance(right, Exchange):
                 continue
@@ -436,5 +439,5 @@ def _still_open(root: Node, how: Cut, started: frozenset[str]) -> OpenEdges:
             large = right if small is left else left
             may_copy = LEFT_MAY_BE_COPIED if small is left else RIGHT_MAY_BE_COPIED
             if join.kind in may_copy and _may_stay(large, where):
-                waits[id(large)] = (*waits.get(id(large), ()), small)
+                waits[large] = (*waits.get(large, ()), small)
     return OpenEdges(waits, frozenset(splittable))

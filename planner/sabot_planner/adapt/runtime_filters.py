@@ -24,9 +24,9 @@ from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts
 from sabot_planner.logical.display import size
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.node import Computed, Node, replace_inputs
 from sabot_planner.logical.nodes import (
     Aggregate,
-    Computed,
     CteRef,
     Distinct,
     Filter,
@@ -34,7 +34,6 @@ from sabot_planner.logical.nodes import (
     JoinKind,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -46,14 +45,17 @@ from sabot_planner.logical.nodes import (
     Sort,
     Values,
     Window,
-    replace_inputs,
 )
 from sabot_planner.physical.nodes import (
+    AggregateInPlace,
     CutRef,
     Exchange,
+    FinalAggregate,
     HaloWindow,
     Nothing,
     Numbered,
+    PartialAggregate,
+    RangeWindow,
     Repeated,
     Reread,
     TaskOrdinal,
@@ -170,11 +172,11 @@ class FilterPlacer:
                 return self._one(node, 0, _passed(keys, node.inputs[0]), rows, step)
             case Sort() if node.limit is None and not node.offset:
                 return self._one(node, 0, keys, rows, step)
-            case Aggregate() if node.grouping_sets is None:
+            case Aggregate() | AggregateInPlace() | PartialAggregate() | FinalAggregate() if node.grouping_sets is None:
                 return self._one(node, 0, _grouped(keys, node.keys), rows, step)
             case Distinct():
                 return self._one(node, 0, _among(keys, node.on), rows, step)
-            case Window() if not node.by_range:
+            case Window():
                 return self._one(node, 0, _among(keys, node.partition_by), rows, step)
             case Join():
                 return self._into_join(node, keys, rows, step)
@@ -184,7 +186,10 @@ class FilterPlacer:
                 Scan()
                 | Values()
                 | Aggregate()
-                | Window()
+                | AggregateInPlace()
+                | PartialAggregate()
+                | FinalAggregate()
+                | RangeWindow()
                 | Sort()
                 | Limit()
                 | LimitBy()
@@ -276,9 +281,7 @@ def _twins(node: Join) -> dict[str, exp.Expression]:
 
 def _may_be_first_phase(node: Node) -> bool:
     """Whether the node's rows may not be rows of the query yet: nothing but their second phase may read those."""
-    if isinstance(node, Aggregate):
-        return node.partial
-    return isinstance(node, Distinct | Limit) or (isinstance(node, Sort) and node.limit is not None)
+    return isinstance(node, PartialAggregate | Distinct | Limit) or (isinstance(node, Sort) and node.limit is not None)
 
 
 def _plain(keys: tuple[EquiKey, ...]) -> tuple[EquiKey, ...]:

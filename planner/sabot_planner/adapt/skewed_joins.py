@@ -11,6 +11,7 @@ from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIE
 from sabot_planner.errors import UnknownNode
 from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.node import Node
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
@@ -19,7 +20,6 @@ from sabot_planner.logical.nodes import (
     Join,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -33,11 +33,15 @@ from sabot_planner.logical.nodes import (
     Window,
 )
 from sabot_planner.physical.nodes import (
+    AggregateInPlace,
     CutRef,
     Exchange,
+    FinalAggregate,
     HaloWindow,
     Nothing,
     Numbered,
+    PartialAggregate,
+    RangeWindow,
     Repeated,
     Reread,
     TaskOrdinal,
@@ -46,15 +50,15 @@ from sabot_planner.physical.nodes import (
 )
 
 
-def splittable_inputs(top: Node) -> frozenset[int]:
-    """The identities of the exchanges that may be split in the stage whose root is ``top``."""
-    found: set[int] = set()
+def splittable_inputs(top: Node) -> frozenset[Node]:
+    """The exchanges that may be split in the stage whose root is ``top``."""
+    found: set[Node] = set()
     stack = [top]
     while stack:
         node = stack.pop()
         match node:
             case Exchange() if node.edge_type is ShuffleEdgeType.HASH and node is not top:
-                found.add(id(node))
+                found.add(node)
             case Join():
                 if node.kind in RIGHT_MAY_BE_COPIED:
                     stack.append(node.left)
@@ -62,7 +66,7 @@ def splittable_inputs(top: Node) -> frozenset[int]:
                     stack.append(node.right)
             case Filter() | Project() | LateralCall() | Shared() | Sort() | Limit():
                 stack.append(node.inputs[0])
-            case Aggregate() if node.partial:
+            case PartialAggregate():
                 stack.append(node.input)
             case SetOp() if node.kind is SetKind.UNION_ALL:
                 # The other branches would be read whole, and come out, once per task.
@@ -72,6 +76,9 @@ def splittable_inputs(top: Node) -> frozenset[int]:
                 Scan()
                 | Values()
                 | Aggregate()
+                | AggregateInPlace()
+                | FinalAggregate()
+                | RangeWindow()
                 | Window()
                 | LimitBy()
                 | Sample()

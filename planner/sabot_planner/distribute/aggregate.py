@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sabot_planner.distribute.context import PlacementContext
-from sabot_planner.distribute.grouping_set_groups import in_families
+from sabot_planner.distribute.grouping_set_groups import in_set_groups
 from sabot_planner.distribute.partitioning import Clustered, Hashed, Partitioning, renamed, satisfies
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.row_order import order_is_unions
 from sabot_planner.distribute.two_phase import (
+    PhaseNames,
     TwoPhase,
     depends_on_order,
     describe,
@@ -18,10 +19,18 @@ from sabot_planner.distribute.two_phase import (
     two_phase,
 )
 from sabot_planner.errors import Undistributable
-from sabot_planner.logical.nodes import Aggregate, Computed, Join, Node, Project
-from sabot_planner.physical.column_types import STATE, width_bytes
-from sabot_planner.physical.nodes import Exchange, Numbered, own_nodes
+from sabot_planner.logical.node import Computed, Node, passed, width_bytes
+from sabot_planner.logical.nodes import Aggregate, Join, Project
+from sabot_planner.physical.nodes import (
+    AggregateInPlace,
+    Exchange,
+    FinalAggregate,
+    Numbered,
+    PartialAggregate,
+    own_nodes,
+)
 from sabot_planner.sql.dialect import call, function_call
+from sabot_planner.sql.duck_type import BIGINT
 from sabot_planner.sql.scalars import column, key_name
 from sabot_planner.stats.estimates import EARLIER_RUN
 
@@ -42,8 +51,7 @@ def place_aggregate(context: PlacementContext, node: Aggregate, parallel: bool) 
     in_every_set = _keys_in_every_set(node)
     if satisfies(child.partitioning, Clustered(tuple(key_names[i] for i in in_every_set))):
         part = _through_groups(child.partitioning, node)
-        placed = replace(node, input=child.node, otherwise=_if_skewed(context, node, child))
-        return replace(child, node=placed, partitioning=part)
+        return replace(child, node=_in_place(context, node, child), partitioning=part)
     keys = [k.expression for k in node.keys]
     hashable = context.hashable(keys, node.input)
     phases = _phases(context, node) if hashable and not _duplicate_sets(node) else None
@@ -55,23 +63,18 @@ def place_aggregate(context: PlacementContext, node: Aggregate, parallel: bool) 
         moved = context.hash(child, [keys[ordinal] for ordinal in in_every_set], reason)
         part = _through_groups(moved.partitioning, node)
         return replace(moved, node=_in_source_order(context, node, moved.node), partitioning=part)
-    families = _families(context, node) if hashable and not ordered else None
-    if families is not None:
-        return context.place(families, parallel)
+    set_groups = _set_groups(context, node) if hashable and not ordered else None
+    if set_groups is not None:
+        return context.place(set_groups, parallel)
     gathered = context.gather_rows(child, f"{_whole_group(context, node)} cannot be combined from parts")
     return replace(gathered, node=_in_source_order(context, node, gathered.node))
 
 
-def _families(context: PlacementContext, node: Aggregate) -> Node | None:
+def _set_groups(context: PlacementContext, node: Aggregate) -> Node | None:
     """Grouping sets that have no key in common as several aggregates, where that is worth more than one task."""
     if node.grouping_sets is None or context.is_small(node.input):
         return None
-    found = in_families(
-        node, context.types.of(node), lambda one: _phases(context, replace(node, aggregates=(one,))) is not None
-    )
-    if found is not None:
-        context.types.of(found)
-    return found
+    return in_set_groups(context, node, lambda one: _phases(context, replace(node, aggregates=(one,))) is not None)
 
 
 def _in_source_order(context: PlacementContext, node: Aggregate, moved: Node) -> Aggregate:
@@ -85,17 +88,11 @@ def _in_source_order(context: PlacementContext, node: Aggregate, moved: Node) ->
 
 
 def _numbered(context: PlacementContext, node: Aggregate, moved: Node) -> Aggregate:
-    ordinal = _ordinal(context, node)
+    ordinal = context.names.column()
     aggregates = tuple(
-        Computed(a.name, in_order(a.expression, ordinal)) if depends_on_order(a) else a for a in node.aggregates
+        Computed(a.name, in_order(a.expression, ordinal), a.type) if depends_on_order(a) else a for a in node.aggregates
     )
     return replace(node, input=Numbered(moved, ordinal), aggregates=aggregates)
-
-
-def _ordinal(context: PlacementContext, node: Aggregate) -> str:
-    name = f"{node.aggregates[0].name}o"
-    context.types.learn({name: "BIGINT"})
-    return name
 
 
 def _through_groups(part: Partitioning, node: Aggregate) -> Partitioning:
@@ -119,33 +116,40 @@ def _duplicate_sets(node: Aggregate) -> bool:
     return len(set(sets)) != len(sets)
 
 
-def _phases(context: PlacementContext, node: Aggregate) -> list[TwoPhase] | None:
+@dataclass(frozen=True, slots=True)
+class _Phases:
+    """The two phases of every aggregate; ``ordinal`` numbers the rows of the first phases in task order."""
+
+    each: tuple[TwoPhase, ...]
+    ordinal: str
+
+
+def _phases(context: PlacementContext, node: Aggregate) -> _Phases | None:
     """The two phases of every aggregate, None where one of them has none."""
-    types = context.types.of(node)
-    phases = []
+    ordinal = context.names.column()
+    each = []
     for aggregate in node.aggregates:
-        found = function_call(aggregate.expression)
-        arguments = found[1] if found is not None else []
-        argument_types = context.types.of_expressions(arguments, node.input) if arguments else ()
-        one = two_phase(aggregate, argument_types, types[aggregate.name], _ordinal(context, node))
+        one = _two_phase(context, node, aggregate, ordinal)
         if one is None:
             return None
-        phases.append(one)
-    return phases
+        each.append(one)
+    return _Phases(tuple(each), ordinal)
+
+
+def _two_phase(context: PlacementContext, node: Aggregate, aggregate: Computed, ordinal: str) -> TwoPhase | None:
+    found = function_call(aggregate.expression)
+    types = context.types_of(found[1], node.input) if found is not None else ()
+    return two_phase(aggregate, types, PhaseNames(context.names.column(), ordinal))
 
 
 def _whole_group(context: PlacementContext, node: Aggregate) -> str:
-    types = context.types.of(node)
     for aggregate in node.aggregates:
-        found = function_call(aggregate.expression)
-        arguments = found[1] if found is not None else []
-        argument_types = context.types.of_expressions(arguments, node.input) if arguments else ()
-        if two_phase(aggregate, argument_types, types[aggregate.name], "") is None:
+        if _two_phase(context, node, aggregate, "") is None:
             return describe(aggregate)
     return "GROUP BY"
 
 
-def _unreduced(context: PlacementContext, node: Aggregate, phases: list[TwoPhase]) -> str | None:
+def _unreduced(context: PlacementContext, node: Aggregate, phases: _Phases) -> str | None:
     """Why the rows of all travel although the aggregate has two phases: the first one would leave nearly as many."""
     if not node.keys or node.grouping_sets is not None:
         return None
@@ -153,66 +157,55 @@ def _unreduced(context: PlacementContext, node: Aggregate, phases: list[TwoPhase
     rows = context.estimator.rows(node.input)
     if found is None or found.rows <= context.settings.partial_share * rows:
         return None
-    types = context.types.of(node)
-    widths = types | {
-        p.final.name: STATE for p in phases if any(c.expression.args.get("export_state") for c in p.partial)
-    }
-    if context.bytes(node.input) > _MOST_WIDENED * found.rows * width_bytes(widths, node.columns):
+    groups = {**node.schema, **{p.final.name: p.partial.type for p in phases.each}}
+    if context.bytes(node.input) > _MOST_WIDENED * found.rows * width_bytes(groups):
         return None
     keys = "" if found.distinct_keys is None else f" with {found.distinct_keys:,} distinct keys"
     return f"about {found.rows:,.0f} partial groups of {rows:,} rows{keys} by {EARLIER_RUN}: the rows move as they are"
 
 
-def _if_skewed(context: PlacementContext, node: Aggregate, child: Placed) -> Node | None:
-    """The two phases of an aggregate that reuses the hash of a join, in case that the join is skewed."""
+def _in_place(context: PlacementContext, node: Aggregate, child: Placed) -> Node:
+    """The aggregate where its rows are; over the hash of a join also its two phases, in case the join is skewed."""
+    plain = replace(node, input=child.node)
     joins = any(isinstance(n, Join) for n in own_nodes(child.node))
     if not isinstance(child.partitioning, Hashed) or not joins or not context.settings.adaptive:
-        return None
+        return plain
     if node.grouping_sets is not None or any(map(depends_on_order, node.aggregates)):
-        return None
+        return plain
     if not context.hashable([k.expression for k in node.keys], node.input):
-        return None
+        return plain
     phases = _phases(context, node)
     try:
-        return _in_two_phases(context, node, child, phases).node if phases is not None else None
+        twice = _in_two_phases(context, node, child, phases).node if phases is not None else None
     except Undistributable:
-        return None  # in place its columns need not travel
+        return plain  # in place its columns need not travel
+    if twice is None:
+        return plain
+    return AggregateInPlace(child.node, node.keys, node.aggregates, in_two_phases=twice)
 
 
-def _in_two_phases(context: PlacementContext, node: Aggregate, child: Placed, phases: list[TwoPhase]) -> Placed:
-    partial_columns = tuple(p for phase in phases for p in phase.partial)
+def _in_two_phases(context: PlacementContext, node: Aggregate, child: Placed, phases: _Phases) -> Placed:
     groupings = node.groupings
     if node.grouping_sets is not None:
         # Sets that leave the same keys NULL are told apart by their id, which is a key of the second phase.
         set_id = call("grouping", *(k.expression for k in node.keys)) if node.keys else None
         if set_id is not None:
             set_id.args.pop("schema")
-            groupings = (*groupings, Computed(f"{node.keys[0].name}g", set_id))
-    speaks = any(map(is_in_order, node.aggregates)) and not node.keys
-    partial = replace(
-        node, input=child.node, aggregates=partial_columns, groupings=groupings, partial=True, having_rows=speaks
+            groupings = (*groupings, Computed(context.names.column(), set_id, BIGINT))
+    ordered = any(map(is_in_order, node.aggregates))
+    partials = tuple(phase.partial for phase in phases.each)
+    first = PartialAggregate(
+        child.node, node.keys, partials, node.grouping_sets, groupings, silent_when_empty=ordered and not node.keys
     )
-    types = context.types.of(node)
-    context.types.learn(
-        {
-            p.name: STATE if p.expression.args.get("export_state") else types[phase.final.name]
-            for phase in phases
-            for p in phase.partial
-        }
-    )
-    context.types.learn({g.name: "BIGINT" for g in groupings})
-    placed = replace(child, node=partial)
-    final_keys = tuple(Computed(k.name, column(k.name)) for k in (*node.keys, *groupings))
+    placed = replace(child, node=first)
+    final_keys = tuple(Computed(k.name, column(k.name), k.type) for k in (*node.keys, *groupings))
     if node.keys:
         moved = context.hash(placed, [k.expression for k in final_keys], "partial groups of equal keys must meet")
     else:
         moved = context.gather(placed, "one partial result of each task")
-    finals = tuple(phase.final for phase in phases)
-    parts: Node = moved.node
-    if any(map(is_in_order, node.aggregates)):
-        parts = Numbered(parts, _ordinal(context, node))
-    final = Aggregate(parts, final_keys, finals)
+    parts: Node = Numbered(moved.node, phases.ordinal) if ordered else moved.node
+    finals = tuple(phase.final for phase in phases.each)
+    final = FinalAggregate(parts, final_keys, finals, parts=tuple(p.name for p in partials))
     if groupings == node.groupings and not groupings:
         return replace(moved, node=final)
-    wanted = tuple(Computed(name, column(name)) for name in node.columns)
-    return replace(moved, node=Project(final, wanted))
+    return replace(moved, node=Project(final, passed(final, node.columns)))

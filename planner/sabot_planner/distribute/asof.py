@@ -20,22 +20,21 @@ from sabot_planner.distribute.partitioning import Replicated, Single
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.windows.draft import RUNNING
 from sabot_planner.distribute.windows.place_window import worth_ranges
-from sabot_planner.logical.nodes import (
-    Computed,
-    Filter,
-    Join,
-    JoinKind,
-    Node,
-    Project,
-    SetKind,
-    SetOp,
-    Window,
+from sabot_planner.logical.node import Computed, Node
+from sabot_planner.logical.nodes import Filter, Join, JoinKind, Project, SetKind, SetOp, Window
+from sabot_planner.sql.dialect import call
+from sabot_planner.sql.duck_type import LOST_WHEN_PACKED, TINYINT, DuckType, struct_of
+from sabot_planner.sql.scalars import (
+    cast,
+    column,
+    columns_of,
+    conjuncts,
+    integer,
+    literal,
+    not_null,
+    null_of,
+    strip_parens,
 )
-from sabot_planner.sql.dialect import call, data_type
-from sabot_planner.sql.scalars import column, columns_of, conjuncts, integer, literal, not_null, null_of, strip_parens
-
-_FRAGILE = ("ENUM(", "UNION(", "TUPLE", "VARIANT", "AGGREGATE_STATE")
-"""Types that do not travel inside of a struct as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def asof_by_ranges(context: PlacementContext, node: Join, left: Placed, right: P
     if not worth_ranges(context, node.left, node.right) or not _too_large(context, node):
         return None
     nearest = _nearest(context, node)
-    fragile = any(word in text for text in context.types.of(node.right).values() for word in _FRAGILE)
+    fragile = any(not kind.kinds.isdisjoint(LOST_WHEN_PACKED) for kind in node.right.schema.values())
     return _as_window(context, node, nearest) if nearest is not None and not fragile else None
 
 
@@ -85,7 +84,7 @@ def _nearest(context: PlacementContext, node: Join) -> _Nearest | None:
         one, two, descending = two, one, not descending
     elif not (columns_of(one) <= left and columns_of(two) <= right):
         return None
-    if context.types.of_expressions([one], node.left) != context.types.of_expressions([two], node.right):
+    if context.types_of([one], node.left) != context.types_of([two], node.right):
         return None
     return _Nearest(one, two, descending, equal)
 
@@ -100,24 +99,21 @@ _COMPARISONS: dict[type[exp.Expression], tuple[bool, bool]] = {
 
 
 def _as_window(context: PlacementContext, node: Join, nearest: _Nearest) -> Node:
-    prefix = f"{node.right.columns[0]}a"
-    key, side, found = f"{prefix}k", f"{prefix}s", f"{prefix}v"
-    (key_type,) = context.types.of_expressions([nearest.left], node.left)
-    left_types, right_types = context.types.of(node.left), context.types.of(node.right)
-    fields = ", ".join(f"{name} {right_types[name]}" for name in node.right.columns)
-    row_type = f"STRUCT({fields})"
+    fresh = context.names.column
+    (key_type,) = context.types_of([nearest.left], node.left)
+    row_type = struct_of(list(node.right.schema.items()))
     packed = call(
-        "struct_pack", *(exp.PropertyEQ(this=column(n).args["this"], expression=column(n)) for n in right_types)
+        "struct_pack", *(exp.PropertyEQ(this=column(n).args["this"], expression=column(n)) for n in node.right.columns)
     )
     # A row comes after those that it may be joined with.
     left_side, right_side = (1, 0) if nearest.equal else (0, 1)
-    left = [Computed(f"{n}{prefix}l", column(n)) for n in node.left.columns]
-    left += _placed(prefix, "l", nearest.left, key_type, left_side, null_of(row_type))
-    right = [Computed(f"{n}{prefix}r", null_of(left_types[n])) for n in node.left.columns]
-    right += _placed(prefix, "r", nearest.right, key_type, right_side, packed)
+    left = [Computed(fresh(), column(name), kind) for name, kind in node.left.schema.items()]
+    left += _placed(context, nearest.left, key_type, left_side, null_of(row_type), row_type)
+    right = [Computed(fresh(), null_of(kind), kind) for kind in node.left.schema.values()]
+    right += _placed(context, nearest.right, key_type, right_side, packed, row_type)
     # NULL compares with nothing.
     known = Filter(node.right, not_null(nearest.right))
-    names = (*(f"{n}{prefix}" for n in node.left.columns), key, side, f"{prefix}p")
+    *own, key, side, row = names = context.names.columns(len(left))
     both = SetOp(SetKind.UNION_ALL, (Project(node.left, tuple(left)), Project(known, tuple(right))), names)
     order = exp.Order(
         expressions=[
@@ -125,25 +121,34 @@ def _as_window(context: PlacementContext, node: Join, nearest: _Nearest) -> Node
             exp.Ordered(this=column(side), desc=False, nulls_first=False),
         ]
     )
-    last = exp.Anonymous(**{**call("last_value", column(f"{prefix}p")).args, "nulls": "IGNORE"})
-    window = Window(both, (), (Computed(found, exp.Window(this=last, order=order, spec=RUNNING)),))
+    last = exp.Anonymous(**{**call("last_value", column(row)).args, "nulls": "IGNORE"})
+    found = fresh()
+    window = Window(both, (), (Computed(found, exp.Window(this=last, order=order, spec=RUNNING), row_type),))
     rows: Node = Filter(window, exp.EQ(this=column(side), expression=integer(left_side, "TINYINT")))
     if node.kind is JoinKind.ASOF:
         rows = Filter(rows, exp.And(this=not_null(column(key)), expression=not_null(column(found))))
-    items = [Computed(n, column(f"{n}{prefix}")) for n in node.left.columns]
-    for name, text in right_types.items():
+    read = zip(node.left.schema.items(), own, strict=True)
+    items = [Computed(name, column(inner), kind) for (name, kind), inner in read]
+    for name, kind in node.right.schema.items():
         value = call("struct_extract", column(found), literal(name))
         # What no row of the right side precedes, and what compares with none, has NULL beside it.
         case = exp.Case(ifs=[exp.If(this=not_null(column(key)), true=value)], default=exp.Null())
-        items.append(Computed(name, exp.Cast(this=case, to=data_type(text))))
+        items.append(Computed(name, cast(case, kind), kind))
     return Project(rows, tuple(items))
 
 
 def _placed(
-    prefix: str, suffix: str, key: exp.Expression, key_type: str, side: int, row: exp.Expression
+    context: PlacementContext,
+    key: exp.Expression,
+    key_type: DuckType,
+    side: int,
+    row: exp.Expression,
+    row_type: DuckType,
 ) -> list[Computed]:
+    """What puts a row in its place: the compared value, the side it is of, and the row of the right side it brings."""
+    key_name, side_name, row_name = context.names.columns(3)
     return [
-        Computed(f"{prefix}k{suffix}", exp.Cast(this=key, to=data_type(key_type))),
-        Computed(f"{prefix}s{suffix}", integer(side, "TINYINT")),
-        Computed(f"{prefix}p{suffix}", row),
+        Computed(key_name, cast(key, key_type), key_type),
+        Computed(side_name, integer(side, "TINYINT"), TINYINT),
+        Computed(row_name, row, row_type),
     ]

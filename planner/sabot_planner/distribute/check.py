@@ -29,16 +29,17 @@ from sabot_planner.distribute.repeat import is_repeatable
 from sabot_planner.errors import PlannerError, UnknownNode
 from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.node import Node, SortKey
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
     Distinct,
     Filter,
+    GroupBy,
     Join,
     JoinKind,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -48,16 +49,19 @@ from sabot_planner.logical.nodes import (
     SetOp,
     Shared,
     Sort,
-    SortKey,
     Values,
     Window,
 )
 from sabot_planner.physical.nodes import (
+    AggregateInPlace,
     CutRef,
     Exchange,
+    FinalAggregate,
     HaloWindow,
     Nothing,
     Numbered,
+    PartialAggregate,
+    RangeWindow,
     Repeated,
     Reread,
     TaskOrdinal,
@@ -100,13 +104,13 @@ class _Found:
 
 class _Checker:
     def __init__(self) -> None:
-        self._known: dict[int, _Found] = {}
+        self._known: dict[Node, _Found] = {}
 
     def of(self, node: Node) -> _Found:
-        known = self._known.get(id(node))
+        known = self._known.get(node)
         if known is None:
             self._prepare(node)
-            known = self._known[id(node)] = self._derive(node)
+            known = self._known[node] = self._derive(node)
         return known
 
     def _prepare(self, node: Node) -> None:
@@ -115,13 +119,13 @@ class _Checker:
         left = list(node.inputs)
         while left:
             inner = left.pop()
-            if id(inner) not in self._known:
+            if inner not in self._known:
                 found.append(inner)
                 left += inner.inputs
         for inner in reversed(found):
             # What nobody asks about need not hold; who asks is told again.
             with suppress(PlannerError):
-                self._known[id(inner)] = self._derive(inner)
+                self._known[inner] = self._derive(inner)
 
     def _finished(self, node: Node, reader: Node) -> Partitioning:
         found = self.of(node)
@@ -135,7 +139,11 @@ class _Checker:
             case Exchange():
                 found = self.of(node.input)
                 return _Found(_moved(node), found.unfinished)
-            case Aggregate():
+            case PartialAggregate():
+                return self._partial(node)
+            case FinalAggregate():
+                return self._final(node)
+            case Aggregate() | AggregateInPlace():
                 return self._aggregate(node)
             case Distinct():
                 return self._distinct(node)
@@ -173,7 +181,7 @@ class _Checker:
                 for item in node.items:
                     names.setdefault(key_name(item.expression), set()).add(item.name)
                 return renamed(inputs[0], names)
-            case Window() if node.by_range:
+            case RangeWindow():
                 _demand(_in_own_order(node), node, "ranges of its own order")
                 return Arbitrary()
             case HaloWindow():
@@ -209,15 +217,25 @@ class _Checker:
         _demand(found.unfinished is None or isinstance(moved, Exchange), node, "an exchange between two phases")
         return found.unfinished
 
-    def _aggregate(self, node: Aggregate) -> _Found:
+    def _partial(self, node: PartialAggregate) -> _Found:
+        _demand(self._first_phase(node) is None, node, "one first phase only")
+        return _Found(Arbitrary(), node)
+
+    def _final(self, node: FinalAggregate) -> _Found:
         first = self._first_phase(node)
+        _demand(isinstance(first, PartialAggregate), node, "its first phase")
+        assert isinstance(first, PartialAggregate)
+        keys = {c.name for c in (*first.keys, *first.groupings)}
+        _demand(keys == {key_name(k.expression) for k in node.keys}, node, "the keys of its first phase")
+        _demand(set(node.parts) <= {c.name for c in first.aggregates}, node, "the columns of its first phase")
+        return self._whole_groups(node)
+
+    def _aggregate(self, node: GroupBy) -> _Found:
+        _demand(self._first_phase(node) is None, node, "rows of the query, and no first phase")
+        return self._whole_groups(node)
+
+    def _whole_groups(self, node: GroupBy) -> _Found:
         part = self.of(node.input).partitioning
-        if node.partial:
-            _demand(first is None, node, "one first phase only")
-            return _Found(Arbitrary(), node)
-        if first is not None:
-            keys = {c.name for c in (*first.keys, *first.groupings)} if isinstance(first, Aggregate) else None
-            _demand(keys == {key_name(k.expression) for k in node.keys}, node, "the keys of its first phase")
         in_every_set = set(range(len(node.keys))).intersection(*(node.grouping_sets or ()))
         names: dict[str, set[str]] = {}
         for i in in_every_set:
@@ -262,11 +280,11 @@ class _Checker:
         return _Found(self.of(node.input).partitioning, node)
 
 
-def _in_own_order(node: Window) -> bool:
+def _in_own_order(node: RangeWindow) -> bool:
     """Whether windows over a part of the rows have the order by which the rows were parted, or none at all."""
     orders = {_order_text(i.expression) for i in node.items} - {""}
     base = node.input
-    while isinstance(base, Window) and base.by_range:
+    while isinstance(base, RangeWindow):
         base = base.input
     if isinstance(base, Exchange) and base.edge_type is ShuffleEdgeType.RANGE:
         return orders <= {", ".join(_sort_text(k) for k in base.sort_keys)}
@@ -284,8 +302,8 @@ def _is_parted_in_order(node: Node) -> bool:
             return _is_parted_in_order(node.reference.shared)
         case Project() | CteRef() | Shared():
             return _is_parted_in_order(node.inputs[0])
-        case Window():
-            return node.by_range and _is_parted_in_order(node.input)
+        case RangeWindow():
+            return _is_parted_in_order(node.input)
         case Nothing():
             return True
         case (
@@ -294,6 +312,10 @@ def _is_parted_in_order(node: Node) -> bool:
             | Filter()
             | LateralCall()
             | Aggregate()
+            | AggregateInPlace()
+            | PartialAggregate()
+            | FinalAggregate()
+            | Window()
             | Sort()
             | Limit()
             | LimitBy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
@@ -27,18 +27,12 @@ from sabot_planner.errors import Undistributable
 from sabot_planner.job.operator_graph import ResultParts, partition_hashes
 from sabot_planner.job.operators import RangeSplit, ShuffleEdgeType
 from sabot_planner.job.plan import PlanContext, PlanSettings
-from sabot_planner.logical.nodes import (
-    CteRef,
-    Join,
-    Node,
-    SetKind,
-    SetOp,
-    Sort,
-    replace_inputs,
-)
-from sabot_planner.physical.column_types import ColumnTypes, width_bytes
+from sabot_planner.logical.expression_types import Named, computed, types_of
+from sabot_planner.logical.names import PlanNames
+from sabot_planner.logical.node import Computed, Node, Schema, replace_inputs, width_bytes
+from sabot_planner.logical.nodes import CteRef, Join, SetKind, SetOp, Sort
 from sabot_planner.physical.nodes import Exchange, Repeated
-from sabot_planner.sql.edge_values import lost_on_edges
+from sabot_planner.sql.duck_type import DuckType, lost_on_edges
 from sabot_planner.sql.scalars import key_name, nodes
 from sabot_planner.stats.estimates import Estimator
 
@@ -54,21 +48,21 @@ class PlacementContext:
 
     ``splits`` maps the first column name of a scan to the column by whose ranges it is cut, and the ranges.
     ``place_node`` places one node of any kind; it calls back here for the inputs.
-    ``in_order`` are the identities of shared expressions whose rows are computed in DuckDB's own order.
+    ``in_order`` are the shared expressions whose rows are computed in DuckDB's own order.
     ``result_parts`` says how the rows of the result are parted, where their tasks alone do not give the order.
     ``gathered`` collects why rows went to one task although their operator might have been split.
     """
 
     catalog: PlanContext
-    types: ColumnTypes
+    names: PlanNames
     estimator: Estimator
     width: int
     splits: Mapping[str, tuple[str, RangeSplit]]
     place_node: PlaceNode
-    in_order: frozenset[int] = frozenset()
+    in_order: frozenset[Node] = frozenset()
     result_parts: ResultParts | None = None
     gathered: list[str] = field(default_factory=list)
-    _placed: dict[tuple[int, bool], tuple[Node, Placed]] = field(default_factory=dict)
+    _placed: dict[tuple[Node, bool], Placed] = field(default_factory=dict)
 
     @property
     def settings(self) -> PlanSettings:
@@ -77,14 +71,23 @@ class PlacementContext:
 
     def place(self, node: Node, parallel: bool = True) -> Placed:
         """The node placed; without ``parallel`` in one task, whatever it reads."""
-        key = (id(node), parallel)
+        key = (node, parallel)
         known = self._placed.get(key)
         if known is None:
             self.catalog.check()
-            known = (node, self.place_node(self, node, parallel))
-            self._placed[key] = known
-            self.estimator.same(known[1].node, node)
-        return known[1]
+            known = self._placed[key] = self.place_node(self, node, parallel)
+            self.estimator.same(known.node, node)
+        return known
+
+    # --- types
+
+    def types_of(self, expressions: Sequence[exp.Expression], node: Node) -> tuple[DuckType, ...]:
+        """Types of expressions over the columns of ``node``."""
+        return types_of(expressions, node.schema, self.catalog)
+
+    def computed(self, items: Iterable[Named], node: Node) -> tuple[Computed, ...]:
+        """The columns ``items`` over those of ``node``, with their types."""
+        return computed(items, node.schema, self.catalog)
 
     # --- moving rows
 
@@ -103,10 +106,8 @@ class PlacementContext:
         Raises:
             Undistributable: a column's type would not survive the way.
         """
-        types = self.types.of(placed.node)
-        _refuse_lost(types)
+        _refuse_lost(placed.node.schema)
         rows, by = self.estimator.rows(placed.node), self.estimator.guess(placed.node).by
-        width = width_bytes(types, placed.node.columns)
         return Exchange(
             placed.node,
             edge_type,
@@ -114,7 +115,7 @@ class PlacementContext:
             sort.keys if sort is not None else (),
             gather,
             rows,
-            rows * width,
+            rows * width_bytes(placed.node.schema),
             reason,
             whole_rows=self.estimator.whole(placed.node),
             estimated_by=by,
@@ -154,9 +155,8 @@ class PlacementContext:
             placed = self.place(branch)
             if placed.local or isinstance(placed.partitioning, Single | Replicated):
                 return None
-        name = f"{root.columns[0]}_branch"
-        numbered = numbered_branches(root, name, iter(partition_hashes(len(branches))))
-        self.types.of(numbered)
+        name = self.names.column()
+        numbered = numbered_branches(root, name, iter(partition_hashes(len(branches))), self.names)
         self.result_parts = ResultParts(name, len(branches))
         return self.place(numbered)
 
@@ -217,17 +217,17 @@ class PlacementContext:
 
     def bytes(self, node: Node) -> int:
         """Estimated bytes of the node's rows."""
-        return self.estimator.rows(node) * width_bytes(self.types.of(node), node.columns)
+        return self.estimator.rows(node) * width_bytes(node.schema)
 
     def hashable(self, keys: Sequence[exp.Expression], node: Node) -> bool:
         """Whether equal values of the keys always have one hash: collated text compares otherwise than it hashes."""
         return not any(type(n) is exp.Collate for key in keys for n in nodes(key)) and not any(
-            t.startswith("VARIANT") for t in self.types.of_expressions(list(keys), node)
+            kind.kind == "VARIANT" for kind in self.types_of(keys, node)
         )
 
 
-def _refuse_lost(types: Mapping[str, str]) -> None:
-    for text in types.values():
-        lost = lost_on_edges(text)
+def _refuse_lost(schema: Schema) -> None:
+    for kind in schema.values():
+        lost = lost_on_edges(kind)
         if lost is not None:
             raise Undistributable(f"a column of type {lost} does not survive between agents")

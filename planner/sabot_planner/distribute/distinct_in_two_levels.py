@@ -9,21 +9,20 @@ from dataclasses import replace
 
 from sqlglot import exp
 
-from sabot_planner.logical.nodes import Aggregate, Computed, Distinct, Node, Project, rewrite
+from sabot_planner.distribute.context import PlacementContext
+from sabot_planner.logical.expression_types import Named
+from sabot_planner.logical.node import Computed
+from sabot_planner.logical.nodes import Aggregate, Distinct, Project
 from sabot_planner.sql.dialect import to_sql
 from sabot_planner.sql.scalars import column
 
 
-def distinct_in_two_levels(root: Node) -> Node:
+def distinct_in_two_levels(context: PlacementContext, node: Aggregate) -> Aggregate:
     """Aggregates over DISTINCT values become aggregates over a DISTINCT: values meet by (group, value), then by group.
 
     Their states must not be combined: each task counts a value that others count too, 21 for 7.
     """
-    return rewrite(root, _distinct_in_two_levels)
-
-
-def _distinct_in_two_levels(node: Node) -> Node:
-    if not isinstance(node, Aggregate) or node.grouping_sets is not None or not node.aggregates:
+    if node.grouping_sets is not None or not node.aggregates:
         return node
     calls = [a.expression for a in node.aggregates]
     plain = all(
@@ -35,13 +34,18 @@ def _distinct_in_two_levels(node: Node) -> Node:
     )
     if not plain or len({to_sql(c.args["expressions"][0]) for c in calls}) != 1:
         return node
-    value = Computed(f"{node.aggregates[0].name}d", calls[0].args["expressions"][0])
-    keys = tuple(Computed(f"{k.name}d", k.expression) for k in node.keys)
+    fresh = context.names.column
+    (value,) = context.computed([Named(fresh(), calls[0].args["expressions"][0])], node.input)
+    keys = tuple(Computed(fresh(), k.expression, k.type) for k in node.keys)
     projected = Project(node.input, (*keys, value))
     deduplicated = Distinct(projected, tuple(column(name) for name in projected.columns))
     aggregates = tuple(
-        Computed(a.name, exp.Anonymous(**{**a.expression.args, "distinct": None, "expressions": [column(value.name)]}))
+        Computed(
+            a.name,
+            exp.Anonymous(**{**a.expression.args, "distinct": None, "expressions": [column(value.name)]}),
+            a.type,
+        )
         for a in node.aggregates
     )
-    outer = tuple(Computed(k.name, column(d.name)) for k, d in zip(node.keys, keys, strict=True))
+    outer = tuple(Computed(k.name, column(d.name), k.type) for k, d in zip(node.keys, keys, strict=True))
     return replace(node, input=deduplicated, keys=outer, aggregates=aggregates)

@@ -11,11 +11,12 @@ from dataclasses import replace
 from sqlglot import exp
 
 from sabot_planner.distribute.two_phase import merged
-from sabot_planner.logical.nodes import Aggregate, Computed
+from sabot_planner.logical.node import Computed
+from sabot_planner.physical.nodes import PartialAggregate
 from sabot_planner.sql.scalars import column, column_name, substitute
 
 
-def in_levels(node: Aggregate) -> Aggregate:
+def in_levels(node: PartialAggregate) -> PartialAggregate:
     """The aggregate over one of all keys, where a set has all of them anyway; else the aggregate itself.
 
     The inner groups have the names of the outer ones, which is for SQL text alone: a plan needs names of their own.
@@ -23,10 +24,12 @@ def in_levels(node: Aggregate) -> Aggregate:
     sets = node.grouping_sets or ()
     names = [column_name(k.expression) for k in node.keys]
     alike = None in names or len(set(names)) < len(names)
-    if not node.partial or len(sets) < 2 or alike or not any(len(set(one)) == len(names) for one in sets):
+    if len(sets) < 2 or alike or not any(len(set(one)) == len(names) for one in sets):
         return node
     again = [merged(a) for a in node.aggregates]
-    aggregates = tuple(Computed(a.name, m) for a, m in zip(node.aggregates, again, strict=True) if m is not None)
+    aggregates = tuple(
+        Computed(a.name, m, a.type) for a, m in zip(node.aggregates, again, strict=True) if m is not None
+    )
     if len(aggregates) < len(again):
         return node
     groups = replace(node, grouping_sets=None, groupings=())
@@ -34,7 +37,7 @@ def in_levels(node: Aggregate) -> Aggregate:
     return replace(
         node,
         input=groups,
-        keys=tuple(Computed(k.name, column(k.name)) for k in node.keys),
+        keys=tuple(Computed(k.name, column(k.name), k.type) for k in node.keys),
         aggregates=aggregates,
-        groupings=tuple(Computed(g.name, substitute(g.expression, renamed)) for g in node.groupings),
+        groupings=tuple(Computed(g.name, substitute(g.expression, renamed), g.type) for g in node.groupings),
     )

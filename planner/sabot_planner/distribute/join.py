@@ -22,7 +22,8 @@ from sabot_planner.distribute.partitioning import (
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.logical.display import size
-from sabot_planner.logical.nodes import Join, JoinKind, Node
+from sabot_planner.logical.node import Node
+from sabot_planner.logical.nodes import Join, JoinKind
 from sabot_planner.sql.scalars import EquiKey, equi_keys, key_name
 
 RIGHT_MAY_BE_COPIED = frozenset(
@@ -106,8 +107,8 @@ def _usable_keys(context: PlacementContext, node: Join) -> list[EquiKey]:
         # A plain equality with a NULL on the right makes the marker NULL for every unmatched row, wherever it is:
         # only the null-safe (correlated) keys say whose NULL concerns whom.
         keys = [k for k in keys if k.null_safe]
-    left_types = context.types.of_expressions([k.left for k in keys], node.left)
-    right_types = context.types.of_expressions([k.right for k in keys], node.right)
+    left_types = context.types_of([k.left for k in keys], node.left)
+    right_types = context.types_of([k.right for k in keys], node.right)
     return [
         key
         for key, lt, rt in zip(keys, left_types, right_types, strict=True)

@@ -9,7 +9,8 @@ from sabot_planner.distribute.partitioning import Arbitrary, OneTask, Single, So
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.row_order import order_is_unions
 from sabot_planner.job.operators import ShuffleEdgeType
-from sabot_planner.logical.nodes import Limit, SetKind, SetOp, Sort, replace_inputs
+from sabot_planner.logical.node import replace_inputs
+from sabot_planner.logical.nodes import Limit, SetKind, SetOp, Sort
 
 TOP_N_ROWS = 100_000
 """Up to so many rows ORDER BY … LIMIT is cheaper as a top-N per task than as a range shuffle."""

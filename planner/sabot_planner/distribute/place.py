@@ -16,8 +16,10 @@ from sabot_planner.distribute.partitioning import Arbitrary, Ranged, Replicated,
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.set_operations import place_distinct, place_set_operation
 from sabot_planner.distribute.windows.place_window import place_window
+from sabot_planner.errors import UnknownNode
 from sabot_planner.job.operators import Placement
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.node import Node, replace_inputs, walk
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
@@ -26,7 +28,6 @@ from sabot_planner.logical.nodes import (
     Join,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -37,8 +38,6 @@ from sabot_planner.logical.nodes import (
     Sort,
     Values,
     Window,
-    replace_inputs,
-    walk,
 )
 from sabot_planner.physical.nodes import TaskScan
 from sabot_planner.sql.scalars import key_name
@@ -84,7 +83,7 @@ def place_node(context: PlacementContext, node: Node, parallel: bool) -> Placed:
             part = from_afar(shared.partitioning, own)
             return Placed(CteRef(shared.node, node.names), part)
         case Shared():
-            if id(node) in context.in_order:
+            if node in context.in_order:
                 child = context.gather_in_order(node.input, parallel, "a shared UNION ALL is read in its own order")
             else:
                 child = context.settled(context.place(node.input, parallel))
@@ -92,7 +91,7 @@ def place_node(context: PlacementContext, node: Node, parallel: bool) -> Placed:
         case RecursiveCte():
             return _recursive(context, node, parallel)
         case _:
-            raise AssertionError(f"{type(node).__name__} cannot be placed")
+            raise UnknownNode(node, "how to place it")
 
 
 def _scan(context: PlacementContext, node: Scan, parallel: bool) -> Placed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sabot_planner.distribute.partitioning import Partitioning
-from sabot_planner.logical.nodes import Node
+from sabot_planner.logical.node import Node
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sabot_planner.errors import UnknownNode
 from sabot_planner.job.operators import Placement
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.node import Node, walk
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
@@ -14,7 +15,6 @@ from sabot_planner.logical.nodes import (
     JoinKind,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -25,14 +25,17 @@ from sabot_planner.logical.nodes import (
     Sort,
     Values,
     Window,
-    walk,
 )
 from sabot_planner.physical.nodes import (
+    AggregateInPlace,
     CutRef,
     Exchange,
+    FinalAggregate,
     HaloWindow,
     Nothing,
     Numbered,
+    PartialAggregate,
+    RangeWindow,
     Repeated,
     Reread,
     TaskOrdinal,
@@ -80,6 +83,10 @@ def is_repeatable(node: Node) -> bool:
             case (
                 LateralCall()
                 | Aggregate()
+                | AggregateInPlace()
+                | PartialAggregate()
+                | FinalAggregate()
+                | RangeWindow()
                 | Window()
                 | Sort()
                 | Limit()

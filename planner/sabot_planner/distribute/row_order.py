@@ -10,20 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlglot import exp
-
 from sabot_planner.distribute.two_phase import depends_on_order
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.names import PlanNames
+from sabot_planner.logical.node import Computed, Node, passed, replace_inputs, walk
 from sabot_planner.logical.nodes import (
     Aggregate,
-    Computed,
     CteRef,
     Filter,
     Join,
     JoinKind,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     Sample,
@@ -31,11 +29,9 @@ from sabot_planner.logical.nodes import (
     SetOp,
     Shared,
     Window,
-    replace_inputs,
-    walk,
 )
-from sabot_planner.sql.dialect import data_type
-from sabot_planner.sql.scalars import column
+from sabot_planner.sql.duck_type import UBIGINT
+from sabot_planner.sql.scalars import column, integer
 
 
 def ordered_by(node: Node) -> tuple[Node, ...]:
@@ -64,18 +60,18 @@ def order_is_unions(node: Node) -> bool:
     return node.kind is SetKind.UNION_ALL
 
 
-def shared_in_order(root: Node) -> frozenset[int]:
-    """The identities of shared expressions whose UNION ALL must come in order: some reading of them shows it."""
-    found: set[int] = set()
-    seen: set[int] = set()
+def shared_in_order(root: Node) -> frozenset[Node]:
+    """The shared expressions whose UNION ALL must come in order: some reading of them shows it."""
+    found: set[Node] = set()
+    seen: set[Node] = set()
     stack = [root, *(shown for node in walk(root) for shown in _shows_order_of(node))]
     while stack:
         node = stack.pop()
-        if id(node) not in seen:
-            seen.add(id(node))
+        if node not in seen:
+            seen.add(node)
             stack.extend(ordered_by(node))
             if isinstance(node, Shared) and order_is_unions(node.input):
-                found.add(id(node))
+                found.add(node)
     return frozenset(found)
 
 
@@ -108,25 +104,21 @@ def branches_of(node: Node) -> tuple[Node, ...] | None:
     return branches_of(node.input) if isinstance(node, Filter | Project | LateralCall) else None
 
 
-def numbered_branches(node: Node, number: str, values: Iterator[int]) -> Node:
+def numbered_branches(node: Node, number: str, values: Iterator[int], names: PlanNames) -> Node:
     """``node`` with a last column ``number`` that says of which branch a row is, by the next of ``values`` for each."""
     if isinstance(node, SetOp):
         branches = []
-        for i, branch in enumerate(node.branches):
-            own = f"{number}_{i}"
+        for branch in node.branches:
+            own = names.column()
             if order_is_unions(branch):
-                branches.append(numbered_branches(branch, own, values))
+                branches.append(numbered_branches(branch, own, values, names))
             else:
-                value = exp.Cast(this=exp.Literal(this=str(next(values)), is_string=False), to=data_type("UBIGINT"))
-                branches.append(Project(branch, (*_kept(branch), Computed(own, value))))
+                value = Computed(own, integer(next(values), "UBIGINT"), UBIGINT)
+                branches.append(Project(branch, (*passed(branch), value)))
         return SetOp(node.kind, tuple(branches), (*node.names, number))
     assert isinstance(node, Filter | Project | LateralCall)
-    below = numbered_branches(node.input, f"{number}b", values)
-    carried = Computed(number, column(below.columns[-1]))
+    below = numbered_branches(node.input, names.column(), values, names)
+    carried = Computed(number, column(below.columns[-1]), UBIGINT)
     if isinstance(node, Project):
         return Project(below, (*node.items, carried))
-    return Project(replace_inputs(node, (below,)), (*_kept(node), carried))
-
-
-def _kept(node: Node) -> tuple[Computed, ...]:
-    return tuple(Computed(name, column(name)) for name in node.columns)
+    return Project(replace_inputs(node, (below,)), (*passed(node), carried))

@@ -7,7 +7,8 @@ from dataclasses import replace
 from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.partitioning import Arbitrary, Clustered, Hashed, Replicated, Single, satisfies
 from sabot_planner.distribute.placed import Placed
-from sabot_planner.logical.nodes import Distinct, Node, SetKind, SetOp, replace_inputs
+from sabot_planner.logical.node import Node, replace_inputs
+from sabot_planner.logical.nodes import Distinct, SetKind, SetOp
 from sabot_planner.sql.scalars import column, column_name, key_name
 
 

@@ -7,13 +7,15 @@ be combined rightly, so their rows travel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlglot import exp
 
-from sabot_planner.logical.nodes import Computed
+from sabot_planner.logical.node import Computed
 from sabot_planner.sql.dialect import call, data_type, function_call
-from sabot_planner.sql.scalars import column
+from sabot_planner.sql.duck_type import LOST_IN_STATES, STATE, DuckType
+from sabot_planner.sql.scalars import cast, column
 
 _REAGGREGATED = {
     "count": "sum",
@@ -97,19 +99,26 @@ _ARITY = {
 
 @dataclass(frozen=True, slots=True)
 class TwoPhase:
-    """``partial`` are columns of the first phase; ``final`` is the result over them, grouped again."""
+    """``partial`` is a column of the first phase; ``final`` is the result over it, grouped again."""
 
-    partial: tuple[Computed, ...]
+    partial: Computed
     final: Computed
 
 
-def two_phase(aggregate: Computed, argument_types: tuple[str, ...], result_type: str, ordinal: str) -> TwoPhase | None:
+@dataclass(frozen=True, slots=True)
+class PhaseNames:
+    """``partial`` names a column of the first phase, ``ordinal`` that which numbers its rows in task order."""
+
+    partial: str
+    ordinal: str
+
+
+def two_phase(aggregate: Computed, argument_types: Sequence[DuckType], names: PhaseNames) -> TwoPhase | None:
     """The two phases of one aggregate call, None where its rows must travel.
 
-    ``argument_types`` and ``result_type`` are DuckDB's; a state is read back by the exact signature, or DuckDB stops
-    with an internal error. ``ordinal`` is the column that numbers the partial rows in task order.
+    The types are DuckDB's; a state is read back by the exact signature, or DuckDB stops with an internal error.
     """
-    node = aggregate.expression
+    node, result_type = aggregate.expression, aggregate.type
     found = function_call(node)
     if found is None or type(node) is exp.Window:
         return None
@@ -118,27 +127,30 @@ def two_phase(aggregate: Computed, argument_types: tuple[str, ...], result_type:
         return None
     if len(arguments) > _ARITY.get(name, len(arguments)) or node.args.get("export_state"):
         return None
-    part = column(f"{aggregate.name}p")
-    partial_name = f"{aggregate.name}p"
+    part = column(names.partial)
     again = _REAGGREGATED.get(name)
     if again is not None:
         final: exp.Expression = call(again, part)
         if name in _COUNTS:
             # Over no partial row at all a count is 0, but a sum is NULL.
             final = exp.Coalesce(this=final, expressions=[exp.Literal(this="0", is_string=False)])
-        final = exp.Cast(this=final, to=data_type(result_type))
-        return TwoPhase((Computed(partial_name, node),), Computed(aggregate.name, final))
+        return _phases(names.partial, node, aggregate, cast(final, result_type))
     if name in _IN_ORDER and node.args.get("filter") is None:
-        first = exp.Cast(this=in_order(call(name, part), ordinal), to=data_type(result_type))
-        return TwoPhase((Computed(partial_name, node),), Computed(aggregate.name, first))
-    if name not in _STATES or any(_untransportable(t) for t in argument_types):
+        first = in_order(call(name, part), names.ordinal)
+        return _phases(names.partial, node, aggregate, cast(first, result_type))
+    if name not in _STATES or any(not t.kinds.isdisjoint(LOST_IN_STATES) for t in argument_types):
         return None
     state = exp.Anonymous(**{**node.args, "export_state": True})
-    types = call("list_value", *(exp.Literal(this=t, is_string=True) for t in argument_types))
+    types = call("list_value", *(exp.Literal(this=t.text, is_string=True) for t in argument_types))
     constants = call("list_value", *(exp.Null() for _ in argument_types))
     read = call("to_aggregate_state", part, exp.Literal(this=name, is_string=True), types, constants)
     final = call("finalize", call("combine_aggr", read))
-    return TwoPhase((Computed(partial_name, state),), Computed(aggregate.name, final))
+    return _phases(names.partial, state, aggregate, final)
+
+
+def _phases(partial: str, first: exp.Expression, aggregate: Computed, final: exp.Expression) -> TwoPhase:
+    kind = STATE if first.args.get("export_state") else aggregate.type
+    return TwoPhase(Computed(partial, first, kind), Computed(aggregate.name, final, aggregate.type))
 
 
 def merged(partial: Computed) -> exp.Expression | None:
@@ -152,12 +164,6 @@ def merged(partial: Computed) -> exp.Expression | None:
     if found[0] in _COUNTS:
         return exp.Cast(this=call("sum", again), to=data_type("BIGINT"))
     return call(_REAGGREGATED[found[0]], again)
-
-
-def _untransportable(type_text: str) -> bool:
-    # An ENUM or UNION inside a state comes back from Arrow as another type, and the signature no longer fits; an
-    # INTERVAL inside one may come back as another value.
-    return type_text.startswith(("ENUM", "UNION", "STRUCT", "MAP", "VARIANT", "INTERVAL")) or type_text.endswith("]")
 
 
 def depends_on_order(aggregate: Computed) -> bool:

@@ -6,7 +6,8 @@ that out sooner.
 
 from __future__ import annotations
 
-from sabot_planner.logical.nodes import Filter, LateralCall, Limit, Node, Project
+from sabot_planner.logical.node import Node
+from sabot_planner.logical.nodes import Filter, LateralCall, Limit, Project
 from sabot_planner.physical.nodes import TaskScan
 
 _TASK_ROWS = 250_000

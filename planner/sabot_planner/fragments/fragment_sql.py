@@ -17,17 +17,17 @@ from sabot_planner.errors import PlannerError
 from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.logical.expressions import is_narrowing
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.node import Computed, Node, SortKey
 from sabot_planner.logical.nodes import (
     Aggregate,
-    Computed,
     CteRef,
     Distinct,
     Filter,
+    GroupBy,
     Join,
     JoinKind,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -35,11 +35,21 @@ from sabot_planner.logical.nodes import (
     SetOp,
     Shared,
     Sort,
-    SortKey,
     Values,
     Window,
 )
-from sabot_planner.physical.nodes import Exchange, HaloWindow, Nothing, Numbered, Repeated, TaskOrdinal
+from sabot_planner.physical.nodes import (
+    AggregateInPlace,
+    Exchange,
+    FinalAggregate,
+    HaloWindow,
+    Nothing,
+    Numbered,
+    PartialAggregate,
+    RangeWindow,
+    Repeated,
+    TaskOrdinal,
+)
 from sabot_planner.sql.dialect import to_sql
 from sabot_planner.sql.scalars import column_name, nodes
 
@@ -166,8 +176,8 @@ class FragmentWriter:
                 series = self._leaf(node.series)
                 return Block(f"(SELECT min({value}) AS {node.name} FROM {series})", node.columns)
             case Nothing():
-                items = [f"CAST(NULL AS {t}) AS {n}" for n, t in zip(node.names, node.types, strict=True)]
-                return Block(self.block(node.witness).relation(), node.names, select=items, where=["false"])
+                items = [f"CAST(NULL AS {kind}) AS {name}" for name, kind in node.schema.items()]
+                return Block(self.block(node.witness).relation(), node.columns, select=items, where=["false"])
             case Filter():
                 block = self._open(node.input)
                 block.where.append(_operand(node.predicate))
@@ -181,9 +191,11 @@ class FragmentWriter:
                 return Block(f"({self.block(node.input).relation()} {join} {call}{on})", node.columns)
             case Join():
                 return self._join(node)
-            case Aggregate():
+            case PartialAggregate():
+                return self._partial_aggregate(in_levels(node))
+            case Aggregate() | AggregateInPlace() | FinalAggregate():
                 return self._aggregate(node)
-            case Window():
+            case Window() | RangeWindow():
                 block = self._open(node.input)
                 return replace(block, columns=node.columns, select=[*node.input.columns, *map(_item, node.items)])
             case Sort():
@@ -271,8 +283,10 @@ class FragmentWriter:
             return Block(from_, node.columns)
         return Block(from_, node.columns, select=[*node.left.columns, f"__mark_join_marker AS {node.marker}"])
 
-    def _aggregate(self, node: Aggregate) -> Block:
-        node = in_levels(node)
+    def _partial_aggregate(self, node: PartialAggregate) -> Block:
+        return replace(self._aggregate(node), having="count_star() > 0" if node.silent_when_empty else None)
+
+    def _aggregate(self, node: GroupBy) -> Block:
         block = self._open(node.input)
         items = [_item(i) for i in node.keys + node.aggregates + node.groupings]
         keys = [to_sql(k.expression) for k in node.keys]
@@ -280,8 +294,7 @@ class FragmentWriter:
         if node.grouping_sets is not None:
             sets = ", ".join(f"({', '.join(keys[i] for i in one)})" for one in node.grouping_sets)
             group = f"GROUPING SETS ({sets})"
-        having = "count_star() > 0" if node.having_rows else None
-        return replace(block, columns=node.columns, select=items, group=group, having=having)
+        return replace(block, columns=node.columns, select=items, group=group)
 
     def _limit(self, node: Limit) -> Block:
         block = self.block(node.input)

@@ -7,6 +7,7 @@ from sabot_planner.errors import UnknownNode
 from sabot_planner.job.operators import OperatorType
 from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.node import Node
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
@@ -15,7 +16,6 @@ from sabot_planner.logical.nodes import (
     Join,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -28,11 +28,15 @@ from sabot_planner.logical.nodes import (
     Window,
 )
 from sabot_planner.physical.nodes import (
+    AggregateInPlace,
     CutRef,
     Exchange,
+    FinalAggregate,
     HaloWindow,
     Nothing,
     Numbered,
+    PartialAggregate,
+    RangeWindow,
     Repeated,
     Reread,
     TaskOrdinal,
@@ -50,9 +54,9 @@ def operator_type(root: Node) -> OperatorType:
         match node:
             case Sort() | Limit():
                 return OperatorType.SORT
-            case Aggregate() | Distinct():
+            case Aggregate() | AggregateInPlace() | PartialAggregate() | FinalAggregate() | Distinct():
                 return OperatorType.GROUP_BY
-            case Window() | HaloWindow():
+            case Window() | RangeWindow() | HaloWindow():
                 return OperatorType.WINDOW
             case Join():
                 return OperatorType.JOIN
@@ -116,7 +120,7 @@ def _word(node: Node, display: DisplayNames) -> str:
             return "filter"
         case Join():
             return f"{node.kind.lower().replace('_', ' ')} join"
-        case Aggregate():
+        case Aggregate() | AggregateInPlace() | PartialAggregate() | FinalAggregate():
             names = dict.fromkeys(describe(a).replace("count_star", "count") for a in node.aggregates)
             partial = "partial " if any(a.expression.args.get("export_state") for a in node.aggregates) else ""
             keys = ", ".join(display.expression(k.expression) for k in node.keys[:_MOST_KEYS])
@@ -124,7 +128,7 @@ def _word(node: Node, display: DisplayNames) -> str:
             return f"{partial}group by {keys}" if node.keys else f"{partial}{', '.join(list(names)[:3]) or 'aggregate'}"
         case Distinct():
             return "distinct"
-        case Window() | HaloWindow():
+        case Window() | RangeWindow() | HaloWindow():
             return "window"
         case Sort():
             first = display.key(node.keys[0]).lower() + (", …" if len(node.keys) > 1 else "")

@@ -20,12 +20,13 @@ from sabot_planner.job.operators import Decided, Operator, Placement, ScanInput,
 from sabot_planner.job.plan import PlanSettings
 from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.expressions import is_narrowing
-from sabot_planner.logical.nodes import Computed, CteRef, Limit, Node, Project, Shared, rewrite, walk
+from sabot_planner.logical.node import Computed, Node, rewrite, walk
+from sabot_planner.logical.nodes import CteRef, Limit, Project, Shared
 from sabot_planner.logical.ordering import sort_key_call
-from sabot_planner.physical.column_types import ColumnTypes
 from sabot_planner.physical.nodes import CutRef, Exchange, Reread, TaskScan, own_nodes
 from sabot_planner.sql.dialect import call, to_sql
-from sabot_planner.sql.edge_values import is_restored, is_written, restored, written
+from sabot_planner.sql.duck_type import BLOB, UBIGINT, is_restored, is_written
+from sabot_planner.sql.edge_values import restored, written
 from sabot_planner.sql.scalars import column, substitute
 
 _MOST_BUCKETS = 256
@@ -44,20 +45,19 @@ class Cut:
     settings: PlanSettings
     display: DisplayNames
     names: StageNames
-    types: ColumnTypes
     result_parts: ResultParts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OpenEdges:
-    """What may still be decided of exchanges while the query runs, by their identity.
+    """What may still be decided of exchanges while the query runs.
 
     ``waits`` maps an exchange to others that must be measured before the first one's stage starts; ``splittable``
     are those of which a heavy partition may be shared out.
     """
 
-    waits: Mapping[int, tuple[Exchange, ...]] = field(default_factory=dict)
-    splittable: frozenset[int] = frozenset()
+    waits: Mapping[Exchange, tuple[Exchange, ...]] = field(default_factory=dict)
+    splittable: frozenset[Node] = frozenset()
 
 
 def bucket_count(root: Node, width: int, settings: PlanSettings) -> int:
@@ -85,11 +85,11 @@ def cut(root: Node, how: Cut, still_open: OpenEdges) -> OperatorGraph:
 
 def mark_shared(root: Node) -> Node:
     """The plan with every reading of an expression that more than one stage reads marked as a leaf."""
-    homes: dict[str, set[int]] = {}
+    homes: dict[str, set[Node]] = {}
     for top in [root, *(n.input for n in walk(root) if isinstance(n, Exchange))]:
         for node in own_nodes(top):
             if isinstance(node, CteRef):
-                homes.setdefault(node.shared.cte_id, set()).add(id(top))
+                homes.setdefault(node.shared.cte_id, set()).add(top)
     cut_ids = {cte_id for cte_id, tops in homes.items() if len(tops) > 1}
     if not cut_ids:
         return root
@@ -110,7 +110,7 @@ class _Stage:
 
     operator_id: str
     root: Node
-    leaves: dict[int, str] = field(default_factory=dict)
+    leaves: dict[Node, str] = field(default_factory=dict)
     scans: list[ScanInput] = field(default_factory=list)
     extra: list[Computed] = field(default_factory=list)
     parallel: bool = False
@@ -181,7 +181,7 @@ class _Draft:
             partition_by=self.partition_by,
             columns=self.columns,
             written_as=node.written_as,
-            splittable=id(node) in cutter.splittable,
+            splittable=node in cutter.splittable,
             bounds_partitions=cutter.width if node.edge_type is ShuffleEdgeType.RANGE else 1,
             rows_estimated=node.rows,
             bytes_estimated=node.bytes,
@@ -195,7 +195,6 @@ class _Draft:
 class _Cutter:
     def __init__(self, how: Cut, still_open: OpenEdges) -> None:
         self.display = how.display
-        self._types = how.types
         self.width = how.width
         self.buckets = how.buckets
         self.settings = how.settings
@@ -204,7 +203,7 @@ class _Cutter:
         self.splittable = still_open.splittable
         self.stages: list[_Stage] = []
         self.edges: list[_Draft | _RereadDraft] = []
-        self._shared: dict[int, _Stage] = {}
+        self._shared: dict[Shared, _Stage] = {}
         self._kept: dict[str, _Draft] = {}
 
     def stage(self, root: Node) -> _Stage:
@@ -225,7 +224,7 @@ class _Cutter:
 
     def _read_scan(self, node: TaskScan, stage: _Stage) -> None:
         name = f"scan_{len(stage.scans)}"
-        stage.leaves[id(node)] = name
+        stage.leaves[node] = name
         stage.scans.append(ScanInput(name, node.scan.source.source_id, node.scan.names, node.sliced, node.split))
         stage.parallel |= node.sliced
         if node.scan.source.placement is Placement.SESSION:
@@ -236,14 +235,14 @@ class _Cutter:
         self.edges.append(draft)
         stage.parallel |= not node.gather and node.edge_type in _SPREADING
         renamed = direct_reference(node.input) is not None
-        stage.leaves[id(node)] = self._edge_relation(draft.edge_id, node, renamed)
+        stage.leaves[node] = self._edge_relation(draft.edge_id, node, renamed)
 
     def _draft(self, node: Exchange, target: _Stage) -> _Draft:
         cut_ref = direct_reference(node.input)
         back: dict[str, exp.Expression] = {}
         if cut_ref is None:
             source, columns = self.stage(node.input), node.input.columns
-            source.after.extend(self._waits.get(id(node), ()))
+            source.after.extend(self._waits.get(node, ()))
         else:
             # The shared stage writes this edge itself; it knows the columns under its own names.
             reference = cut_ref.reference
@@ -259,13 +258,13 @@ class _Cutter:
         if _written_as(node) is ShuffleEdgeType.HASH:
             draft.partition_by = f"h_{draft.edge_id}"
             draft.hashed = tuple(substitute(k, back) for k in node.keys)
-            value: exp.Expression = call("hash", *draft.hashed)
+            value = Computed(draft.partition_by, call("hash", *draft.hashed), UBIGINT)
         elif node.edge_type is ShuffleEdgeType.RANGE:
             draft.partition_by = f"k_{draft.edge_id}"
-            value = sort_key_call(node.sort_keys, back)
+            value = Computed(draft.partition_by, sort_key_call(node.sort_keys, back), BLOB)
         else:
             return
-        draft.source.extra.append(Computed(draft.partition_by, value))
+        draft.source.extra.append(value)
 
     def _read_shared(self, node: CutRef, stage: _Stage) -> None:
         reference = node.reference
@@ -279,7 +278,7 @@ class _Cutter:
         self.edges.append(draft)
         stage.parallel |= source.parallel
         items = ", ".join(f"{own[name]} AS {name}" for name in node.columns)
-        stage.leaves[id(node)] = self._restored(f"(SELECT {items} FROM {edge_id})", node)
+        stage.leaves[node] = self._restored(f"(SELECT {items} FROM {edge_id})", node)
 
     def shared_columns(self, source: _Stage) -> tuple[str, ...]:
         """The columns that any reading of a shared expression needs, under its own names."""
@@ -294,25 +293,24 @@ class _Cutter:
 
     def _restored(self, relation: str, node: Node) -> str:
         """The relation of an edge with every value as it was before it travelled."""
-        types = self._types.of(node)
-        if not any(map(is_restored, types.values())):
+        if not any(map(is_restored, node.schema.values())):
             return relation
-        items = [f"{restored(name, t)} AS {name}" if is_restored(t) else name for name, t in types.items()]
+        items = [f"{restored(name, t)} AS {name}" if is_restored(t) else name for name, t in node.schema.items()]
         return f"(SELECT {', '.join(items)} FROM {relation})"
 
     def _written(self, stage: _Stage, sql: str) -> str:
         """The fragment of a stage with every value as it travels."""
-        types = self._types.of(stage.root)
-        if not any(map(is_written, types.values())):
+        schema = stage.root.schema
+        if not any(map(is_written, schema.values())):
             return sql
-        items = [f"{written(name, t)} AS {name}" if is_written(t) else name for name, t in types.items()]
+        items = [f"{written(name, t)} AS {name}" if is_written(t) else name for name, t in schema.items()]
         return f"SELECT {', '.join([*items, *(e.name for e in stage.extra)])} FROM ({sql})"
 
     def _read_again(self, node: Reread, stage: _Stage) -> None:
         draft = _RereadDraft(self._names.of("e", node), node, stage)
         self.edges.append(draft)
         # The columns of an edge that a shared stage writes have that stage's names.
-        stage.leaves[id(node)] = self._edge_relation(draft.edge_id, node, renamed=True)
+        stage.leaves[node] = self._edge_relation(draft.edge_id, node, renamed=True)
 
     def draft_of(self, exchange: Exchange, reader: _Stage) -> _Draft:
         """The edge of an exchange, or of what it became; for ``reader`` alone where nothing else reads it any more."""
@@ -324,9 +322,9 @@ class _Cutter:
         return draft
 
     def _shared_stage(self, shared: Shared) -> _Stage:
-        known = self._shared.get(id(shared))
+        known = self._shared.get(shared)
         if known is None:
-            known = self._shared[id(shared)] = self.stage(shared.input)
+            known = self._shared[shared] = self.stage(shared.input)
         return known
 
     def partitions(self, node: Exchange) -> int:
@@ -337,7 +335,7 @@ class _Cutter:
 
     def operator(self, stage: _Stage) -> Operator:
         """The finished operator of a stage."""
-        writer = FragmentWriter(lambda node: stage.leaves[id(node)], (TaskScan, Exchange, CutRef, Reread))
+        writer = FragmentWriter(lambda node: stage.leaves[node], (TaskScan, Exchange, CutRef, Reread))
         sql = writer.write(stage.root, tuple(stage.extra))
         drafts = [*(d for d in self.edges if isinstance(d, _Draft)), *self._kept.values()]
         sql = self._written(stage, sql)

@@ -8,6 +8,7 @@ sort by columns that are not selected.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlglot import exp
@@ -15,15 +16,16 @@ from sqlglot import exp
 from sabot_planner.errors import Undistributable
 from sabot_planner.job.plan import PlanContext
 from sabot_planner.logical.build_select import limit_of, select_block
+from sabot_planner.logical.expression_types import Named, computed, types_of, types_of_call
 from sabot_planner.logical.limit_by import take_computed_limit
+from sabot_planner.logical.names import PlanNames
+from sabot_planner.logical.node import Computed, Node, both, renamed, schema_of
 from sabot_planner.logical.nodes import (
-    Computed,
     CteRef,
     Join,
     JoinKind,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -33,7 +35,7 @@ from sabot_planner.logical.nodes import (
     Shared,
     Values,
 )
-from sabot_planner.logical.scope import Names, Relation, Scope
+from sabot_planner.logical.scope import Relation, Scope
 from sabot_planner.sql.constant_lists import is_list, put_back, relation_of_rows, set_aside
 from sabot_planner.sql.dialect import join_type, parse_exported, parse_rows, to_sql
 from sabot_planner.sql.print_guard import parser_error, same_meaning
@@ -49,8 +51,17 @@ _SET_KINDS = {
 }
 
 
-def build(sql: str, context: PlanContext) -> tuple[Node, tuple[str, ...]]:
-    """The logical plan of one exported query and the user's names of its columns.
+@dataclass(frozen=True, slots=True)
+class BuiltQuery:
+    """A logical plan, the user's names of its columns, and what names more of its own."""
+
+    root: Node
+    output: tuple[str, ...]
+    names: PlanNames
+
+
+def build(sql: str, context: PlanContext) -> BuiltQuery:
+    """The logical plan of one exported query.
 
     Raises:
         Undistributable: the text has a form that the planner does not know.
@@ -67,7 +78,7 @@ def build(sql: str, context: PlanContext) -> tuple[Node, tuple[str, ...]]:
         put_back(nodes(tree), lists)
     builder = _Builder(tree, context)
     node = builder.query(tree, {})
-    return node, _output_names(tree, len(node.columns))
+    return BuiltQuery(node, _output_names(tree, len(node.columns)), builder.names)
 
 
 def _output_names(tree: exp.Expression, width: int) -> tuple[str, ...]:
@@ -97,7 +108,6 @@ _Ctes = dict[str, "Shared | RecursiveRef"]
 class _Builder:
     def __init__(self, tree: exp.Expression, context: PlanContext) -> None:
         self.context = context
-        self.cte_count = 0
         lambdas: set[str] = set()
         self.mentioned: dict[str, set[str]] = {}
         for node in nodes(tree):
@@ -106,10 +116,7 @@ class _Builder:
                 lambdas.update(i.args["this"] for i in node.args["expressions"])
             elif kind is exp.Column and node.args.get("table") is not None:
                 self.mentioned.setdefault(node.args["table"].args["this"], set()).add(node.args["this"].args["this"])
-        prefix = "c"
-        while any(name.lower().startswith(prefix) and name[len(prefix) :].isdigit() for name in lambdas):
-            prefix += "c"
-        self.names = Names(prefix)
+        self.names = PlanNames.avoiding(lambdas)
 
     # --- queries
 
@@ -129,7 +136,7 @@ class _Builder:
         if isinstance(tree, exp.SetOperation):
             kind = _SET_KINDS[type(tree), bool(tree.args["distinct"])]
             branches = self._branches(tree, kind, ctes)
-            names = self.names.many(len(branches[0].columns))
+            names = self.names.columns(len(branches[0].columns))
             return self._modified(tree, SetOp(kind, tuple(branches), names))
         raise Undistributable(f"the exported plan has a {type(tree).__name__} where a query was expected")
 
@@ -139,10 +146,11 @@ class _Builder:
         shared = ctes.get(from_.args["this"].name)
         if not isinstance(shared, Shared) or type(item) is not exp.Column or item.args.get("table") is not None:
             raise Undistributable("LIMIT or OFFSET by a subquery of another form")
-        names = self.names.many(len(shared.columns))
+        names = self.names.columns(len(shared.columns))
         visible = {f"c{i}": name for i, name in enumerate(names)}
         found = visible[item.args["this"].args["this"]]
-        return Project(CteRef(shared, names), (Computed(self.names.fresh(), column(found)),))
+        reading = CteRef(shared, names)
+        return Project(reading, (Computed(self.names.column(), column(found), reading.schema[found]),))
 
     def _branches(self, tree: exp.Expression, kind: SetKind, ctes: _Ctes) -> list[Node]:
         left, rights = tree.args["this"], [tree.args["expression"]]
@@ -172,16 +180,15 @@ class _Builder:
             text: str = rows[0][0].args["this"]
             query, first, count = relation_of_rows(text)
             rows = tuple(map(tuple, parse_rows(first)))
-            return Values(self.names.many(len(rows[0])), rows, count, query)
-        return Values(self.names.many(len(rows[0])), rows, len(rows))
+            return Values(self.names.columns(len(rows[0])), types_of(rows[0], {}, self.context), rows, count, query)
+        return Values(self.names.columns(len(rows[0])), types_of(rows[0], {}, self.context), rows, len(rows))
 
     # --- common table expressions
 
     def _define(self, cte: exp.Expression, ctes: _Ctes, recursive: bool) -> None:
         alias = cte.args["alias"]
         name = alias.args["this"].args["this"]
-        self.cte_count += 1
-        cte_id = f"cte{self.cte_count}"
+        cte_id = self.names.shared()
         body = cte.args["this"]
         keyed = cte.args.get("key_expressions") is not None
         if keyed and (not isinstance(body, exp.SetOperation) or body.args.get("chained")):
@@ -195,11 +202,13 @@ class _Builder:
 
     def _recursive(self, cte: exp.Expression, body: exp.Expression, name: str, cte_id: str, ctes: _Ctes) -> Node:
         anchor = self.query(body.args["this"], ctes)
-        names = self.names.many(len(anchor.columns))
+        names = self.names.columns(len(anchor.columns))
+        schema = renamed(anchor.schema, names)
+        keys = computed(_key_columns(cte, names), schema, self.context)
+        types = tuple(both(schema, schema_of(keys)).values())
         inner = dict(ctes)
-        inner[name] = RecursiveRef(cte_id, names)
+        inner[name] = RecursiveRef(cte_id, names, types)
         step = self.query(body.args["expression"], inner)
-        keys = _key_columns(cte, names)
         return RecursiveCte(cte_id, anchor, step, not body.args["distinct"], names, keys)
 
     @staticmethod
@@ -216,7 +225,7 @@ class _Builder:
     def _from(self, tree: exp.Expression, ctes: _Ctes) -> Relation:
         from_ = tree.args.get("from_")
         if from_ is None:
-            return Relation(Values((), ((),)), Scope())
+            return Relation(Values((), (), ((),)), Scope())
         return self._join_tree(from_.args["this"], tree.args.get("joins") or [], ctes)
 
     def _join_tree(self, first: exp.Expression, joins: list[exp.Join], ctes: _Ctes) -> Relation:
@@ -240,7 +249,7 @@ class _Builder:
         condition = join.args.get("on")
         if condition is not None:
             scope.resolve(condition)
-        marker = self.names.fresh() if kind is JoinKind.MARK else None
+        marker = self.names.column() if kind is JoinKind.MARK else None
         if (left.scope.marker or right.scope.marker) is not None:
             raise Undistributable("a mark join inside another join")
         scope.marker = marker
@@ -252,10 +261,11 @@ class _Builder:
         function = left.scope.resolve(target.args["this"])
         alias = target.args["alias"]
         visible = [c.args["this"] for c in alias.args["columns"]]
-        names = self.names.many(len(visible))
+        names = self.names.columns(len(visible))
         scope = Scope(dict(left.scope.columns))
         scope.add(alias.args["this"].args["this"], visible, names)
-        return Relation(LateralCall(left.node, function, names, kind == "LEFT"), scope)
+        types = tuple(types_of_call(function, names, left.node.schema, self.context))
+        return Relation(LateralCall(left.node, function, names, types, kind == "LEFT"), scope)
 
     def _relation(self, tree: exp.Expression, ctes: _Ctes) -> Relation:
         if type(tree) is exp.Table:
@@ -288,23 +298,23 @@ class _Builder:
             shared = ctes.get(this.args["this"])
             recurring = db is not None and db.args["this"] == "recurring"
             if shared is not None and (db is None or (recurring and isinstance(shared, RecursiveRef))):
-                names = self.names.many(len(shared.columns))
+                names = self.names.columns(len(shared.columns))
                 scope.add(alias_name, visible or [f"c{i}" for i in range(len(names))], names)
                 if isinstance(shared, RecursiveRef):
-                    return Relation(RecursiveRef(shared.cte_id, names, recurring), scope)
+                    return Relation(RecursiveRef(shared.cte_id, names, shared.types, recurring), scope)
                 return Relation(CteRef(shared, names), scope)
         virtual = sorted(self.mentioned.get(alias_name, set()).difference(visible)) if visible else []
         relation_sql = _without_alias(tree)
         source = self.context.source(relation_sql, [v for v in virtual if v in _VIRTUAL])
         if visible and len(source.columns) < len(visible):
             raise Undistributable(f"{source.name} has {len(source.columns)} columns, {len(visible)} were expected")
-        names = self.names.many(len(source.columns))
+        names = self.names.columns(len(source.columns))
         shown = visible + [c.name for c in source.columns[len(visible) :]]
         scope.add(alias_name, shown, names)
         return Relation(Scan(source, names, alias_name), scope)
 
 
-def _key_columns(cte: exp.Expression, names: tuple[str, ...]) -> tuple[Computed, ...]:
+def _key_columns(cte: exp.Expression, names: tuple[str, ...]) -> tuple[Named, ...]:
     """The list of USING KEY over the plan's names of the expression's columns; empty without one."""
     own = {c.args["this"]: column(n) for c, n in zip(cte.args["alias"].args["columns"], names, strict=True)}
     found = []
@@ -313,7 +323,7 @@ def _key_columns(cte: exp.Expression, names: tuple[str, ...]) -> tuple[Computed,
         name = item.args["alias"].args["this"] if type(item) is exp.Alias else column_name(item)
         if name not in own:
             raise Undistributable("a recursive query USING KEY of another form")
-        found.append(Computed(own[name].name, substitute(expression, own)))
+        found.append(Named(own[name].name, substitute(expression, own)))
     if found and {f.name for f in found} != set(names):
         raise Undistributable("a recursive query USING KEY of another form")
     return tuple(found)

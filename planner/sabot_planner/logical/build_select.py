@@ -6,26 +6,18 @@ from sqlglot import exp
 
 from sabot_planner.errors import Undistributable
 from sabot_planner.job.plan import PlanContext
-from sabot_planner.logical.nodes import (
-    Aggregate,
-    Computed,
-    Distinct,
-    Filter,
-    Limit,
-    Node,
-    Project,
-    Sample,
-    Sort,
-    SortKey,
-    Window,
-)
+from sabot_planner.logical.expression_types import Named, computed
+from sabot_planner.logical.names import PlanNames
+from sabot_planner.logical.node import Computed, Node, SortKey
+from sabot_planner.logical.nodes import Aggregate, Distinct, Filter, Limit, Project, Sample, Sort, Window
 from sabot_planner.logical.replacements import Replacements
-from sabot_planner.logical.scope import Names, Relation, Scope
+from sabot_planner.logical.scope import Relation, Scope
 from sabot_planner.sql.dialect import function_call, to_sql
+from sabot_planner.sql.duck_type import BIGINT
 from sabot_planner.sql.scalars import column, map_nodes, nodes
 
 
-def select_block(tree: exp.Expression, relation: Relation, names: Names, context: PlanContext) -> Node:
+def select_block(tree: exp.Expression, relation: Relation, names: PlanNames, context: PlanContext) -> Node:
     """The plan of a SELECT whose FROM clause is ``relation``."""
     node, scope = relation.node, relation.scope
     if tree.args.get("having") or tree.args.get("qualify"):
@@ -42,7 +34,7 @@ def select_block(tree: exp.Expression, relation: Relation, names: Names, context
     items = [edits.apply(item) for item in items]
     keys = tuple(SortKey(edits.apply(k.expression), k.descending, k.nulls_first) for k in keys)
     on = tuple(edits.apply(e) for e in on) if on is not None else None
-    node, items = _windowed(node, items, names)
+    node, items = _windowed(node, items, names, context)
 
     sample = tree.args.get("sample")
     if sample is not None:
@@ -50,7 +42,7 @@ def select_block(tree: exp.Expression, relation: Relation, names: Names, context
     if on:
         node = Distinct(node, on, keys)
     if distinct is not None and not on:
-        node = _project(node, items, names)
+        node = _project(node, items, names, context)
         node = Distinct(node, tuple(column(name) for name in node.columns))
         if keys:
             raise Undistributable("ORDER BY on a DISTINCT block")
@@ -66,7 +58,7 @@ def select_block(tree: exp.Expression, relation: Relation, names: Names, context
         node = Limit(node, None, offset_of(tree), percent)
     else:
         node = _limited(tree, node)
-    return _project(node, items, names)
+    return _project(node, items, names, context)
 
 
 def _limited(tree: exp.Expression, node: Node) -> Node:
@@ -145,7 +137,7 @@ def _aggregated(
     scope: Scope,
     items: list[exp.Expression],
     keys: tuple[SortKey, ...],
-    names: Names,
+    names: PlanNames,
     context: PlanContext,
 ) -> tuple[Node, Replacements]:
     """An ``Aggregate`` below the select list where the block has one, and what stands for each of its expressions."""
@@ -159,19 +151,19 @@ def _aggregated(
         return node, Replacements()
     group_keys, sets = _group_keys(group, scope)
     edits = Replacements()
-    computed_keys = _computed(group_keys, names, edits)
-    computed_calls = _computed(calls, names, edits)
-    computed_groupings = _computed(groupings, names, edits)
-    return Aggregate(node, computed_keys, computed_calls, sets, computed_groupings), edits
+    key_items, call_items = _named(group_keys, names, edits), _named(calls, names, edits)
+    formed = computed([*key_items, *call_items], node.schema, context)
+    bits = tuple(Computed(g.name, g.expression, BIGINT) for g in _named(groupings, names, edits))
+    return Aggregate(node, formed[: len(key_items)], formed[len(key_items) :], sets, bits), edits
 
 
-def _computed(expressions: dict[str, exp.Expression], names: Names, edits: Replacements) -> tuple[Computed, ...]:
-    computed = []
+def _named(expressions: dict[str, exp.Expression], names: PlanNames, edits: Replacements) -> list[Named]:
+    found = []
     for text, expression in expressions.items():
-        name = names.fresh()
-        computed.append(Computed(name, expression))
+        name = names.column()
+        found.append(Named(name, expression))
         edits.add(text, expression, column(name))
-    return tuple(computed)
+    return found
 
 
 def _collect(
@@ -233,7 +225,9 @@ def _group_keys(
 # --- windows
 
 
-def _windowed(node: Node, items: list[exp.Expression], names: Names) -> tuple[Node, list[exp.Expression]]:
+def _windowed(
+    node: Node, items: list[exp.Expression], names: PlanNames, context: PlanContext
+) -> tuple[Node, list[exp.Expression]]:
     """``Window`` nodes below the select list: one per PARTITION BY list or, without one, per order.
 
     Sorts by window columns are never exported.
@@ -246,17 +240,17 @@ def _windowed(node: Node, items: list[exp.Expression], names: Names) -> tuple[No
     if not found:
         return node, items
     edits: dict[str, exp.Expression] = {}
-    groups: dict[tuple[str, ...], list[Computed]] = {}
+    groups: dict[tuple[str, ...], list[Named]] = {}
     partition_of: dict[tuple[str, ...], tuple[exp.Expression, ...]] = {}
     for text, window in found.items():
         partition_by = tuple(window.args.get("partition_by") or ())
         key = tuple(to_sql(e) for e in partition_by) or _order_key(window)
-        computed = Computed(names.fresh(), window)
-        groups.setdefault(key, []).append(computed)
+        named = Named(names.column(), window)
+        groups.setdefault(key, []).append(named)
         partition_of[key] = partition_by
-        edits[text] = column(computed.name)
-    for key, computed_items in groups.items():
-        node = Window(node, partition_of[key], tuple(computed_items))
+        edits[text] = column(named.name)
+    for key, windows in groups.items():
+        node = Window(node, partition_of[key], computed(windows, node.schema, context))
 
     def edit(inner: exp.Expression) -> exp.Expression | None:
         return edits[to_sql(inner)] if type(inner) is exp.Window else None
@@ -275,5 +269,5 @@ def _order_key(window: exp.Expression) -> tuple[str, ...]:
     )
 
 
-def _project(node: Node, items: list[exp.Expression], names: Names) -> Node:
-    return Project(node, tuple(Computed(names.fresh(), item) for item in items))
+def _project(node: Node, items: list[exp.Expression], names: PlanNames, context: PlanContext) -> Node:
+    return Project(node, computed((Named(names.column(), item) for item in items), node.schema, context))

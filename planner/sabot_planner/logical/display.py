@@ -7,22 +7,19 @@ from collections.abc import Sequence
 
 from sqlglot import exp
 
+from sabot_planner.logical.node import Computed, Node, SortKey, walk
 from sabot_planner.logical.nodes import (
-    Aggregate,
-    Computed,
     CteRef,
+    GroupBy,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     Scan,
     SetOp,
     Sort,
-    SortKey,
     Values,
     Window,
-    walk,
 )
 from sabot_planner.logical.readable import Readable, readable, readable_name
 from sabot_planner.sql.dialect import sql_beginning
@@ -67,7 +64,7 @@ class DisplayNames:
                 self._names.update(zip(node.names, (Readable(c.name) for c in node.source.columns), strict=True))
             case Project() | Window():
                 self._compute(node.items)
-            case Aggregate():
+            case GroupBy():
                 self._compute(node.keys + node.aggregates + node.groupings)
             case CteRef():
                 self._same(node.names, node.shared.columns)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from sqlglot import exp
 
-from sabot_planner.logical.nodes import Join, JoinKind, Node, Values
+from sabot_planner.logical.node import Node, Schema
+from sabot_planner.logical.nodes import Join, JoinKind, Values
 from sabot_planner.sql.scalars import column, map_nodes, nodes
 
 
@@ -34,10 +36,15 @@ class LimitBy(Node):
         """This node over other inputs."""
         return replace(self, input=inputs[0], values=inputs[1])
 
+    @cached_property
+    def schema(self) -> Schema:
+        """That of the rows."""
+        return self.input.schema
+
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Those of the rows."""
-        return self.input.columns
+    def visible(self) -> Schema:
+        """The one row of the values."""
+        return self.values.schema
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -55,7 +62,7 @@ def take_computed_limit(tree: exp.Expression, read: Callable[[exp.Expression], N
     if not any(type(node) is exp.Subquery for clause in clauses for node in nodes(clause)):
         return lambda node: node
     # One row even where a subquery has none, which then is NULL.
-    values: Node = Values((), ((),))
+    values: Node = Values((), (), ((),))
 
     def edit(node: exp.Expression) -> exp.Expression | None:
         nonlocal values

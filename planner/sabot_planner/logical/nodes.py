@@ -1,21 +1,30 @@
 """Logical plan nodes: what a query computes, before anything is said about where.
 
-Every column of a plan has a name that is unique in the whole plan (``c1``, ``c2``, …), so that expressions need no
-qualifiers, joins need no renaming and a node can move without touching the expressions above it. Nodes are immutable
-and may be shared: a ``Shared`` node is a common table expression that several ``CteRef`` read.
+A ``Shared`` node is a common table expression that several ``CteRef`` read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
 from sqlglot import exp
 
-from sabot_planner.errors import UnknownNode
 from sabot_planner.job.plan import SourceInfo
+from sabot_planner.logical.node import (
+    Computed,
+    Leaf,
+    Node,
+    Schema,
+    SortKey,
+    Unary,
+    both,
+    renamed,
+    schema_of,
+)
+from sabot_planner.sql.duck_type import BOOLEAN, DuckType, duck_type
+from sabot_planner.sql.scalars import columns_of
 
 
 class JoinKind(StrEnum):
@@ -60,80 +69,6 @@ class SetKind(StrEnum):
     EXCEPT_ALL = "EXCEPT ALL"
 
 
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """A column and the expression that gives it, over the columns of the node's input."""
-
-    name: str
-    expression: exp.Expression
-
-
-@dataclass(frozen=True, slots=True)
-class SortKey:
-    """One key of an ordering; ``expression`` includes its COLLATE."""
-
-    expression: exp.Expression
-    descending: bool
-    nulls_first: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """Base of all logical plan nodes; compared by identity, rebuilt with :func:`replace_inputs`."""
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        """The nodes whose rows this one reads."""
-        raise UnknownNode(self, "the inputs")
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns that come out, in order."""
-        raise UnknownNode(self, "the columns")
-
-    @property
-    def expressions(self) -> tuple[exp.Expression, ...]:
-        """The expressions that the node itself computes, in no order."""
-        raise UnknownNode(self, "the expressions")
-
-    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
-        """This node over other inputs, as many as it has."""
-        raise UnknownNode(self, "how to change the inputs")
-
-
-@dataclass(frozen=True, eq=False)
-class Leaf(Node):
-    """Base of nodes that read no other node of their stage."""
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return ()
-
-    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
-        """Itself: there are none."""
-        return self
-
-
-@dataclass(frozen=True, eq=False)
-class Unary(Node):
-    """Base of nodes with one input whose columns pass through unless said otherwise."""
-
-    input: Node
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        return (self.input,)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.input.columns
-
-    def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
-        """This node over another input."""
-        (node,) = inputs
-        return replace(self, input=node)
-
-
 @dataclass(frozen=True, eq=False)
 class Scan(Leaf):
     """A table, a set of files or a table function. ``names[i]`` is the plan's name of ``source.columns[i]``.
@@ -145,9 +80,9 @@ class Scan(Leaf):
     names: tuple[str, ...]
     alias: str
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.names
+    @cached_property
+    def schema(self) -> Schema:
+        return {n: duck_type(c.type) for n, c in zip(self.names, self.source.columns, strict=True)}
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -163,13 +98,14 @@ class Values(Leaf):
     """
 
     names: tuple[str, ...]
+    types: tuple[DuckType, ...]
     rows: tuple[tuple[exp.Expression, ...], ...]
     count: int = 1
     text: str = ""
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.names
+    @cached_property
+    def schema(self) -> Schema:
+        return dict(zip(self.names, self.types, strict=True))
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -193,9 +129,9 @@ class Project(Unary):
 
     items: tuple[Computed, ...]
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(item.name for item in self.items)
+    @cached_property
+    def schema(self) -> Schema:
+        return schema_of(self.items)
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -208,11 +144,12 @@ class LateralCall(Unary):
 
     function: exp.Expression
     names: tuple[str, ...]
+    types: tuple[DuckType, ...]
     left: bool = False
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.input.columns + self.names
+    @cached_property
+    def schema(self) -> Schema:
+        return both(self.input.schema, dict(zip(self.names, self.types, strict=True)))
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -234,16 +171,12 @@ class Join(Node):
         return (self.left, self.right)
 
     @cached_property
-    def _columns(self) -> tuple[str, ...]:
+    def schema(self) -> Schema:
         if self.kind.right_only:
-            return self.right.columns
+            return self.right.schema
         if self.kind.left_only:
-            return self.left.columns + ((self.marker,) if self.marker else ())
-        return self.left.columns + self.right.columns
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self._columns
+            return both(self.left.schema, {self.marker: BOOLEAN}) if self.marker else self.left.schema
+        return both(self.left.schema, self.right.schema)
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -255,25 +188,24 @@ class Join(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Aggregate(Unary):
-    """Groups by ``keys`` and computes ``aggregates``, each one aggregate call.
+class GroupBy(Unary):
+    """Base of what groups rows by ``keys`` and computes ``aggregates``, each one aggregate call.
 
     ``grouping_sets`` lists key ordinals per set (None: one set of all keys); ``groupings`` are GROUPING(…) columns.
-    ``partial``: the first of two phases, whose groups need not be whole. ``having_rows`` keeps a partial phase without
-    keys silent where its input is empty. ``otherwise`` are the two phases of one that was placed where its rows are.
     """
 
     keys: tuple[Computed, ...]
     aggregates: tuple[Computed, ...]
     grouping_sets: tuple[tuple[int, ...], ...] | None = None
     groupings: tuple[Computed, ...] = ()
-    partial: bool = False
-    having_rows: bool = False
-    otherwise: Node | None = None
+
+    @cached_property
+    def schema(self) -> Schema:
+        return schema_of(self.keys + self.aggregates + self.groupings)
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(item.name for item in self.keys + self.aggregates + self.groupings)
+    def reads(self) -> frozenset[str]:
+        return columns_of(*self.expressions, *(g.expression for g in self.groupings))
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -281,19 +213,20 @@ class Aggregate(Unary):
 
 
 @dataclass(frozen=True, eq=False)
-class Window(Unary):
-    """Adds window columns that share one PARTITION BY list.
+class Aggregate(GroupBy):
+    """Whole groups of the input's rows."""
 
-    ``by_range``: without PARTITION BY, each task computes its own part alone; what other parts add comes later.
-    """
+
+@dataclass(frozen=True, eq=False)
+class Window(Unary):
+    """Adds window columns that share one PARTITION BY list."""
 
     partition_by: tuple[exp.Expression, ...]
     items: tuple[Computed, ...]
-    by_range: bool = False
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.input.columns + tuple(item.name for item in self.items)
+    @cached_property
+    def schema(self) -> Schema:
+        return both(self.input.schema, schema_of(self.items))
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -361,9 +294,9 @@ class SetOp(Node):
     def inputs(self) -> tuple[Node, ...]:
         return self.branches
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.names
+    @cached_property
+    def schema(self) -> Schema:
+        return renamed(self.branches[0].schema, self.names)
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -396,9 +329,9 @@ class CteRef(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.shared,)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.names
+    @cached_property
+    def schema(self) -> Schema:
+        return renamed(self.shared.schema, self.names)
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -430,9 +363,13 @@ class RecursiveCte(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.anchor, self.step)
 
+    @cached_property
+    def schema(self) -> Schema:
+        return both(renamed(self.anchor.schema, self.names), schema_of(self.keys))
+
     @property
-    def columns(self) -> tuple[str, ...]:
-        return self.names
+    def visible(self) -> Schema:
+        return renamed(self.anchor.schema, self.names)
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -449,43 +386,13 @@ class RecursiveRef(Leaf):
 
     cte_id: str
     names: tuple[str, ...]
+    types: tuple[DuckType, ...]
     recurring: bool = False
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.names
+    @cached_property
+    def schema(self) -> Schema:
+        return dict(zip(self.names, self.types, strict=True))
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
         return ()
-
-
-def replace_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
-    """``node`` over other inputs; the same object where nothing changed."""
-    if all(a is b for a, b in zip(node.inputs, inputs, strict=True)):
-        return node
-    return node.with_inputs(inputs)
-
-
-def rewrite(node: Node, rule: Callable[[Node], Node]) -> Node:
-    """Apply ``rule`` bottom-up, once per node; a ``Shared`` node is rewritten once however often it is read."""
-    done: dict[int, Node] = {}
-    for current in walk(node):
-        done[id(current)] = rule(replace_inputs(current, tuple(done[id(i)] for i in current.inputs)))
-    return done[id(node)]
-
-
-def walk(node: Node) -> list[Node]:
-    """Every node once, inputs before the nodes that read them."""
-    order: list[Node] = []
-    seen: set[int] = set()
-    left: list[tuple[Node, bool]] = [(node, False)]
-    while left:
-        current, read = left.pop()
-        if read:
-            order.append(current)
-        elif id(current) not in seen:
-            seen.add(id(current))
-            left.append((current, True))
-            left += [(child, False) for child in reversed(current.inputs)]
-    return order

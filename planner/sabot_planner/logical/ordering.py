@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from sabot_planner.logical.nodes import SortKey
+from sabot_planner.logical.node import SortKey
 from sabot_planner.sql.dialect import call
 from sabot_planner.sql.scalars import literal, substitute
 

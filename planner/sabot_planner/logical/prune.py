@@ -9,16 +9,15 @@ from sqlglot import exp
 from sabot_planner.errors import UnknownNode
 from sabot_planner.logical.expressions import RAISING, functions_of, is_narrowing
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.node import Computed, Node, passed, replace_inputs, walk
 from sabot_planner.logical.nodes import (
     Aggregate,
-    Computed,
     CteRef,
     Distinct,
     Filter,
     Join,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -30,25 +29,23 @@ from sabot_planner.logical.nodes import (
     Sort,
     Values,
     Window,
-    replace_inputs,
-    walk,
 )
-from sabot_planner.sql.scalars import column, columns_of
+from sabot_planner.sql.scalars import columns_of
 
 
 def prune(root: Node) -> Node:
     """The plan without unread columns; the root keeps all of its own."""
-    needs: dict[int, set[str]] = {id(root): set(root.columns)}
+    needs: dict[Node, set[str]] = {root: set(root.columns)}
     order = walk(root)
     for node in reversed(order):  # readers come before what they read
-        needed = needs.setdefault(id(node), set())
+        needed = needs.setdefault(node, set())
         for child, names in _asked(node, needed):
-            needs.setdefault(id(child), set()).update(names)
-    done: dict[int, Node] = {}
+            needs.setdefault(child, set()).update(names)
+    done: dict[Node, Node] = {}
     for node in order:
-        inputs = tuple(_narrowed(done[id(child)], needs[id(child)], node) for child in node.inputs)
-        done[id(node)] = _pruned(node, inputs, needs[id(node)])
-    return done[id(root)]
+        inputs = tuple(_narrowed(done[child], needs[child], node) for child in node.inputs)
+        done[node] = _pruned(node, inputs, needs[node])
+    return done[root]
 
 
 def _asked(node: Node, needed: set[str]) -> list[tuple[Node, set[str]]]:
@@ -135,7 +132,7 @@ def _only(child: Node, needed: set[str]) -> Node:
     names = [n for n in child.columns if n in needed] or [child.columns[0]]
     if len(names) == len(child.columns):
         return child
-    items = tuple(Computed(n, column(n)) for n in names)
+    items = passed(child, names)
     if isinstance(child, Project) and is_narrowing(child):
         return Project(child.input, items)
     return Project(child, items)

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import count
 
 from sqlglot import exp
 
 from sabot_planner.errors import Undistributable
-from sabot_planner.logical.nodes import Node
+from sabot_planner.logical.node import Node
 
 MARKER = "__mark_join_marker"
-
-
-@dataclass(slots=True)
-class Names:
-    """Fresh plan-wide column names; the prefix avoids every lambda parameter of the query, which would capture them."""
-
-    prefix: str = "c"
-    _next: count[int] = field(default_factory=lambda: count(1))
-
-    def fresh(self) -> str:
-        """A name that was never given before in this plan."""
-        return f"{self.prefix}{next(self._next)}"
-
-    def many(self, number: int) -> tuple[str, ...]:
-        """That many fresh names."""
-        return tuple(self.fresh() for _ in range(number))
 
 
 @dataclass(slots=True)

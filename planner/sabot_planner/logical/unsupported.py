@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from sqlglot import exp
 
 from sabot_planner.errors import Undistributable
-from sabot_planner.job.operators import Column
 from sabot_planner.job.plan import PlanContext
 from sabot_planner.logical.expressions import RAISING, functions_of
-from sabot_planner.logical.nodes import Aggregate, Node, Sort, walk
+from sabot_planner.logical.node import Node, walk
+from sabot_planner.logical.nodes import Aggregate, Sort
 from sabot_planner.sql.dialect import function_call
-from sabot_planner.sql.edge_values import lost_on_edges
+from sabot_planner.sql.duck_type import DuckType, lost_on_edges
 from sabot_planner.sql.scalars import nodes
 
 _PLAIN = frozenset({"C", "BINARY", "POSIX"})
@@ -35,24 +35,24 @@ def refuse_volatile(root: Node, context: PlanContext) -> None:
                     raise Undistributable(f"{name}() is volatile")
 
 
-def refuse_states(output: Sequence[Column]) -> None:
+def refuse_states(output: Iterable[DuckType]) -> None:
     """Aggregate states in the result: as Arrow, some of them end DuckDB's process.
 
     Raises:
         Undistributable: a column is one.
     """
-    if any("AGGREGATE_STATE" in column.type for column in output):
+    if any("AGGREGATE_STATE" in kind.kinds for kind in output):
         raise Undistributable("an aggregate state does not survive the way to the result")
 
 
-def refuse_lost(output: Sequence[Column]) -> None:
+def refuse_lost(output: Iterable[DuckType]) -> None:
     """Values in the result that cannot be had back from an edge, as which it leaves the agents.
 
     Raises:
         Undistributable: a column has them.
     """
-    for column in output:
-        lost = lost_on_edges(column.type)
+    for kind in output:
+        lost = lost_on_edges(kind)
         if lost is not None:
             raise Undistributable(f"a column of type {lost} does not survive between agents")
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from sqlglot import exp
 
 from sabot_planner.job.operators import Decided, RangeSplit, ShuffleEdgeType
-from sabot_planner.logical.nodes import Computed, CteRef, Leaf, Node, Scan, Shared, SortKey, Unary
+from sabot_planner.logical.node import Computed, Leaf, Node, Schema, SortKey, Unary, both, schema_of
+from sabot_planner.logical.nodes import CteRef, GroupBy, Scan, Shared
+from sabot_planner.sql.duck_type import BIGINT
+from sabot_planner.sql.scalars import columns_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +49,13 @@ class Exchange(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.input,)
 
+    @cached_property
+    def schema(self) -> Schema:
+        return self.input.schema
+
     @property
-    def columns(self) -> tuple[str, ...]:
-        return self.input.columns
+    def reads(self) -> frozenset[str]:
+        return columns_of(*self.keys, *(k.expression for k in self.sort_keys))
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -69,13 +77,65 @@ class Reread(Leaf):
     exchange: Exchange
     reason: str = ""
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.exchange.columns
+    @cached_property
+    def schema(self) -> Schema:
+        return self.exchange.schema
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
         return ()
+
+
+@dataclass(frozen=True, eq=False)
+class PartialAggregate(GroupBy):
+    """The first of two phases: each task groups the rows it has, so that groups need not be whole.
+
+    ``silent_when_empty``: a phase without keys gives no row where its task has none.
+    """
+
+    silent_when_empty: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class FinalAggregate(GroupBy):
+    """The second of two phases: the groups of all tasks put together.
+
+    ``parts[i]`` is the column of the first phase of which ``aggregates[i]`` is made.
+    """
+
+    parts: tuple[str, ...] = ()
+
+    @property
+    def first_phase(self) -> PartialAggregate | None:
+        """The first phase, below the exchange; None where something else has come between."""
+        moved = self.input.input if isinstance(self.input, Numbered) else self.input
+        first = moved.input if isinstance(moved, Exchange) else None
+        return first if isinstance(first, PartialAggregate) else None
+
+
+@dataclass(frozen=True, eq=False)
+class AggregateInPlace(GroupBy):
+    """Whole groups, formed where the join below has brought their rows together.
+
+    ``in_two_phases`` is the same over an exchange, for a join that turns out to be skewed.
+    """
+
+    in_two_phases: Node = field(kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class RangeWindow(Unary):
+    """Window columns that each task computes over its own part of the rows alone; what other parts add comes later."""
+
+    items: tuple[Computed, ...]
+
+    @cached_property
+    def schema(self) -> Schema:
+        return both(self.input.schema, schema_of(self.items))
+
+    @property
+    def expressions(self) -> tuple[exp.Expression, ...]:
+        return tuple(i.expression for i in self.items)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +144,9 @@ class Numbered(Unary):
 
     name: str
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (*self.input.columns, self.name)
+    @cached_property
+    def schema(self) -> Schema:
+        return both(self.input.schema, {self.name: BIGINT})
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -123,9 +183,13 @@ class HaloWindow(Node):
         """The same windows over other rows."""
         return replace(self, rows=inputs[0], halo=inputs[1])
 
+    @cached_property
+    def schema(self) -> Schema:
+        return both(self.rows.schema, schema_of(self.items))
+
     @property
-    def columns(self) -> tuple[str, ...]:
-        return (*self.rows.columns, *(item.name for item in self.items))
+    def visible(self) -> Schema:
+        return self.rows.schema
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -146,9 +210,9 @@ class TaskOrdinal(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.series,)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.name,)
+    @cached_property
+    def schema(self) -> Schema:
+        return {self.name: BIGINT}
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -163,14 +227,13 @@ class TaskOrdinal(Node):
 
 @dataclass(frozen=True, eq=False)
 class Nothing(Node):
-    """No rows, of columns with these DuckDB types: what an inner join with an empty side comes to.
+    """No rows, of the columns ``columns_of_none``: what an inner join with an empty side comes to.
 
     ``witness`` is the empty side; it stays in the plan to show why.
     """
 
     witness: Node
-    names: tuple[str, ...]
-    types: tuple[str, ...]
+    columns_of_none: Schema
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -181,9 +244,9 @@ class Nothing(Node):
         (witness,) = inputs
         return replace(self, witness=witness)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.names
+    @cached_property
+    def schema(self) -> Schema:
+        return self.columns_of_none
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -201,9 +264,9 @@ class TaskScan(Leaf):
     sliced: bool
     split: RangeSplit | None = None
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.scan.names
+    @cached_property
+    def schema(self) -> Schema:
+        return self.scan.schema
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -217,10 +280,20 @@ class CutRef(Leaf):
     reference: CteRef
     columns_read: tuple[str, ...]
 
-    @property
-    def columns(self) -> tuple[str, ...]:
+    @cached_property
+    def schema(self) -> Schema:
         """The columns that are read, under this reading's names."""
-        return self.columns_read
+        return {name: self.reference.schema[name] for name in self.columns_read}
+
+    @property
+    def visible(self) -> Schema:
+        """The columns of the whole expression."""
+        return self.reference.schema
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The columns that travel."""
+        return frozenset(self.columns_read)
 
     def with_shared(self, shared: Node) -> CutRef:
         """The same reading of a changed expression."""
@@ -238,11 +311,11 @@ def own_nodes(top: Node) -> list[Node]:
     """The nodes of the stage whose root is ``top``."""
     found: list[Node] = []
     stack = [top]
-    seen: set[int] = set()
+    seen: set[Node] = set()
     while stack:
         node = stack.pop()
-        if id(node) not in seen:
-            seen.add(id(node))
+        if node not in seen:
+            seen.add(node)
             found.append(node)
             if not isinstance(node, Exchange):
                 stack.extend(node.inputs)

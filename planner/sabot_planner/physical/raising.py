@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sabot_planner.logical.expressions import RAISING, functions_of
-from sabot_planner.logical.nodes import Node, walk
+from sabot_planner.logical.node import Node, walk
 from sabot_planner.physical.nodes import CutRef
 
 

@@ -73,9 +73,9 @@ from typing import Any
 
 from sqlglot import exp
 
+from sabot_planner.sql.duck_type import data_type
 from sabot_planner.sql.expression_reader import chained
 from sabot_planner.sql.query_reader import read_exported, read_rows
-from sabot_planner.sql.type_names import data_type
 from sabot_planner.sql.writer import write_sql
 
 __all__ = [

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 from sqlglot import exp
 
+from sabot_planner.sql.duck_type import data_type, read_type
 from sabot_planner.sql.tokens import Tokens, identifier
-from sabot_planner.sql.type_names import data_type, read_type
 
 Node: TypeAlias = Any
 """A sqlglot node; its classes are not precise enough to be worth naming at each step."""
@@ -178,7 +178,7 @@ class ExpressionReader(Tokens, ABC):
             kind, after = read_type(tokens, position + 4)
             if tokens[after] != ")":
                 return None
-            node = exp.Cast(this=exp.Literal(this=text, is_string=inner[0] == "'"), to=data_type(kind))
+            node = exp.Cast(this=exp.Literal(this=text, is_string=inner[0] == "'"), to=data_type(kind.text))
             after += 1
         elif tokens[after] == "." and tokens[position + 3] not in (".", "(") and _is_name(token):
             column = tokens[position + 2]
@@ -378,10 +378,10 @@ class ExpressionReader(Tokens, ABC):
         self.expect("(")
         this = yield
         self.expect("AS")
-        text, self.position = read_type(self.tokens, self.position)
+        found, self.position = read_type(self.tokens, self.position)
         self.token = self.tokens[self.position]
         self.expect(")")
-        return kind(this=this, to=data_type(text))
+        return kind(this=this, to=data_type(found.text))
 
     def _case(self) -> Reading:
         self.expect("CASE")

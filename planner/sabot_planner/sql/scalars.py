@@ -10,6 +10,7 @@ from typing import Any
 from sqlglot import exp
 
 from sabot_planner.sql.dialect import chained, data_type, to_sql
+from sabot_planner.sql.duck_type import DuckType
 
 
 def column(name: str) -> exp.Column:
@@ -52,14 +53,31 @@ def nodes(expression: exp.Expression) -> list[exp.Expression]:
 
 
 def columns_of(*expressions: exp.Expression | None) -> frozenset[str]:
-    """Names of the plan columns that the expressions read."""
-    found = set()
-    for expression in expressions:
-        if expression is not None:
-            for node in nodes(expression):
-                if type(node) is exp.Column:
-                    found.add(node.args["this"].args["this"])
-    return frozenset(found)
+    """Names of the plan columns that the expressions read; the parameters of lambdas are none."""
+    if len(expressions) == 1 and expressions[0] is not None:
+        return _read_by(expressions[0])
+    return frozenset().union(*(_read_by(e) for e in expressions if e is not None))
+
+
+def _read_by(expression: exp.Expression) -> frozenset[str]:
+    """The columns that one expression reads, remembered with it: what a plan holds is not changed any more."""
+    if type(expression) is exp.Column:
+        return frozenset((expression.args["this"].args["this"],))
+    known: frozenset[str] | None = expression.meta.get(_READ)
+    if known is None:
+        found: set[str] = set()
+        parameters: set[str] = set()
+        for node in nodes(expression):
+            kind = type(node)
+            if kind is exp.Column:
+                found.add(node.args["this"].args["this"])
+            elif kind is exp.Lambda:
+                parameters.update(i.args["this"] for i in node.args["expressions"])
+        known = expression.meta[_READ] = frozenset(found - parameters)
+    return known
+
+
+_READ = "columns read"
 
 
 def conjuncts(predicate: exp.Expression | None) -> list[exp.Expression]:
@@ -184,10 +202,15 @@ def integer(value: int, type_text: str = "BIGINT") -> exp.Expression:
     return number
 
 
-def null_of(type_text: str) -> exp.Expression:
+def cast(expression: exp.Expression, kind: DuckType) -> exp.Expression:
+    """The expression cast to a type."""
+    node: exp.Expression = exp.Cast(this=expression, to=data_type(kind.text))
+    return node
+
+
+def null_of(kind: DuckType) -> exp.Expression:
     """NULL of a type."""
-    null: exp.Expression = exp.Cast(this=exp.Null(), to=data_type(type_text))
-    return null
+    return cast(exp.Null(), kind)
 
 
 def not_null(expression: exp.Expression) -> exp.Expression:

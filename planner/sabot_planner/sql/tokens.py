@@ -26,6 +26,12 @@ _TOKEN = re.compile(
 )
 
 
+def tokens_of(sql: str) -> list[str]:
+    """The tokens of a text."""
+    found: list[str] = _TOKEN.findall(sql)
+    return found
+
+
 class Tokens:
     """A place in a list of tokens; ``token`` is the current one, ``END`` after the last.
 
@@ -37,7 +43,7 @@ class Tokens:
     def __init__(self, sql: str, check: Callable[[], None]) -> None:
         self._check = check
         self._steps = 0
-        self.tokens: list[str] = _TOKEN.findall(sql)
+        self.tokens = tokens_of(sql)
         self.tokens += [END, END]  # one may always look one token ahead
         self.position = 0
         self.token = self.tokens[0]

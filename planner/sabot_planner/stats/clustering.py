@@ -15,6 +15,7 @@ from sabot_planner.errors import UnknownNode
 from sabot_planner.job.operators import RangeSplit
 from sabot_planner.job.plan import PlanContext
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.node import Node, walk
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
@@ -23,7 +24,6 @@ from sabot_planner.logical.nodes import (
     Join,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -34,30 +34,16 @@ from sabot_planner.logical.nodes import (
     Sort,
     Values,
     Window,
-    walk,
 )
-from sabot_planner.physical.column_types import ColumnTypes
+from sabot_planner.sql.duck_type import INTEGERS
 from sabot_planner.sql.scalars import column_name, equi_keys
 
-_CUTTABLE = frozenset(
-    {
-        "TINYINT",
-        "SMALLINT",
-        "INTEGER",
-        "BIGINT",
-        "UTINYINT",
-        "USMALLINT",
-        "UINTEGER",
-        "UBIGINT",
-        "DATE",
-        "TIMESTAMP",
-    }
-)
+_CUTTABLE = INTEGERS | {"DATE", "TIMESTAMP"}
 _MOST_UNEVEN = 1.5
 """The largest part may hold so many times its fair share of the rows; beyond, rows are dealt out by number instead."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Class:
     """Scan columns that joins make equal; ``joins`` counts those joins."""
 
@@ -86,9 +72,7 @@ class ScanColumns:
         return name
 
 
-def choose_splits(
-    root: Node, context: PlanContext, types: ColumnTypes, width: int
-) -> dict[str, tuple[str, RangeSplit]]:
+def choose_splits(root: Node, context: PlanContext, width: int) -> dict[str, tuple[str, RangeSplit]]:
     """For scans worth cutting by value: first column name of the scan → (column, ranges).
 
     A class of columns is worth it where at least two clustered tables join on it, or where one is grouped by it.
@@ -100,7 +84,7 @@ def choose_splits(
     classes = [c for c in _classes(root, columns) if c.joins or c.groups]
     ranked = []
     for one in classes:
-        zones = {name: z for name in one.members if (z := _spans(name, columns, context, types)) is not None}
+        zones = {name: z for name in one.members if (z := _spans(name, columns, context)) is not None}
         if len(zones) >= 2 or (zones and one.groups):
             rows = sum(zone.rows for all_zones in zones.values() for zone in all_zones)
             ranked.append((rows, sorted(zones), zones))
@@ -109,8 +93,8 @@ def choose_splits(
         largest = max(free, key=lambda n: sum(z.rows for z in zones[n]), default=None)
         if largest is None:
             continue
-        kind = types.of(columns.scan_of[largest])[largest]
-        alike = [n for n in free if types.of(columns.scan_of[n])[n] == kind]
+        kind = columns.scan_of[largest].schema[largest].kind
+        alike = [n for n in free if columns.scan_of[n].schema[n].kind == kind]
         bounds = even_bounds(zones[largest], width)
         if bounds is None:
             continue
@@ -208,7 +192,7 @@ def _classes(root: Node, columns: ScanColumns) -> Sequence[_Class]:
                 pass
             case _:
                 raise UnknownNode(node, "what is grouped or joined")
-    return list({id(c): c for c in of.values()}.values())
+    return list(dict.fromkeys(of.values()))
 
 
 def _grouped(node: Aggregate | Distinct | Window) -> list[str | None]:
@@ -230,10 +214,10 @@ class Span:
     rows: int
 
 
-def _spans(name: str, columns: ScanColumns, context: PlanContext, types: ColumnTypes) -> tuple[Span, ...] | None:
+def _spans(name: str, columns: ScanColumns, context: PlanContext) -> tuple[Span, ...] | None:
     """The zones of a scan column where its table is clustered by it."""
     scan = columns.scan_of[name]
-    if types.of(scan)[name] not in _CUTTABLE:
+    if scan.schema[name].kind not in _CUTTABLE:
         return None
     zones = context.zones(scan.source.source_id, scan.source.columns[scan.names.index(name)].name)
     if zones is None or len(zones) < 2:

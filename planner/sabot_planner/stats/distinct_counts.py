@@ -9,7 +9,8 @@ from math import expm1, log1p
 from sqlglot import exp
 
 from sabot_planner.job.plan import PlanContext
-from sabot_planner.logical.nodes import Filter, Join, Node
+from sabot_planner.logical.node import Node
+from sabot_planner.logical.nodes import Filter, Join
 from sabot_planner.sql.scalars import columns_of
 from sabot_planner.stats.fingerprints import Identities, same_keys_below
 

@@ -10,16 +10,17 @@ from sqlglot import exp
 from sabot_planner.errors import UnknownNode
 from sabot_planner.job.plan import PlanContext
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.node import Node, walk
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
     Distinct,
     Filter,
+    GroupBy,
     Join,
     JoinKind,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -31,14 +32,17 @@ from sabot_planner.logical.nodes import (
     Sort,
     Values,
     Window,
-    walk,
 )
 from sabot_planner.physical.nodes import (
+    AggregateInPlace,
     CutRef,
     Exchange,
+    FinalAggregate,
     HaloWindow,
     Nothing,
     Numbered,
+    PartialAggregate,
+    RangeWindow,
     Repeated,
     Reread,
     TaskOrdinal,
@@ -46,7 +50,7 @@ from sabot_planner.physical.nodes import (
 )
 from sabot_planner.sql.scalars import conjuncts, equi_keys
 from sabot_planner.stats.distinct_counts import DistinctCount, DistinctCounts, drawn
-from sabot_planner.stats.fingerprints import Identities, first_phase, partial_name
+from sabot_planner.stats.fingerprints import Identities, partial_name
 
 _UNKNOWN_ROWS = 100_000
 _SELECTIVITY = 0.2
@@ -84,8 +88,8 @@ class Estimator:
         self._tasks = context.settings.partitions or context.agents
         # Only joins are decided by estimates; without one DuckDB need not be asked for any.
         self._has_joins = any(isinstance(n, Join) for n in walk(root))
-        self._known: dict[int, tuple[Node, Guess]] = {}
-        self._wholes: dict[int, tuple[Node, int]] = {}
+        self._known: dict[Node, Guess] = {}
+        self._wholes: dict[Node, int] = {}
         self._identities = Identities() if context.recalls() else None
         self._counts = DistinctCounts(context, self._identities) if self._identities is not None else None
 
@@ -98,10 +102,10 @@ class Estimator:
 
         ``rows`` by ``whole`` is the share of a side's keys that filters left, and with it of the rows that join them.
         """
-        known = self._wholes.get(id(node))
+        known = self._wholes.get(node)
         if known is None:
-            known = self._wholes[id(node)] = (node, round(self._whole(node)))
-        return known[1]
+            known = self._wholes[node] = round(self._whole(node))
+        return known
 
     def _whole(self, node: Node) -> float:
         match node:
@@ -111,10 +115,9 @@ class Estimator:
                 return node.source.rows or 0
             case Values():
                 return node.count
-            case Aggregate():
-                first = first_phase(node)
-                if first is not None:
-                    return self.whole(first)
+            case FinalAggregate() if node.first_phase is not None:
+                return self.whole(node.first_phase)
+            case Aggregate() | AggregateInPlace() | PartialAggregate() | FinalAggregate():
                 return self.whole(node.input) * _GROUPS if node.keys else 1
             case Distinct():
                 return self.whole(node.input) * _DISTINCT
@@ -131,6 +134,7 @@ class Estimator:
                 | Project()
                 | LateralCall()
                 | Window()
+                | RangeWindow()
                 | Sort()
                 | Limit()
                 | LimitBy()
@@ -152,17 +156,16 @@ class Estimator:
 
     def same(self, placed: Node, logical: Node) -> None:
         """Let the guess for a logical node also be that for its placed form, whose scans DuckDB is not asked about."""
-        self._known.setdefault(id(placed), (placed, self.guess(logical)))
+        self._known.setdefault(placed, self.guess(logical))
 
     def guess(self, node: Node) -> Guess:
         """The guess for ``node``, remembered by identity."""
-        known = self._known.get(id(node))
+        known = self._known.get(node)
         if known is None:
-            known = (node, self._recalled(node) or self._guess(node))
-            self._known[id(node)] = known
-        return known[1]
+            known = self._known[node] = self._recalled(node) or self._guess(node)
+        return known
 
-    def partial_groups(self, node: Aggregate) -> PartialGroups | None:
+    def partial_groups(self, node: GroupBy) -> PartialGroups | None:
         """The groups that the first phases of an aggregate have together, where an earlier run tells."""
         tasks = self._tasks
         if self._identities is None or self._counts is None:
@@ -181,19 +184,19 @@ class Estimator:
 
     def _recalled(self, node: Node) -> Guess | None:
         """What was measured of a node whose rows are not those of its input."""
-        if self._identities is None or not isinstance(node, Filter | Join | Aggregate | Distinct | Project):
+        if self._identities is None or not isinstance(node, Filter | Join | GroupBy | Distinct | Project):
             return None
         identity = self._identities.of(node)
         if identity is None or identity.filtered_by:
             return None
-        partial = isinstance(node, Aggregate) and node.partial
+        partial = isinstance(node, PartialAggregate)
         rows = self._context.remembered(partial_name(identity.text, self._tasks) if partial else identity.text)
         if rows is None:
             return None
         return Guess(rows, max(self.guess(i).base for i in _kept_sides(node)), EARLIER_RUN)
 
-    def _groups_of(self, node: Aggregate) -> float | None:
-        partial = self.partial_groups(node) if node.partial else None
+    def _groups_of(self, node: GroupBy) -> float | None:
+        partial = self.partial_groups(node) if isinstance(node, PartialAggregate) else None
         return partial.rows if partial is not None else self._groups([k.expression for k in node.keys], node.input)
 
     def _groups(self, keys: Sequence[exp.Expression], rows: Node) -> float | None:
@@ -235,7 +238,7 @@ class Estimator:
                 return Guess(inner.rows * factor, inner.base)
             case Join():
                 return self._join(node)
-            case Aggregate():
+            case Aggregate() | AggregateInPlace() | PartialAggregate() | FinalAggregate():
                 inner = self.guess(node.input)
                 groups = self._groups_of(node) if node.keys and node.grouping_sets is None else None
                 if groups is not None:
@@ -263,6 +266,7 @@ class Estimator:
                 Project()
                 | LateralCall()
                 | Window()
+                | RangeWindow()
                 | Sort()
                 | Limit()
                 | LimitBy()

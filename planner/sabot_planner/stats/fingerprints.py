@@ -17,17 +17,17 @@ from sqlglot import exp
 
 from sabot_planner.errors import UnknownNode
 from sabot_planner.logical.limit_by import LimitBy
+from sabot_planner.logical.node import Computed, Node
 from sabot_planner.logical.nodes import (
     Aggregate,
-    Computed,
     CteRef,
     Distinct,
     Filter,
+    GroupBy,
     Join,
     JoinKind,
     LateralCall,
     Limit,
-    Node,
     Project,
     RecursiveCte,
     RecursiveRef,
@@ -40,11 +40,15 @@ from sabot_planner.logical.nodes import (
     Window,
 )
 from sabot_planner.physical.nodes import (
+    AggregateInPlace,
     CutRef,
     Exchange,
+    FinalAggregate,
     HaloWindow,
     Nothing,
     Numbered,
+    PartialAggregate,
+    RangeWindow,
     Repeated,
     Reread,
     TaskOrdinal,
@@ -61,22 +65,21 @@ class Identity:
     """The name of a sub-plan's rows. ``filtered_by`` are the rows that were kept from it by filters still in force."""
 
     text: str
-    filtered_by: frozenset[int] = frozenset()
+    filtered_by: frozenset[Node] = frozenset()
 
 
 class Identities:
     """Identities of one plan's nodes, remembered."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Node, Identity | None]] = {}
+        self._known: dict[Node, Identity | None] = {}
         self._columns: dict[str, str] = {}
 
     def of(self, node: Node) -> Identity | None:
         """The identity of a logical or placed node's rows; None where they depend on more than it says."""
-        known = self._known.get(id(node))
-        if known is None:
-            known = self._known[id(node)] = (node, self._of(node))
-        return known[1]
+        if node not in self._known:
+            self._known[node] = self._of(node)
+        return self._known[node]
 
     def groups(self, keys: Sequence[exp.Expression], rows: Node) -> str | None:
         """The name of the groups of ``rows`` by ``keys``: as many as there are distinct keys.
@@ -99,10 +102,11 @@ class Identities:
                 return self._scan(node)
             case TaskScan():
                 return self.of(node.scan)
-            case Exchange() | Shared() | Window() | Numbered() | Repeated():
-                inner = self.of(node.inputs[0])
-                if isinstance(node, Window):
-                    self._compute(node.items)
+            case Exchange() | Shared() | Numbered() | Repeated():
+                return self.of(node.inputs[0])
+            case Window() | RangeWindow():
+                inner = self.of(node.input)
+                self._compute(node.items)
                 return inner
             case Sort() if node.limit is None and not node.offset:
                 return self.of(node.input)
@@ -117,7 +121,9 @@ class Identities:
                 return self._above(inner, "filter", *sorted(map(self._text, conjuncts(node.predicate))))
             case LateralCall():
                 return self._above(self.of(node.input), "lateral", self._text(node.function), str(node.left))
-            case Aggregate() if node.grouping_sets is None:
+            case FinalAggregate() if node.first_phase is not None:
+                return self._final(node, node.first_phase)
+            case Aggregate() | AggregateInPlace() | PartialAggregate() | FinalAggregate() if node.grouping_sets is None:
                 return self._aggregate(node)
             case Distinct():
                 return self._distinct(node)
@@ -132,6 +138,9 @@ class Identities:
                 | LimitBy()
                 | Sample()
                 | Aggregate()
+                | AggregateInPlace()
+                | PartialAggregate()
+                | FinalAggregate()
                 | RecursiveCte()
                 | RecursiveRef()
                 | Reread()
@@ -166,21 +175,22 @@ class Identities:
         multiplied = _multiplied(node)
         return self._above(inner, "unnest", *map(self._text, multiplied)) if multiplied else inner
 
-    def _aggregate(self, node: Aggregate) -> Identity | None:
+    def _aggregate(self, node: GroupBy) -> Identity | None:
         inner = self.of(node.input)
         self._compute(node.keys)
-        first = first_phase(node)
-        if first is not None:
-            # Its groups are those of the first phase, and so are its aggregates in another form.
-            calls = {p.name: p.expression for p in first.aggregates}
-            for final in node.aggregates:
-                call = calls.get(f"{final.name}p", final.expression)
-                self._columns[final.name] = self._text(call).replace(" EXPORT_STATE", "")
-            return inner
-        if not node.partial:
+        if not isinstance(node, PartialAggregate):
             self._compute(node.aggregates)
         keys = sorted(self._text(k.expression) for k in node.keys)
         return self._above(inner, "groups", *keys)
+
+    def _final(self, node: FinalAggregate, first: PartialAggregate) -> Identity | None:
+        """The groups are those of the first phase, and so are the aggregates in another form."""
+        inner = self.of(node.input)
+        self._compute(node.keys)
+        calls = {p.name: p.expression for p in first.aggregates}
+        for part, final in zip(node.parts, node.aggregates, strict=True):
+            self._columns[final.name] = self._text(calls[part]).replace(" EXPORT_STATE", "")
+        return inner
 
     def _distinct(self, node: Distinct) -> Identity | None:
         inner = self.of(node.input)
@@ -192,7 +202,7 @@ class Identities:
     def _join(self, node: Join) -> Identity | None:
         left = self.of(node.left)
         if left is not None and isinstance(node.right, Reread):
-            return Identity(left.text, left.filtered_by | {id(node.right.exchange.input)})
+            return Identity(left.text, left.filtered_by | {node.right.exchange.input})
         right = self.of(node.right)
         if left is None or right is None:
             return None
@@ -200,7 +210,7 @@ class Identities:
         sides = [left.text, right.text]
         if node.kind is JoinKind.INNER:
             sides.sort()
-        joined = {id(side.input) for side in (node.left, node.right) if isinstance(side, Exchange)}
+        joined = {side.input for side in (node.left, node.right) if isinstance(side, Exchange)}
         return Identity(_name("join", node.kind, *terms, *sides), (left.filtered_by | right.filtered_by) - joined)
 
     def _set_operation(self, node: SetOp) -> Identity | None:
@@ -210,7 +220,7 @@ class Identities:
         if any(f is None for f in found):
             return None
         texts = [f.text for f in found if f is not None]
-        filtered = frozenset[int]().union(*(f.filtered_by for f in found if f is not None))
+        filtered = frozenset[Node]().union(*(f.filtered_by for f in found if f is not None))
         return Identity(_name("set", node.kind, *texts), filtered)
 
     def _above(self, inner: Identity | None, *parts: str) -> Identity | None:
@@ -252,7 +262,9 @@ def same_keys_below(keys: Sequence[exp.Expression], rows: Node) -> tuple[list[ex
         case Project() if not is_unnesting(rows):
             items = {item.name: item.expression for item in rows.items}
             return [substitute(key, items) for key in keys], rows.input
-        case Aggregate() if rows.grouping_sets is None and columns_of(*keys) <= {k.name for k in rows.keys}:
+        case Aggregate() | AggregateInPlace() | PartialAggregate() | FinalAggregate() if (
+            rows.grouping_sets is None and columns_of(*keys) <= {k.name for k in rows.keys}
+        ):
             groups = {key.name: key.expression for key in rows.keys}
             return [substitute(key, groups) for key in keys], rows.input
         case Distinct() if columns_of(*keys) <= {column_name(e) for e in rows.on}:
@@ -267,6 +279,10 @@ def same_keys_below(keys: Sequence[exp.Expression], rows: Node) -> tuple[list[ex
             | LateralCall()
             | Join()
             | Aggregate()
+            | AggregateInPlace()
+            | PartialAggregate()
+            | FinalAggregate()
+            | RangeWindow()
             | Window()
             | Sort()
             | Limit()
@@ -292,13 +308,6 @@ def same_keys_below(keys: Sequence[exp.Expression], rows: Node) -> tuple[list[ex
 
 def _is_unnest(node: exp.Expression) -> bool:
     return type(node) is exp.Anonymous and node.args["this"] == "unnest"
-
-
-def first_phase(node: Aggregate) -> Aggregate | None:
-    """The first of an aggregate's two phases, where it is the second."""
-    moved = node.input.input if isinstance(node.input, Numbered) else node.input
-    first = moved.input if isinstance(moved, Exchange) else None
-    return first if isinstance(first, Aggregate) and first.partial else None
 
 
 def partial_name(groups: str, tasks: int) -> str:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from sabot_planner.logical.nodes import Computed, SortKey
+from sabot_planner.logical.expression_types import Named
+from sabot_planner.logical.names import PlanNames
+from sabot_planner.logical.node import SortKey
 from sabot_planner.sql.dialect import call, data_type, to_sql
 from sabot_planner.sql.scalars import column
 
@@ -69,36 +71,26 @@ class WindowDraft:
     ``halo`` are windows over a range and the rows that ``reaches`` bring from others. ``results`` are the items.
     ``carried`` are what windows with a halo read of a row beyond what its range computed alone: over local columns and
     those of the row's own range.
+    ``here`` is the column that tells the ranges apart, and puts them in order; ``number`` is the number of a range.
     """
 
-    prefix: str
+    names: PlanNames
     order: tuple[SortKey, ...]
-    local: dict[str, Computed] = field(default_factory=dict)
-    whole: dict[str, Computed] = field(default_factory=dict)
+    here: str
+    number: str
+    local: dict[str, Named] = field(default_factory=dict)
+    whole: dict[str, Named] = field(default_factory=dict)
     totals: dict[str, RangeTotal] = field(default_factory=dict)
-    offsets: dict[str, Computed] = field(default_factory=dict)
-    halo: dict[str, Computed] = field(default_factory=dict)
+    offsets: dict[str, Named] = field(default_factory=dict)
+    halo: dict[str, Named] = field(default_factory=dict)
     reaches: list[Reach] = field(default_factory=list)
-    results: list[Computed] = field(default_factory=list)
-    carried: dict[str, Computed] = field(default_factory=dict)
-    _given: int = 0
+    results: list[Named] = field(default_factory=list)
+    carried: dict[str, Named] = field(default_factory=dict)
 
-    # --- names
-
-    @property
-    def here(self) -> str:
-        """The column that tells the ranges apart, and puts them in order."""
-        return f"{self.prefix}k"
-
-    @property
-    def number(self) -> str:
-        """The number of a range."""
-        return f"{self.prefix}h"
-
-    def fresh(self) -> str:
-        """A new column's name."""
-        self._given += 1
-        return f"{self.prefix}w{self._given}"
+    @staticmethod
+    def of(names: PlanNames, order: tuple[SortKey, ...]) -> WindowDraft:
+        """An empty draft for windows of that order."""
+        return WindowDraft(names, order, names.column(), names.column())
 
     # --- within a range
 
@@ -131,7 +123,7 @@ class WindowDraft:
         """An aggregate over the rows of a range, as a column of the ranges."""
         text = to_sql(value)
         if text not in self.totals:
-            self.totals[text] = RangeTotal(self.fresh(), value, again)
+            self.totals[text] = RangeTotal(self.names.column(), value, again)
         return self.totals[text].name
 
     def rows(self) -> str:
@@ -186,10 +178,10 @@ class WindowDraft:
         partition_by = [column(self.number)]
         return self._column(self.halo, exp.Window(**{**window.args, "order": order, "partition_by": partition_by}))
 
-    def _column(self, columns: dict[str, Computed], expression: exp.Expression) -> str:
+    def _column(self, columns: dict[str, Named], expression: exp.Expression) -> str:
         text = to_sql(expression)
         if text not in columns:
-            columns[text] = Computed(self.fresh(), expression)
+            columns[text] = Named(self.names.column(), expression)
         return columns[text].name
 
 

@@ -6,7 +6,7 @@ from sqlglot import exp
 
 from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.windows.draft import ValueReach
-from sabot_planner.logical.nodes import Node
+from sabot_planner.logical.node import Node
 from sabot_planner.logical.window_frames import constant_integer
 from sabot_planner.sql.dialect import function_call
 from sabot_planner.sql.scalars import column_name
@@ -30,7 +30,7 @@ def halo_share(context: PlacementContext, node: Node, reach: ValueReach) -> floa
     if not zones:
         return 0.0
     spread = max(number_of(z.high) for z in zones) - min(number_of(z.low) for z in zones)
-    unit = _DAY if context.types.of(scan)[origin] == "DATE" else 1
+    unit = _DAY if scan.schema[origin].kind == "DATE" else 1
     distances = [_length(d) for d in (reach.before, reach.after) if d is not None]
     return sum(distances) / max(1, spread * unit)
 

@@ -17,7 +17,8 @@ from functools import reduce
 from sqlglot import exp
 
 from sabot_planner.distribute.windows.draft import RUNNING, TO_THE_END, WHOLE_RANGE, CountReach, ValueReach, WindowDraft
-from sabot_planner.logical.nodes import Computed
+from sabot_planner.logical.expression_types import Named
+from sabot_planner.logical.node import Computed
 from sabot_planner.logical.window_frames import WINDOW_ONLY, Bound, Frame, constant_integer, frame_of
 from sabot_planner.sql.dialect import call, data_type, function_call
 from sabot_planner.sql.scalars import column, integer, not_null
@@ -67,7 +68,7 @@ _MEASURED = _AVERAGED | {"UBIGINT", "HUGEINT", "UHUGEINT", "DATE", "TIMESTAMP", 
 
 @dataclass(frozen=True, slots=True)
 class ItemTypes:
-    """DuckDB's types of the first argument of an item and of the first sort key, empty where there is none."""
+    """The kinds of the types of an item's first argument and of the first sort key, empty where there is none."""
 
     argument: str
     key: str
@@ -78,7 +79,7 @@ def add_item(draft: WindowDraft, item: Computed, types: ItemTypes) -> bool:
     result = _result(draft, item.expression, types)
     if result is None:
         return False
-    draft.results.append(Computed(item.name, result))
+    draft.results.append(Named(item.name, result))
     return True
 
 
@@ -235,7 +236,7 @@ def _grouped(draft: WindowDraft, before: int, after: int) -> CountReach:
 
 
 def _measured(draft: WindowDraft, frame: Frame, types: ItemTypes) -> ValueReach | None:
-    if len(draft.order) != 1 or not (types.key in _MEASURED or types.key.startswith("DECIMAL")):
+    if len(draft.order) != 1 or not (types.key in _MEASURED or types.key == "DECIMAL"):
         return None
     key = draft.order[0]
     least, greatest = (draft.of_range(call(name, key.expression)) for name in ("min", "max"))
@@ -264,7 +265,7 @@ def _running(draft: WindowDraft, window: exp.Expression, frame: Frame, types: It
     if found is None or any(inner.args.get(k) for k in ("distinct", "order", "nulls")):
         return None
     name, arguments = found
-    if name in ("avg", "mean") and (types.argument in _AVERAGED or types.argument.startswith("DECIMAL")):
+    if name in ("avg", "mean") and (types.argument in _AVERAGED or types.argument == "DECIMAL"):
         of_sum, of_count = (
             exp.Window(**{**window.args, "this": exp.Anonymous(**{**inner.args, "this": n})}) for n in ("sum", "count")
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sqlglot import exp
+
 from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.partitioning import Clustered, Single, satisfies
 from sabot_planner.distribute.placed import Placed
@@ -12,7 +14,8 @@ from sabot_planner.distribute.windows.draft import ValueReach, WindowDraft
 from sabot_planner.distribute.windows.halo_share import halo_share
 from sabot_planner.distribute.windows.items import ItemTypes, add_item
 from sabot_planner.distribute.windows.ranges import over_ranges
-from sabot_planner.logical.nodes import Node, SortKey, Window, replace_inputs
+from sabot_planner.logical.node import Node, SortKey, replace_inputs
+from sabot_planner.logical.nodes import Window
 from sabot_planner.sql.dialect import function_call
 from sabot_planner.sql.scalars import key_name
 
@@ -52,17 +55,20 @@ def worth_ranges(context: PlacementContext, *inputs: Node) -> bool:
 def _draft(context: PlacementContext, node: Window) -> WindowDraft | None:
     """What all columns of the window need to go on from range to range, None where one of them cannot."""
     order = _order(node)
-    draft = WindowDraft(node.items[0].name, order)
-    keys = [k.expression for k in order]
-    key_type = context.types.of_expressions(keys[:1], node.input)[0] if keys else ""
+    draft = WindowDraft.of(context.names, order)
+    key_kind = _kind(context, node, [k.expression for k in order])
     for item in node.items:
         found = function_call(item.expression)
-        arguments = found[1][:1] if found is not None else []
-        argument_type = context.types.of_expressions(arguments, node.input)[0] if arguments else ""
-        if not add_item(draft, item, ItemTypes(argument_type, key_type)):
+        argument_kind = _kind(context, node, found[1] if found is not None else [])
+        if not add_item(draft, item, ItemTypes(argument_kind, key_kind)):
             return None
     halos = [halo_share(context, node.input, r) for r in draft.reaches if isinstance(r, ValueReach)]
     return draft if max(halos, default=0.0) * context.width <= _LARGEST_HALOS else None
+
+
+def _kind(context: PlacementContext, node: Window, expressions: list[exp.Expression]) -> str:
+    """The kind of the first expression's type, empty where there is none."""
+    return context.types_of(expressions[:1], node.input)[0].kind if expressions else ""
 
 
 def _order(node: Window) -> tuple[SortKey, ...]:

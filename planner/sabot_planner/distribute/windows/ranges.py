@@ -28,24 +28,22 @@ from sabot_planner.distribute.partitioning import Arbitrary, Single
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.windows.draft import CountReach, Reach, ValueReach, WindowDraft
 from sabot_planner.job.operators import ShuffleEdgeType
-from sabot_planner.logical.nodes import (
-    Aggregate,
-    Computed,
-    CteRef,
-    Filter,
-    Join,
-    JoinKind,
-    Node,
-    Project,
-    Scan,
-    Shared,
-    Sort,
-    Window,
-)
+from sabot_planner.logical.expression_types import Named
+from sabot_planner.logical.node import Computed, Node, passed
+from sabot_planner.logical.nodes import CteRef, Filter, Join, JoinKind, Project, Scan, Shared, Sort, Window
 from sabot_planner.logical.ordering import sort_key_call
-from sabot_planner.physical.nodes import Exchange, HaloWindow, TaskOrdinal, TaskScan
-from sabot_planner.sql.dialect import call, data_type
-from sabot_planner.sql.scalars import column, columns_of, integer, null_of, substitute
+from sabot_planner.physical.nodes import (
+    Exchange,
+    FinalAggregate,
+    HaloWindow,
+    PartialAggregate,
+    RangeWindow,
+    TaskOrdinal,
+    TaskScan,
+)
+from sabot_planner.sql.dialect import call
+from sabot_planner.sql.duck_type import BIGINT, BLOB
+from sabot_planner.sql.scalars import cast, column, columns_of, integer, null_of, substitute
 
 _MOST_TASKS = 1 << 16
 _SERIES = f'"system".main."range"(CAST({_MOST_TASKS} AS BIGINT))'
@@ -53,38 +51,36 @@ _SERIES = f'"system".main."range"(CAST({_MOST_TASKS} AS BIGINT))'
 
 def over_ranges(context: PlacementContext, node: Window, child: Placed, draft: WindowDraft) -> Placed:
     """The window's items over ranges of ``child``, whose rows are spread."""
-    types = context.types.of(node)
-    ranges = _Ranges(context, draft, Shared(_local(context, child, draft), f"w{draft.prefix}"))
-    rows = ranges.reading("")
+    ranges = _Ranges(context, draft, Shared(_local(context, child, draft), context.names.shared()))
+    rows = ranges.reading()
     renamed = {old: column(new) for old, new in rows.names.items()}
     if draft.halo:
         result = ranges.with_halo(rows, renamed)
     else:
         result = ranges.with_totals(rows, ranges.handed_out(ranges.totals()))
-    items = [Computed(name, renamed[name]) for name in node.input.columns]
+    items = [Computed(name, renamed[name], kind) for name, kind in node.input.schema.items()]
+    types = {item.name: item.type for item in node.items}
     for item in draft.results:
-        value = substitute(item.expression, renamed)
-        items.append(Computed(item.name, exp.Cast(this=value, to=data_type(types[item.name]))))
-    placed = Project(result, tuple(items))
-    context.types.of(placed)  # while what is shared can still be looked into
-    return Placed(placed, Arbitrary())
+        kind = types[item.name]
+        items.append(Computed(item.name, cast(substitute(item.expression, renamed), kind), kind))
+    return Placed(Project(result, tuple(items)), Arbitrary())
 
 
 def _local(context: PlacementContext, child: Placed, draft: WindowDraft) -> Node:
     """What each range computes alone, with the column that tells the ranges apart."""
-    items = tuple(draft.local.values())
     base: Node = child.node
+    starts: tuple[Computed, ...] = ()
     if draft.order:
         base = context.exchange(child, ShuffleEdgeType.RANGE, sort=Sort(child.node, draft.order), reason="global order")
         start = exp.Window(this=call("min", sort_key_call(draft.order, {})))
-        items = (*items, Computed(draft.here, start))
-        context.types.learn({draft.here: "BLOB"})
-    local: Node = Window(base, (), items, by_range=True) if items else base
+        starts = (Computed(draft.here, start, BLOB),)
+    items = (*context.computed(draft.local.values(), base), *starts)
+    local: Node = RangeWindow(base, items) if items else base
     if draft.whole:
-        local = Window(local, (), tuple(draft.whole.values()), by_range=True)
+        local = RangeWindow(local, context.computed(draft.whole.values(), local))
     if draft.order:
         return local
-    series = Scan(context.catalog.source(_SERIES, ()), (f"{draft.here}s",), "")
+    series = Scan(context.catalog.source(_SERIES, ()), context.names.columns(1), "")
     return Join(JoinKind.CROSS, local, TaskOrdinal(TaskScan(series, sliced=True), draft.here), None)
 
 
@@ -97,8 +93,7 @@ class _Reading:
 
     def only(self, wanted: frozenset[str]) -> Node:
         """The reading without the columns that are not among ``wanted``, which are the shared node's."""
-        kept = [new for old, new in self.names.items() if old in wanted]
-        return Project(self.node, tuple(Computed(name, column(name)) for name in kept))
+        return Project(self.node, passed(self.node, (new for old, new in self.names.items() if old in wanted)))
 
     def of(self, name: str) -> exp.Expression:
         """The shared node's column ``name``."""
@@ -111,32 +106,35 @@ class _Ranges:
     draft: WindowDraft
     shared: Shared
 
-    def reading(self, suffix: str) -> _Reading:
+    def reading(self) -> _Reading:
         """The rows with what their ranges computed alone."""
-        return self._reading(self.shared, suffix)
+        return self._reading(self.shared)
 
-    def _reading(self, shared: Shared, suffix: str) -> _Reading:
-        names = {name: f"{name}_{self.draft.prefix}{suffix}" for name in shared.columns}
+    def _reading(self, shared: Shared) -> _Reading:
+        names = dict(zip(shared.columns, self.context.names.columns(len(shared.columns)), strict=True))
         return _Reading(CteRef(shared, tuple(names.values())), names)
 
     def totals(self) -> Node:
         """One row per range, in one task: its number, its totals, and what lies before and behind it."""
         draft, context = self.draft, self.context
-        rows = self.reading("t")
+        rows = self.reading()
         renamed = {old: column(new) for old, new in rows.names.items()}
-        partial = tuple(Computed(f"{t.name}p", substitute(t.value, renamed)) for t in draft.totals.values())
         read = columns_of(*(t.value for t in draft.totals.values())) | {draft.here}
-        parts = Aggregate(rows.only(read), (Computed(f"{draft.here}p", rows.of(draft.here)),), partial, partial=True)
-        types = context.types.of(parts)
+        below = rows.only(read)
+        values = (Named(context.names.column(), substitute(t.value, renamed)) for t in draft.totals.values())
+        partial = context.computed(values, below)
+        of_range = Computed(context.names.column(), rows.of(draft.here), below.schema[rows.names[draft.here]])
+        parts = PartialAggregate(below, (of_range,), partial)
         gathered = context.gather(Placed(parts, Arbitrary()), "the totals of each range")
         finals = tuple(
-            Computed(t.name, exp.Cast(this=call(t.again, column(p.name)), to=data_type(types[p.name])))
+            Computed(t.name, cast(call(t.again, column(p.name)), p.type), p.type)
             for t, p in zip(draft.totals.values(), partial, strict=True)
         )
-        whole = Aggregate(gathered.node, (Computed(draft.here, column(f"{draft.here}p")),), finals)
+        here = Computed(draft.here, column(of_range.name), of_range.type)
+        whole = FinalAggregate(gathered.node, (here,), finals, parts=tuple(p.name for p in partial))
         order = exp.Order(expressions=[exp.Ordered(this=column(draft.here), desc=False, nulls_first=False)])
-        number = Computed(draft.number, exp.Window(this=call("row_number"), order=order))
-        return Window(whole, (), (number, *draft.offsets.values()))
+        number = Computed(draft.number, exp.Window(this=call("row_number"), order=order), BIGINT)
+        return Window(whole, (), (number, *context.computed(draft.offsets.values(), whole)))
 
     def handed_out(self, totals: Node) -> Exchange:
         """The totals in every task."""
@@ -151,13 +149,13 @@ class _Ranges:
     def with_halo(self, rows: _Reading, renamed: Mapping[str, exp.Expression]) -> Node:
         """Each row with what belongs to its range, and the windows that read rows of other ranges."""
         draft = self.draft
-        totals = Shared(self.totals(), f"h{draft.prefix}")
+        totals = Shared(self.totals(), self.context.names.shared())
         same_names = CteRef(totals, totals.columns)
         joined = self.with_totals(rows, self.handed_out(same_names))
-        items = [Computed(name, column(name)) for name in joined.columns]
-        carried = (Computed(c.name, substitute(c.expression, renamed)) for c in draft.carried.values())
-        own = Project(joined, (*items, *carried))
-        windows = tuple(Computed(w.name, substitute(w.expression, renamed)) for w in draft.halo.values())
+        carried = (Named(c.name, substitute(c.expression, renamed)) for c in draft.carried.values())
+        own = Project(joined, (*passed(joined), *self.context.computed(carried, joined)))
+        named = (Named(w.name, substitute(w.expression, renamed)) for w in draft.halo.values())
+        windows = self.context.computed(named, own)
         read = columns_of(*(w.expression for w in windows))
         halo = self._halo(totals, rows, own, read)
         reason = "the rows of other ranges that windows of a range read"
@@ -167,13 +165,13 @@ class _Ranges:
     def _halo(self, totals: Shared, rows: _Reading, own: Project, read: frozenset[str]) -> Node:
         """The columns of ``own`` for rows of other ranges, once for each range that reads them, in one task."""
         draft, context = self.draft, self.context
-        near = self.reading("e")
+        near = self.reading()
         wanted = frozenset(old for old, new in rows.names.items() if new in read) | {draft.here}
         wanted |= columns_of(*(c.expression for c in draft.carried.values())) & near.names.keys()
         wanted = wanted.union(*map(_read_by, draft.reaches))
         at_ends = Filter(near.only(wanted), _any(_at_ends(r, near) for r in draft.reaches))
         gathered = context.gather(Placed(at_ends, Arbitrary()), "the rows at the ends of each range")
-        source, target = self._reading(totals, "u"), self._reading(totals, "v")
+        source, target = self._reading(totals), self._reading(totals)
         of_source = exp.EQ(this=near.of(draft.here), expression=source.of(draft.here))
         placed = Join(JoinKind.INNER, gathered.node, source.node, of_source)
         within = _any(_within(r, near, source, target, draft.here) for r in draft.reaches)
@@ -182,8 +180,8 @@ class _Ranges:
         given |= {name: target.of(name) for name in totals.columns}
         of_row = {old: column(new) for old, new in (*source.names.items(), *near.names.items())}
         given |= {c.name: substitute(c.expression, of_row) for c in draft.carried.values()}
-        types = context.types.of(own)
-        items = (Computed(f"{n}x", given[n] if n in read else null_of(types[n])) for n in own.columns)
+        fresh = context.names.column
+        items = (Computed(fresh(), given[n] if n in read else null_of(kind), kind) for n, kind in own.schema.items())
         return Project(pairs, tuple(items))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sabot_planner.logical.nodes import Computed, CteRef, Filter, Node, Project, Scan, Values, rewrite, walk
+from sabot_planner.logical.names import PlanNames
+from sabot_planner.logical.node import Computed, Node, rewrite, walk
+from sabot_planner.logical.nodes import CteRef, Filter, Project, Scan, Values
 from sabot_planner.sql.scalars import column, substitute
 
 
-def inline_ctes(root: Node) -> Node:
+def inline_ctes(root: Node, names: PlanNames) -> Node:
     """Write an expression in place that is read once, or that costs no more to compute than to read back."""
     readings: dict[str, int] = {}
     for node in walk(root):
@@ -20,14 +22,12 @@ def inline_ctes(root: Node) -> Node:
             return node
         if readings[node.shared.cte_id] > 1 and not _cheap(node.shared.input):
             return node
-        items = tuple(Computed(n, column(c)) for n, c in zip(node.names, node.shared.columns, strict=True))
-        copy = _fresh_copy(node.shared.input, f"x{node.names[0]}") if readings[node.shared.cte_id] > 1 else None
-        if copy is None:
-            return Project(node.shared.input, items)
-        body, renamed = copy
-        return Project(
-            body, tuple(Computed(i.name, column(renamed[c])) for i, c in zip(items, node.shared.columns, strict=True))
-        )
+        shared = node.shared
+        body, own = shared.input, {name: name for name in shared.columns}
+        if readings[shared.cte_id] > 1:
+            body, own = _fresh_copy(shared.input, names)
+        read = zip(node.names, shared.schema.items(), strict=True)
+        return Project(body, tuple(Computed(name, column(own[old]), kind) for name, (old, kind) in read))
 
     return rewrite(root, inline)
 
@@ -36,24 +36,19 @@ def _cheap(node: Node) -> bool:
     return isinstance(node, Scan | Values) or (isinstance(node, Filter | Project) and _cheap(node.inputs[0]))
 
 
-def _fresh_copy(node: Node, suffix: str) -> tuple[Node, dict[str, str]]:
+def _fresh_copy(node: Node, names: PlanNames) -> tuple[Node, dict[str, str]]:
     """A copy of a scan with filters and projections whose columns have names of their own."""
     match node:
-        case Scan():
-            renamed = {n: f"{n}{suffix}" for n in node.names}
-            return Scan(node.source, tuple(renamed[n] for n in node.names), node.alias), renamed
-        case Values():
-            renamed = {n: f"{n}{suffix}" for n in node.names}
-            return replace(node, names=tuple(renamed[n] for n in node.names)), renamed
+        case Scan() | Values():
+            fresh = names.columns(len(node.names))
+            return replace(node, names=fresh), dict(zip(node.names, fresh, strict=True))
         case Filter():
-            body, renamed = _fresh_copy(node.input, suffix)
-            mapping = {old: column(new) for old, new in renamed.items()}
-            return Filter(body, substitute(node.predicate, mapping)), renamed
+            body, own = _fresh_copy(node.input, names)
+            return Filter(body, substitute(node.predicate, {old: column(new) for old, new in own.items()})), own
         case Project():
-            body, inner = _fresh_copy(node.input, suffix)
+            body, inner = _fresh_copy(node.input, names)
             mapping = {old: column(new) for old, new in inner.items()}
-            outer = {i.name: f"{i.name}{suffix}" for i in node.items}
-            items = tuple(Computed(outer[i.name], substitute(i.expression, mapping)) for i in node.items)
-            return Project(body, items), outer
+            items = tuple(Computed(names.column(), substitute(i.expression, mapping), i.type) for i in node.items)
+            return Project(body, items), {old.name: new.name for old, new in zip(node.items, items, strict=True)}
         case _:
             raise AssertionError(f"{type(node).__name__} is not cheap to repeat")

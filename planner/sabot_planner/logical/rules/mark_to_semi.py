@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from sabot_planner.logical.nodes import Computed, Filter, Join, JoinKind, Node, Project, replace_inputs, rewrite
-from sabot_planner.sql.scalars import column, column_name, conjunction, conjuncts, strip_parens
+from sabot_planner.logical.names import PlanNames
+from sabot_planner.logical.node import Computed, Node, passed, replace_inputs, rewrite
+from sabot_planner.logical.nodes import Filter, Join, JoinKind, Project
+from sabot_planner.sql.duck_type import BOOLEAN
+from sabot_planner.sql.scalars import column_name, conjunction, conjuncts, strip_parens
 
 
-def mark_to_semi(root: Node) -> Node:
+def mark_to_semi(root: Node, names: PlanNames) -> Node:
     """A filter on the marker of a MARK join turns the join into SEMI or ANTI, which can be hashed.
 
     ``WHERE marker`` drops FALSE and NULL alike, as SEMI does. ``WHERE NOT marker`` is ANTI only where the marker is
@@ -44,7 +47,7 @@ def _replace_mark(node: Node, name: str, negated: bool) -> Node | None:
         kind = JoinKind.ANTI if negated else JoinKind.SEMI
         join = Join(kind, node.left, node.right, node.condition)
         known = exp.Boolean(this=not negated)
-        return Project(join, (*(Computed(c, column(c)) for c in node.left.columns), Computed(name, known)))
+        return Project(join, (*passed(node.left), Computed(name, known, BOOLEAN)))
     if isinstance(node, Project):
         for item in node.items:
             inner = column_name(item.expression)

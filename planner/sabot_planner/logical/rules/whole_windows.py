@@ -8,20 +8,9 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from sabot_planner.logical.nodes import (
-    Aggregate,
-    Computed,
-    CteRef,
-    Join,
-    JoinKind,
-    Node,
-    Project,
-    RecursiveRef,
-    Shared,
-    Window,
-    rewrite,
-    walk,
-)
+from sabot_planner.logical.names import PlanNames
+from sabot_planner.logical.node import Computed, Node, passed, rewrite, walk
+from sabot_planner.logical.nodes import Aggregate, CteRef, Join, JoinKind, Project, RecursiveRef, Shared, Window
 from sabot_planner.logical.window_frames import WINDOW_ONLY, frame_of
 from sabot_planner.sql.dialect import call, data_type, function_call
 from sabot_planner.sql.scalars import column, substitute
@@ -40,40 +29,40 @@ _ALIKE = {"rank": ("1", "BIGINT"), "dense_rank": ("1", "BIGINT"), "percent_rank"
 """Without an order all rows are peers: the first of them, in every row."""
 
 
-def whole_windows(root: Node) -> Node:
+def whole_windows(root: Node, names: PlanNames) -> Node:
     """The plan with every window over all rows turned into an aggregate that is joined back."""
-    return rewrite(root, _joined_back)
+    return rewrite(root, lambda node: _joined_back(node, names))
 
 
-def _joined_back(node: Node) -> Node:
+def _joined_back(node: Node, names: PlanNames) -> Node:
     if not isinstance(node, Window) or node.partition_by:
         return node
     constants = {i.name: c for i in node.items if (c := _constant(i.expression)) is not None}
-    aggregates = {i.name: a for i in node.items if (a := _aggregate(i.expression)) is not None}
+    aggregates = tuple(Computed(i.name, a, i.type) for i in node.items if (a := _aggregate(i.expression)) is not None)
     if not constants and not aggregates:
         return node
     if any(isinstance(n, RecursiveRef) for n in walk(node.input)):
         # What a round computes cannot be shared outside of it.
         return node
-    rest = tuple(i for i in node.items if i.name not in constants and i.name not in aggregates)
+    replaced = {*constants, *(a.name for a in aggregates)}
+    rest = tuple(i for i in node.items if i.name not in replaced)
     below: Node = Window(node.input, (), rest) if rest else node.input
     if aggregates:
-        below = _with_aggregates(below, aggregates)
-    items = (Computed(n, constants[n] if n in constants else column(n)) for n in node.columns)
+        below = _with_aggregates(below, aggregates, names)
+    items = (Computed(n, constants[n] if n in constants else column(n), kind) for n, kind in node.schema.items())
     return Project(below, tuple(items))
 
 
-def _with_aggregates(below: Node, aggregates: dict[str, exp.Expression]) -> Node:
+def _with_aggregates(below: Node, aggregates: tuple[Computed, ...], names: PlanNames) -> Node:
     """``below`` with columns that are aggregates of all its rows."""
-    first = next(iter(aggregates))
-    shared = Shared(below, f"a{first}")
-    rows = CteRef(shared, tuple(f"{name}_{first}" for name in shared.columns))
-    all_rows = CteRef(shared, tuple(f"{name}_{first}a" for name in shared.columns))
+    shared = Shared(below, names.shared())
+    rows, all_rows = (CteRef(shared, names.columns(len(shared.columns))) for _ in range(2))
     renamed = {old: column(new) for old, new in zip(shared.columns, all_rows.names, strict=True)}
-    computed = tuple(Computed(name, substitute(a, renamed)) for name, a in aggregates.items())
-    joined = Join(JoinKind.CROSS, rows, Aggregate(all_rows, (), computed), None)
-    back = (Computed(old, column(new)) for old, new in zip(shared.columns, rows.names, strict=True))
-    return Project(joined, (*back, *(Computed(c.name, column(c.name)) for c in computed)))
+    formed = tuple(Computed(a.name, substitute(a.expression, renamed), a.type) for a in aggregates)
+    joined = Join(JoinKind.CROSS, rows, Aggregate(all_rows, (), formed), None)
+    read = zip(shared.schema.items(), rows.names, strict=True)
+    back = (Computed(old, column(new), kind) for (old, kind), new in read)
+    return Project(joined, (*back, *passed(joined, (c.name for c in formed))))
 
 
 def _constant(window: exp.Expression) -> exp.Expression | None:
