@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sabot_sql.plan_view.units import bytes_text
+
 _MOST_RANGES = 128
 """Bounds come from samples of a thousand keys a task: more ranges would differ too much in size."""
 
@@ -52,11 +54,13 @@ class DBOSParallelController:
         """Tasks for ``input_bytes`` of measured input: ``planned``, fewer for little, up to ``most`` for much."""
         needed = min(most, -(-input_bytes // self.grant_bytes)) if self.grant_bytes else 1
         if needed > planned:
-            return WorkerCount(needed, f"{needed} tasks keep {input_bytes} bytes within {self.grant_bytes} each")
+            return WorkerCount(
+                needed, f"{needed} tasks keep {bytes_text(input_bytes)} within {bytes_text(self.grant_bytes)} each"
+            )
         worth = max(1, -(-input_bytes // self.coalesce_bytes)) if self.coalesce_bytes else planned
         count = max(1, needed, min(planned, most, worth))
         if count < planned:
-            return WorkerCount(count, f"{input_bytes} bytes are worth {count} of {planned} tasks")
+            return WorkerCount(count, f"{bytes_text(input_bytes)} are worth {count} of {planned} tasks")
         return WorkerCount(count, f"{planned} tasks as planned")
 
     def calculate_range_count(self, rows: int, input_bytes: int, *, planned: int) -> WorkerCount:

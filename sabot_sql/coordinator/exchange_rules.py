@@ -85,7 +85,7 @@ def decide_bounds(
         return (), worth.reason
     bounds = range_bounds([(output.rows, output.sample) for output in outputs], worth.count)
     sampled = sum(len(output.sample) for output in outputs)
-    return bounds, f"{len(bounds) + 1} ranges of {rows} rows from {sampled} sampled keys"
+    return bounds, f"{len(bounds) + 1} ranges of {rows:,} rows from {sampled:,} sampled keys"
 
 
 def is_sampled(edge: ShuffleEdge, shuffle: EdgeShuffle) -> bool:

@@ -116,9 +116,12 @@ class Server:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
 
-    def write(self, name: str, cells: Sequence[str]) -> Path:
-        """A notebook of code cells that has not run; long outputs scroll in a box of their own."""
-        code = [nbformat.v4.new_code_cell(cell, metadata={"scrolled": True}) for cell in cells]
+    def write(self, name: str, cells: Sequence[str], scrolled: Collection[int] = ()) -> Path:
+        """A notebook of code cells that has not run; the outputs of those ``scrolled`` scroll in a box of their own."""
+        code = [
+            nbformat.v4.new_code_cell(cell, metadata={"scrolled": True} if place in scrolled else {})
+            for place, cell in enumerate(cells)
+        ]
         book = nbformat.v4.new_notebook(cells=code)
         book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         path = self.folder / f"{name}.ipynb"

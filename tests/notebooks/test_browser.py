@@ -54,7 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def new_lab(server: Server) -> Iterator[Callable[[], Lab]]:
     with running_browser() as browser:
-        yield lambda: Lab(browser.new_page(viewport={"width": 1300, "height": 4200}), server)
+        yield lambda: Lab(browser.new_page(viewport={"width": 1300, "height": 4800}), server)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def book(server: Server) -> Path:
     pq.write_table(pa.table(orders), server.folder / "orders.parquet")
     customers = {"c_custkey": range(500), "c_name": [f"Customer ${i}" for i in range(500)]}
     pq.write_table(pa.table(customers), server.folder / "customers.parquet")
-    return server.write("cells", list(CELLS.values()))
+    return server.write("cells", list(CELLS.values()), scrolled=[PLACES["many"]])
 
 
 @pytest.fixture(scope="module")

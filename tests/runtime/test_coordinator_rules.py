@@ -72,7 +72,7 @@ def test_the_controller_says_why() -> None:
     limit = controller.calculate_optimal_worker_count(10**9, planned=4, most=16)
     planned = controller.calculate_optimal_worker_count(1000, planned=4, most=16)
     assert [c.count for c in (few, much, limit, planned)] == [2, 10, 16, 4]
-    assert few.reason == "150 bytes are worth 2 of 4 tasks"
+    assert few.reason == "150 B are worth 2 of 4 tasks"
     assert planned.reason == "4 tasks as planned"
 
 

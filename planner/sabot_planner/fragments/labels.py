@@ -43,7 +43,7 @@ from sabot_planner.physical.nodes import (
     TaskScan,
 )
 
-_MOST_WORDS = 6
+_MOST_WORDS = 10
 _MOST_KEYS = 3
 
 
