@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sabot_planner.errors import PlannerError
-from sabot_planner.job.execution_graph import ExecutionGraph, Task, TaskInput
+from sabot_planner.job.execution_graph import ExecutionGraph, Task
 from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import (
     Column,
@@ -53,7 +53,6 @@ __all__ = [
     "ShuffleEdgeType",
     "SourceInfo",
     "Task",
-    "TaskInput",
     "Zone",
     "plan_query",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
@@ -86,4 +85,4 @@ def _chained(graph: OperatorGraph, edge: ShuffleEdge, started: Set[str]) -> bool
     source, target = graph.operator(edge.source), graph.operator(edge.target)
     if source.placement is not target.placement:
         return False
-    return len(re.findall(rf"\b{re.escape(edge.input_name)}\b", target.sql, re.IGNORECASE)) <= 1
+    return edge.reads is not None and edge.reads <= 1

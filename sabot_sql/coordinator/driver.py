@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 import sabot_native
+from sabot_planner.fragments.input_reads import with_counted_reads
 from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Column
 from sabot_planner.job.plan import Mode, QueryPlan
@@ -151,7 +152,7 @@ def run_job(
     observer: Observer | None = None,
 ) -> FinishedQuery:
     """Run an operator graph that was built by hand, on the same path as a query; its parallelism stands as it is."""
-    plan = QueryPlan(Mode.DISTRIBUTED, "built by hand", len(pool.agents), operator_graph)
+    plan = QueryPlan(Mode.DISTRIBUTED, "built by hand", len(pool.agents), with_counted_reads(operator_graph))
     controller = DBOSParallelController(coalesce_bytes=0)
     execution, events = _enter(pool, query_id, plan, controller)
     return _Driver(plan, execution, events, pool, sources or NoSources(), "", cancel, deadline_ms, observer).run()

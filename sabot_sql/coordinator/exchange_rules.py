@@ -63,6 +63,15 @@ def write_scheme(graph: OperatorGraph, edge: ShuffleEdge) -> WriteScheme:
     return WriteScheme(WriteKind.SINGLE, 1, edge.partition_by)
 
 
+def stage_outputs(graph: OperatorGraph, stage: Stage) -> tuple[EdgeOutput, ...]:
+    """What the tasks of ``stage`` write to its edges: one output for all edges that read the same one."""
+    own_last = sorted(stage.outputs, key=lambda edge: edge.rereads is None)
+    written = {edge.written_id: edge for edge in own_last}
+    return tuple(
+        EdgeOutput(written_id, write_scheme(graph, edge), edge.columns) for written_id, edge in written.items()
+    )
+
+
 def result_scheme(graph: OperatorGraph, *, to_files: bool) -> WriteScheme:
     """How the sink's tasks place their rows; what writes files commits the numbers of them instead."""
     parts = graph.result_parts

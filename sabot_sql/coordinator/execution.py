@@ -407,17 +407,12 @@ class Execution:
             within_ids = [edge.edge_id for edge in within]
             self._state.decide(within_ids, "little is read: one task computes both ends")
             reads = rules.read_whole(stage, self.shuffles, reads.reason) if within else reads
-        own_last = sorted(stage.outputs, key=lambda edge: edge.rereads is None)
-        written = {edge.written_id: edge for edge in own_last}
-        outputs = [
-            EdgeOutput(written_id, rules.write_scheme(self.graph, edge), edge.columns)
-            for written_id, edge in written.items()
-        ]
+        outputs = rules.stage_outputs(self.graph, stage)
         if stage.stage_id == self.graph.sink:
             scheme = rules.result_scheme(self.graph, to_files=self.opening.to_files)
-            outputs.append(EdgeOutput(rules.RESULT_EDGE, scheme))
+            outputs = (*outputs, EdgeOutput(rules.RESULT_EDGE, scheme))
         tasks = tuple(TaskRecord(index) for index in range(reads.parallelism))
-        run = StageRun(stage, self.graph, reads, tuple(outputs), tasks)
+        run = StageRun(stage, self.graph, reads, outputs, tasks)
         self._state.open_stage(run)
         self._place(run)
         return []

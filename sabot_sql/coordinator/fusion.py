@@ -6,16 +6,12 @@ is neither written nor measured.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence, Set
 
 from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Placement, ShuffleEdge, ShuffleEdgeType
 from sabot_sql.coordinator.chained_stages import Stage
 from sabot_sql.coordinator.edge_book import EdgeBook
-
-_STATE = "EXPORT_STATE"
-"""An aggregate's state is a value of its own within a statement, and what it is made of on an edge."""
 
 
 def fuse_readers(
@@ -78,6 +74,7 @@ def _joinable(graph: OperatorGraph, edge: ShuffleEdge, stage: Stage, consumer: S
         return False  # who reads these has as many tasks as planned
     if any(other.edge_type is ShuffleEdgeType.RANGE for other in consumer.inputs if other is not edge):
         return False
-    if any(other.rereads == edge.edge_id for other in graph.edges) or _STATE in graph.operator(edge.source).sql:
+    # An aggregate's state is a value of its own within a statement, and what it is made of on an edge.
+    if any(other.rereads == edge.edge_id for other in graph.edges) or graph.operator(edge.source).exports_states:
         return False
-    return len(re.findall(rf"\b{re.escape(edge.input_name)}\b", graph.operator(edge.target).sql, re.IGNORECASE)) == 1
+    return edge.reads == 1

@@ -10,10 +10,8 @@ from sabot_planner import (
     OperatorType,
     ShuffleEdge,
     ShuffleEdgeType,
-    Task,
 )
 from sabot_planner.errors import InvalidGraph
-from sabot_planner.job.execution_graph import TaskInput, task_input
 
 pytestmark = pytest.mark.fast
 
@@ -56,27 +54,6 @@ def test_the_fraud_pipeline_has_27_tasks_and_10_50_10_connections(fraud: Operato
 def test_tasks_come_producers_first(fraud: OperatorGraph) -> None:
     operators = [task.operator_id for task in fraud.to_execution_graph().tasks]
     assert operators == sorted(operators, key=["source", "enrich", "fraud", "alerts"].index)
-
-
-def test_forward_reads_its_own_producer_only(fraud: OperatorGraph) -> None:
-    (read,) = fraud.to_execution_graph().inputs(Task("enrich", 3, 10))
-    assert read == TaskInput("source_enrich", (3,), 0, 1)
-
-
-def test_broadcast_reads_all_of_it_however_it_was_written() -> None:
-    read = task_input(edge("a", "b", ShuffleEdgeType.BROADCAST, 8), Task("b", 1, 3), producers=2)
-    assert read == TaskInput("a_b", (0, 1), 0, 8)
-
-
-@pytest.mark.parametrize("partitions", [1, 2, 3, 4, 7, 16])
-@pytest.mark.parametrize("parallelism", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("kind", [ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE, ShuffleEdgeType.REBALANCE])
-def test_every_partition_is_read_by_exactly_one_task_in_order(
-    kind: ShuffleEdgeType, parallelism: int, partitions: int
-) -> None:
-    reads = [task_input(edge("a", "b", kind, partitions), Task("b", i, parallelism), 2) for i in range(parallelism)]
-    assert [p for r in reads for p in range(r.first_partition, r.last_partition)] == list(range(partitions))
-    assert all(r.producers == (0, 1) for r in reads)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import ClassVar
 
+from sabot_planner.fragments.input_reads import with_counted_reads
 from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Column, ScanInput
 from sabot_planner.job.plan import Mode, QueryPlan
@@ -70,6 +71,7 @@ class Simulation:
     ) -> None:
         self._plan = plan or QueryPlan(Mode.DISTRIBUTED, "test", agents, graph)
         names = tuple(f"agent-{i + 1}" for i in range(agents))
+        graph = with_counted_reads(graph)
         opening = QueryOpening(
             "q", graph, names, "session", controller or DBOSParallelController(0, 0), adaptive=controller is not None
         )

@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sabot_planner.job.operator_graph import OperatorGraph
-from sabot_planner.job.operators import Operator, OperatorType, ShuffleEdge, ShuffleEdgeType
+from sabot_planner.job.operators import Operator, OperatorType, Placement, ShuffleEdge, ShuffleEdgeType
+from sabot_sql.coordinator.chained_stages import Stage
 from sabot_sql.coordinator.controller import DBOSParallelController, TaskDemand
 from sabot_sql.coordinator.edge_book import EdgeBook, EdgeShuffle
+from sabot_sql.coordinator.exchange_rules import Read, Reads, share_inputs
 from sabot_sql.coordinator.partitions import balanced_runs, even_runs, range_bounds
 from sabot_sql.protocol.task_spec import OutputReport, WriteKind, WriteScheme
 
@@ -21,6 +23,37 @@ def test_even_runs_cover_every_partition_once(partitions: int, tasks: int) -> No
     runs = even_runs(partitions, tasks)
     assert [p for first, last in runs for p in range(first, last)] == list(range(partitions))
     assert max(last - first for first, last in runs) - min(last - first for first, last in runs) <= 1
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 3, 4, 7, 16])
+@pytest.mark.parametrize("tasks", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("kind", [ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE, ShuffleEdgeType.REBALANCE])
+@pytest.mark.parametrize("controller", [None, DBOSParallelController(0, 0, 0), DBOSParallelController(300, 900, 10)])
+def test_every_partition_is_read_by_exactly_one_task_in_order(
+    kind: ShuffleEdgeType, tasks: int, partitions: int, controller: DBOSParallelController | None
+) -> None:
+    edge = ShuffleEdge("e", "a", "b", kind, ("k",), partitions, "h", bounds_partitions=partitions)
+    stage = Stage(("b",), tasks, Placement.ANY, (edge,), (), frozenset())
+    rows = tuple(range(partitions))
+    outputs = {i: OutputReport("e", "x", b"", sum(rows), 0, 0, rows, tuple(100 * n for n in rows)) for i in range(2)}
+    shuffle = EdgeShuffle("e", WriteScheme(WriteKind.HASH_COLUMN, partitions, "h"), 2, outputs=outputs)
+    reads = share_inputs(stage, {"e": shuffle}, controller, [])
+    assert [p for read in reads.by_edge["e"] for p in range(read.first, read.last)] == list(range(partitions))
+    assert all(read.producers == (0, 1) for read in reads.by_edge["e"])
+    assert len(reads.by_edge["e"]) == reads.parallelism
+
+
+def test_a_broadcast_is_read_whole_however_it_was_written_and_forward_task_by_task() -> None:
+    copied = ShuffleEdge("e", "a", "b", ShuffleEdgeType.BROADCAST, written_as=ShuffleEdgeType.HASH, partitions=8)
+    forward = ShuffleEdge("f", "c", "b", ShuffleEdgeType.FORWARD)
+    stage = Stage(("b",), 3, Placement.ANY, (copied, forward), (), frozenset(), keyed=True)
+    shuffles = {
+        "e": EdgeShuffle("e", WriteScheme(WriteKind.HASH_COLUMN, 8, "h"), 2),
+        "f": EdgeShuffle("f", WriteScheme(WriteKind.SINGLE), 3),
+    }
+    reads = share_inputs(stage, shuffles, None, [Reads(3, {}, "")])
+    assert reads.by_edge["e"] == (Read((0, 1), 0, 8),) * 3
+    assert reads.by_edge["f"] == (Read((0,), 0, 1), Read((1,), 0, 1), Read((2,), 0, 1))
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=24), st.integers(1, 10))

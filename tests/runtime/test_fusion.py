@@ -106,7 +106,7 @@ def test_what_must_stay_apart_does(reason: str) -> None:
             operators[2] = replace(sort, start_after=("other",))
             edges.append(edge("e3", "other", "sort", BROADCAST))
         case "has states":
-            operators[1] = replace(group, sql="SELECT k, avg(v) EXPORT_STATE AS v, h FROM e1")
+            operators[1] = replace(group, sql="SELECT k, avg(v) EXPORT_STATE AS v, h FROM e1", exports_states=True)
         case "is followed":
             operators.append(op("last", 2, "SELECT k FROM e3 JOIN e4"))
             edges += [edge("e3", "sort", "last", FORWARD), edge("e4", "sort", "last", BROADCAST)]

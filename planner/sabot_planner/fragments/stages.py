@@ -6,6 +6,7 @@ edges are bound to. A common table expression that several stages read is a stag
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +22,7 @@ from sabot_planner.job.plan import PlanSettings
 from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.expressions import is_narrowing
 from sabot_planner.logical.node import Computed, Node, rewrite, walk
-from sabot_planner.logical.nodes import CteRef, Limit, Project, Shared
+from sabot_planner.logical.nodes import CteRef, GroupBy, Limit, Project, Shared
 from sabot_planner.logical.ordering import sort_key_call
 from sabot_planner.physical.nodes import CutRef, Exchange, Reread, TaskScan, own_nodes
 from sabot_planner.sql.dialect import call, to_sql
@@ -78,9 +79,10 @@ def cut(root: Node, how: Cut, still_open: OpenEdges) -> OperatorGraph:
     """The operator graph of a distributed plan whose shared expressions are marked by :func:`mark_shared`."""
     cutter = _Cutter(how, still_open)
     sink = cutter.stage(root)
-    edges = tuple(draft.edge(cutter) for draft in cutter.edges)  # first: a second reading may bring a stage back
+    edges = [draft.edge(cutter) for draft in cutter.edges]  # first: a second reading may bring a stage back
     operators = tuple(cutter.operator(stage) for stage in cutter.stages)
-    return OperatorGraph(operators, edges, sink.operator_id, how.ordered, how.result_parts)
+    read = tuple(replace(edge, reads=cutter.reads[edge.edge_id]) for edge in edges)
+    return OperatorGraph(operators, read, sink.operator_id, how.ordered, how.result_parts)
 
 
 def mark_shared(root: Node) -> Node:
@@ -111,6 +113,8 @@ class _Stage:
     operator_id: str
     root: Node
     leaves: dict[Node, str] = field(default_factory=dict)
+    read: dict[Node, str] = field(default_factory=dict)
+    """The edges that leaves read."""
     scans: list[ScanInput] = field(default_factory=list)
     extra: list[Computed] = field(default_factory=list)
     parallel: bool = False
@@ -205,6 +209,8 @@ class _Cutter:
         self.edges: list[_Draft | _RereadDraft] = []
         self._shared: dict[Shared, _Stage] = {}
         self._kept: dict[str, _Draft] = {}
+        self.reads: Counter[str] = Counter()
+        """Edge → how often its target names it."""
 
     def stage(self, root: Node) -> _Stage:
         """The stage whose root is ``root``, after all that it reads."""
@@ -235,6 +241,7 @@ class _Cutter:
         self.edges.append(draft)
         stage.parallel |= not node.gather and node.edge_type in _SPREADING
         renamed = direct_reference(node.input) is not None
+        stage.read[node] = draft.edge_id
         stage.leaves[node] = self._edge_relation(draft.edge_id, node, renamed)
 
     def _draft(self, node: Exchange, target: _Stage) -> _Draft:
@@ -278,6 +285,7 @@ class _Cutter:
         self.edges.append(draft)
         stage.parallel |= source.parallel
         items = ", ".join(f"{own[name]} AS {name}" for name in node.columns)
+        stage.read[node] = edge_id
         stage.leaves[node] = self._restored(f"(SELECT {items} FROM {edge_id})", node)
 
     def shared_columns(self, source: _Stage) -> tuple[str, ...]:
@@ -309,6 +317,7 @@ class _Cutter:
     def _read_again(self, node: Reread, stage: _Stage) -> None:
         draft = _RereadDraft(self._names.of("e", node), node, stage)
         self.edges.append(draft)
+        stage.read[node] = draft.edge_id
         # The columns of an edge that a shared stage writes have that stage's names.
         stage.leaves[node] = self._edge_relation(draft.edge_id, node, renamed=True)
 
@@ -335,7 +344,13 @@ class _Cutter:
 
     def operator(self, stage: _Stage) -> Operator:
         """The finished operator of a stage."""
-        writer = FragmentWriter(lambda node: stage.leaves[node], (TaskScan, Exchange, CutRef, Reread))
+
+        def leaf(node: Node) -> str:
+            if node in stage.read:
+                self.reads[stage.read[node]] += 1
+            return stage.leaves[node]
+
+        writer = FragmentWriter(leaf, (TaskScan, Exchange, CutRef, Reread))
         sql = writer.write(stage.root, tuple(stage.extra))
         drafts = [*(d for d in self.edges if isinstance(d, _Draft)), *self._kept.values()]
         sql = self._written(stage, sql)
@@ -354,7 +369,12 @@ class _Cutter:
             start_after=tuple(dict.fromkeys(self.draft_of(e, stage).source.operator_id for e in stage.after)),
             first_rows=limit.limit if limit is not None else None,
             label=operator_label(stage.root, self.display),
+            exports_states=any(map(_exports_states, own_nodes(stage.root))),
         )
+
+
+def _exports_states(node: Node) -> bool:
+    return isinstance(node, GroupBy) and any(a.expression.args.get("export_state") for a in node.aggregates)
 
 
 def _written_as(node: Exchange) -> ShuffleEdgeType:

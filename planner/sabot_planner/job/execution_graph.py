@@ -23,16 +23,6 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskInput:
-    """What one task reads of one edge: partitions [first, last) of the producer tasks ``producers``, in that order."""
-
-    edge_id: str
-    producers: tuple[int, ...]
-    first_partition: int
-    last_partition: int
-
-
-@dataclass(frozen=True, slots=True)
 class ExecutionGraph:
     """All tasks of an operator graph, producers before consumers, and the edges between their operators."""
 
@@ -50,23 +40,6 @@ class ExecutionGraph:
         if edge.edge_type is ShuffleEdgeType.FORWARD:
             return tuple((s.task_id, t.task_id) for s, t in zip(sources, targets, strict=True))
         return tuple((s.task_id, t.task_id) for s in sources for t in targets)
-
-    def inputs(self, task: Task) -> tuple[TaskInput, ...]:
-        """What ``task`` reads, one entry per incoming edge."""
-        incoming = [edge for edge in self.edges if edge.target == task.operator_id]
-        return tuple(task_input(edge, task, len(self.tasks_of(edge.source))) for edge in incoming)
-
-
-def task_input(edge: ShuffleEdge, task: Task, producers: int) -> TaskInput:
-    """The part of ``edge`` that ``task`` reads; contiguous runs of partitions keep ranges in order."""
-    every = tuple(range(producers))
-    if edge.edge_type is ShuffleEdgeType.FORWARD:
-        return TaskInput(edge.edge_id, (task.index,), 0, edge.partitions)
-    if edge.edge_type is ShuffleEdgeType.BROADCAST:
-        return TaskInput(edge.edge_id, every, 0, edge.partitions)
-    first = task.index * edge.partitions // task.parallelism
-    last = (task.index + 1) * edge.partitions // task.parallelism
-    return TaskInput(edge.edge_id, every, first, last)
 
 
 def expanded(operators: Iterable[Operator], edges: tuple[ShuffleEdge, ...]) -> ExecutionGraph:

@@ -112,6 +112,7 @@ class Operator:
     ``sql`` reads each incoming edge under the relation name ``ShuffleEdge.input_name`` and each scan under
     ``ScanInput.name``. It never starts with a WITH clause of its own unless it was written by hand.
     ``start_after`` names operators whose measurements may still change this one; it is not started before them.
+    ``exports_states``: its SQL makes aggregate states, which are values of their own only within one statement.
     ``first_rows``: of the rows of all tasks, read in task order, no more than so many are needed.
     """
 
@@ -126,6 +127,7 @@ class Operator:
     start_after: tuple[str, ...] = ()
     first_rows: int | None = None
     label: str = ""
+    exports_states: bool = False
 
     def __post_init__(self) -> None:
         _check_id("operator", self.operator_id)
@@ -150,6 +152,8 @@ class ShuffleEdge:
     ``estimated_by`` names whose estimate ``rows_estimated`` is.
     ``rereads`` names the committed output of the source that this edge reads where it has none of its own: that of
     another edge, or one that several edges share. Such an output is written once, with the columns of each of them.
+    ``reads`` is how often the target's SQL names the edge: what is read once can be computed in its place. None where
+    nobody has said so.
     ``bounds_partitions`` of a RANGE edge is how many ranges to make when its rows are many; bounds come from a sample.
     """
 
@@ -171,6 +175,7 @@ class ShuffleEdge:
     key_sql: tuple[str, ...] = ()
     rereads: str | None = None
     estimated_by: str = ""
+    reads: int | None = None
 
     def __post_init__(self) -> None:
         _check_id("edge", self.edge_id)
