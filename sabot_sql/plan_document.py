@@ -66,7 +66,8 @@ def stage_item(
 ) -> dict[str, Any]:
     """One stage. ``runs_in`` is the stage that computes it as part of its own tasks, which are then these ``tasks``.
 
-    ``operators`` are what DuckDB would do, where it says so; ``progress_percent`` is its word on how far it is.
+    ``operators`` are what DuckDB would do, where it says so, each before those that it reads; ``progress_percent`` is
+    its word on how far it is.
     """
     return {
         "id": stage_id,
@@ -159,8 +160,10 @@ def edge_item(
     }
 
 
-def operator_item(
-    name: str, detail: str, rows_estimated: int | None, inputs: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """One operator of DuckDB's own plan, with those that it reads."""
-    return {"name": name, "detail": detail, "rows_estimated": rows_estimated, "inputs": list(inputs)}
+def operator_item(name: str, detail: str, rows_estimated: int | None, read_by: int | None) -> dict[str, Any]:
+    """One operator of DuckDB's own plan.
+
+    ``read_by`` is the place in the list of the operator that reads its rows, which stands before it; None for the last
+    one of the plan. The list is flat because a tree of a deep statement could not be copied or written as JSON.
+    """
+    return {"name": name, "detail": detail, "rows_estimated": rows_estimated, "read_by": read_by}

@@ -16,13 +16,19 @@ _DETAIL_CHARACTERS = 160
 
 def operator_trees(explained_json: str) -> list[dict[str, Any]]:
     """The operators from the last one on, for the plan JSON; none where DuckDB's answer is not what it was."""
+    found: list[dict[str, Any]] = []
     try:
-        return [_operator(node) for node in json.loads(explained_json)]
+        todo: list[tuple[Any, int | None]] = [(node, None) for node in reversed(json.loads(explained_json))]
+        while todo:
+            node, read_by = todo.pop()
+            todo += [(child, len(found)) for child in reversed(node["children"])]
+            found.append(_operator(node, read_by))
     except (ValueError, TypeError, KeyError, RecursionError):
         return []
+    return found
 
 
-def _operator(node: Mapping[str, Any]) -> dict[str, Any]:
+def _operator(node: Mapping[str, Any], read_by: int | None) -> dict[str, Any]:
     facts = node["extra_info"]
     facts = facts if isinstance(facts, Mapping) else {}
     rows = str(facts.get(_ROWS, ""))
@@ -33,8 +39,7 @@ def _operator(node: Mapping[str, Any]) -> dict[str, Any]:
     detail = " · ".join(texts)
     if len(detail) > _DETAIL_CHARACTERS:
         detail = f"{detail[: _DETAIL_CHARACTERS - 1]}…"
-    inputs = [_operator(child) for child in node["children"]]
-    return operator_item(name, detail, int(rows) if rows.isdecimal() else None, inputs)
+    return operator_item(name, detail, int(rows) if rows.isdecimal() else None, read_by)
 
 
 def _text(value: object) -> str:

@@ -38,12 +38,12 @@ class TaskView:
 
 @dataclass(frozen=True, slots=True)
 class OperatorView:
-    """An operator of DuckDB's own plan, with those that it reads."""
+    """An operator of DuckDB's own plan; ``read_by`` is the place of the one that reads it, which stands before it."""
 
     name: str
     detail: str
     rows_estimated: int | None
-    inputs: tuple[OperatorView, ...]
+    read_by: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,12 +269,13 @@ def _times(item: object) -> tuple[tuple[str, float], ...]:
     return tuple((words, milliseconds) for words, milliseconds in spent if milliseconds >= _LEAST_PHASE_MS)
 
 
-def _operator(item: Mapping[str, Any]) -> OperatorView:
+def _operator(place: int, item: Mapping[str, Any]) -> OperatorView:
+    read_by = _count(item, "read_by")
     return OperatorView(
         name=_text(item, "name"),
         detail=_text(item, "detail"),
         rows_estimated=_count(item, "rows_estimated"),
-        inputs=tuple(_operator(child) for child in _items(item, "inputs")),
+        read_by=read_by if read_by is not None and read_by < place else None,
     )
 
 
@@ -291,7 +292,7 @@ def _stage(item: Mapping[str, Any]) -> StageView:
         # The tasks of the stage that it runs in are shown there, once.
         tasks=() if runs_in else tuple(_task(task) for task in _items(item, "tasks")),
         runs_in=runs_in,
-        operators=tuple(_operator(operator) for operator in _items(item, "operators")),
+        operators=tuple(_operator(*found) for found in enumerate(_items(item, "operators"))),
         progress_percent=_number(item, "progress_percent"),
     )
 
