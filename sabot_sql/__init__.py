@@ -13,6 +13,8 @@ from sabot_sql.errors import (
     BindError,
     ConfigError,
     InternalError,
+    JobError,
+    OperatorError,
     QueryCancelled,
     QueryError,
     QueryTimeout,
@@ -27,6 +29,15 @@ from sabot_sql.errors import (
 from sabot_sql.forks import free_in_children as _free_in_children
 
 if TYPE_CHECKING:
+    from sabot_sql.jobs import (
+        JobGraph,
+        OperatorType,
+        ParquetFile,
+        SessionTable,
+        ShuffleEdge,
+        ShuffleEdgeType,
+        StreamOperatorNode,
+    )
     from sabot_sql.plan_view import Plan
     from sabot_sql.result import Result
     from sabot_sql.session import Agents, Session
@@ -36,6 +47,11 @@ __all__ = [
     "BindError",
     "ConfigError",
     "InternalError",
+    "JobError",
+    "JobGraph",
+    "OperatorError",
+    "OperatorType",
+    "ParquetFile",
     "Plan",
     "QueryCancelled",
     "QueryError",
@@ -46,7 +62,11 @@ __all__ = [
     "SabotSQLError",
     "Session",
     "SessionClosed",
+    "SessionTable",
+    "ShuffleEdge",
+    "ShuffleEdgeType",
     "SourceError",
+    "StreamOperatorNode",
     "UsageError",
     "ValueFailure",
     "connect",
@@ -57,7 +77,18 @@ __all__ = [
 __version__ = "0.1.0"
 
 # DuckDB and pyarrow take a third of a second: they come with the first session, not with the import.
-_LATE = {"Plan": "sabot_sql.plan_view", "Result": "sabot_sql.result", "Session": "sabot_sql.session"}
+_LATE = {
+    "JobGraph": "sabot_sql.jobs",
+    "OperatorType": "sabot_sql.jobs",
+    "ParquetFile": "sabot_sql.jobs",
+    "Plan": "sabot_sql.plan_view",
+    "Result": "sabot_sql.result",
+    "Session": "sabot_sql.session",
+    "SessionTable": "sabot_sql.jobs",
+    "ShuffleEdge": "sabot_sql.jobs",
+    "ShuffleEdgeType": "sabot_sql.jobs",
+    "StreamOperatorNode": "sabot_sql.jobs",
+}
 
 _default_lock = threading.Lock()
 _free_in_children(_default_lock)

@@ -4,7 +4,8 @@
 ├── ``QueryError``          the statement is wrong, or its values are
 │   ├── ``SQLSyntaxError``  it cannot be parsed
 │   ├── ``BindError``       a table, column, function, type or parameter that does not exist or does not fit
-│   └── ``ValueFailure``    a cast, overflow or constraint failed while rows were read
+│   ├── ``ValueFailure``    a cast, overflow or constraint failed while rows were read
+│   └── ``OperatorError``   an operator of a job graph failed: a Python function raised, or changed its columns
 ├── ``SourceError``         a file or another source is missing, unreadable or differs in type
 ├── ``ResourceError``       memory, disk or a quota ran out
 ├── ``AgentError``          an agent died or failed
@@ -12,7 +13,8 @@
 ├── ``QueryTimeout``
 ├── ``SessionClosed``
 ├── ``UsageError``          a call does not fit the interface: an argument of a wrong type, a method at a wrong time
-│   └── ``ConfigError``     an option has a wrong name, type or value
+│   ├── ``ConfigError``     an option has a wrong name, type or value
+│   └── ``JobError``        a job graph cannot be run as it is
 └── ``InternalError``       a defect of sabot_sql or of what it builds on
 
 ``code`` is stable and meant for programs, the message for people.
@@ -166,6 +168,31 @@ class ValueFailure(QueryError):
     code = "VALUE_ERROR"
 
 
+class OperatorError(QueryError):
+    """An operator of a job graph failed on its rows; the same again whenever it runs.
+
+    ``batch`` counts from 0 within the ``task``; ``key`` are the keys of the batch's first row, where it has keys.
+    """
+
+    code = "OPERATOR_FAILED"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operator: str | None = None,
+        task: int | None = None,
+        batch: int | None = None,
+        key: str | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(message, **fields)
+        self.operator = operator
+        self.task = task
+        self.batch = batch
+        self.key = key
+
+
 class SourceError(SabotSQLError):
     """A source is missing, unreadable or not what it was bound as."""
 
@@ -257,6 +284,16 @@ class ConfigError(UsageError):
     """An option has a wrong name, type or value."""
 
     code = "CONFIG_ERROR"
+
+
+class JobError(UsageError):
+    """A job graph cannot be run as it is; nothing was run. ``operator`` is the one that is wrong, if it is one."""
+
+    code = "JOB_ERROR"
+
+    def __init__(self, message: str, *, operator: str | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.operator = operator
 
 
 class InternalError(SabotSQLError):

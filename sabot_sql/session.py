@@ -53,6 +53,8 @@ from sabot_sql.stoppable import within
 
 if TYPE_CHECKING:
     from sabot_sql.catalog.writes import Write
+    from sabot_sql.jobs.job_call import JobCall
+    from sabot_sql.jobs.job_graph import JobGraph
 
 Agents = int | Literal["auto"]
 
@@ -162,25 +164,62 @@ class Session:
     execute = query
     sql = query
 
+    def run_job(
+        self,
+        job: JobGraph,
+        *,
+        agents: Agents | None = None,
+        isolation: Literal["thread", "process"] | None = None,
+        timeout: float | None = None,
+        scope: Mapping[str, Any] | None = None,
+        observer: Observer | None = None,
+    ) -> Result:
+        """Run a job graph; gives the rows of its sink, or what its sinks wrote where each has a target.
+
+        The options are those of :meth:`query`; ``scope`` is where the SELECTs of sources look names up.
+
+        Raises:
+            JobError: the job cannot be run as it is; nothing was run.
+            OperatorError: a Python function raised, or changed its columns.
+            SabotSQLError: as for :meth:`query`. No sink has written anything.
+        """
+        scopes = caller_scopes() if scope is None else (arguments.mapping("scope", scope),)
+        running = RunningQuery(f"j-{uuid.uuid4().hex[:16]}", timeout)
+        config = self.config.with_agents(agents, isolation)
+
+        def run(observation: Observation | None) -> Result:
+            request = Request(f"job {getattr(job, 'job_id', '')}", config, scopes, running, None, observation)
+            with request.telling(lambda: self._waiting(request, "planning")):
+                return self._job_call(request).answer(job)
+
+        if observer is None:
+            return self._guarded(running, lambda: run(None))
+        with Observation(_observing(observer), running.clock) as observation:
+            return self._guarded(running, lambda: run(observation))
+
     def explain(
         self,
-        sql: str,
+        sql: str | JobGraph,
         params: Parameters = None,
         *,
         agents: Agents | None = None,
         isolation: Literal["thread", "process"] | None = None,
         scope: Mapping[str, Any] | None = None,
     ) -> Plan:
-        """The plan of the one query in ``sql``, which is not run.
+        """The plan of the one query in ``sql``, or of a job graph, which is not run.
 
         Raises:
             QueryError: the statement is wrong.
             UsageError: ``sql`` is not a single query.
+            JobError: the job cannot be run as it is.
         """
-        sql, params = arguments.text("sql", sql), arguments.parameters(params)
         scopes = caller_scopes() if scope is None else (arguments.mapping("scope", scope),)
         config = self.config.with_agents(agents, isolation)
         running = RunningQuery("planned", None)
+        if not isinstance(sql, str) and hasattr(sql, "to_execution_graph"):
+            job, request = sql, Request("", config, scopes, running, None, None)
+            return self._guarded(running, lambda: Plan(self._job_call(request).explain(job)))
+        sql, params = arguments.text("sql", sql), arguments.parameters(params)
 
         def run() -> Plan:
             statements = self._catalog.split(sql, params)
@@ -253,6 +292,19 @@ class Session:
         return f"<Session {self.config.database}: {state}>"
 
     # ---------------------------------------------------------------------------------------------------- internal
+
+    def _job_call(self, request: Request) -> JobCall:
+        from sabot_sql.jobs.job_call import JobCall  # native code and sqlglot, which one agent does not need
+
+        def run(statement: Statement, scopes: Sequence[Scope]) -> Result:
+            return self._run(statement, replace(request, scopes=scopes))
+
+        def result(
+            store: ResultStore, columns: ColumnTypes, document: Mapping[str, Any], stats: Mapping[str, Any]
+        ) -> Result:
+            return self._result(request, store, columns, document, stats)
+
+        return JobCall(request, self._catalog, self._pools, self._scratch, self._gate, run, result)
 
     def _run(self, statement: Statement, request: Request) -> Result:
         check = request.running.check

@@ -14,6 +14,7 @@ from sabot_sql.agent.guard import require_query
 from sabot_sql.duck.streams import StartedStatement
 from sabot_sql.errors import InternalError
 from sabot_sql.protocol.task_spec import (
+    BatchStream,
     EdgeInput,
     EdgeOutput,
     FileSink,
@@ -106,6 +107,7 @@ class Runner:
         registrations |= {stream_name(edge_id): stream for edge_id, stream in streams.items()}
         cursor = self._fitting_cursor(context)
         attempt.uses(cursor)
+        changed: BatchStream | None = None
         try:
             for name, value in registrations.items():
                 cursor.register(name, value)
@@ -114,14 +116,16 @@ class Runner:
             statement = sql if spec.sink is None else _copy_sql(sql, spec.sink, spec.id)
             started = StartedStatement(cursor, statement, None, _BATCH_ROWS)
             columns = tuple(Column(name, type_name) for name, type_name in started.columns)
+            rows: StartedStatement | BatchStream = started
+            for function in spec.fragment.functions.values():
+                rows = changed = function.over(started, spec.id.task)
+                columns = function.columns
             names = [column.name for column in columns]
             if len(set(names)) != len(names):
                 raise InternalError(f"the columns of a fragment repeat names: {', '.join(names)}")
             outputs = [_native_output(spec, output, columns) for output in spec.outputs]
-            manifests = self.manager.write_partition(
-                started, outputs, cancel=attempt.token, deadline_ms=spec.deadline_ms
-            )
-            del started
+            manifests = self.manager.write_partition(rows, outputs, cancel=attempt.token, deadline_ms=spec.deadline_ms)
+            del started, rows
             for name in registrations:
                 cursor.unregister(name)
         except BaseException:
@@ -129,6 +133,8 @@ class Runner:
             self.close()
             # DuckDB has made text of what its inputs failed with; they still know it by type.
             _raise_input_error(spec.fragment.all_edges(), streams)
+            if changed is not None and changed.error is not None:
+                raise changed.error from None
             raise
         attempt.uses(None)
         return TaskReport(

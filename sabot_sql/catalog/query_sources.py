@@ -49,13 +49,14 @@ from sabot_sql.errors import InternalError, QueryError
 if TYPE_CHECKING:
     from sabot_sql.catalog.catalog import Stoppable
     from sabot_sql.catalog.catalog_facts import CatalogFacts
+    from sabot_sql.protocol.task_spec import BatchFunction
 
 # Table functions that give the same rows on any agent, in any process.
 _PURE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "repeat", "repeat_row"})
 
 # Slices name rows by number, and DuckDB 2.0 fails with an internal error where it materialises such a scan late.
 # What another stage has sorted is read in that order, also where the session lets DuckDB forget orders.
-_FRAGMENT_SETTINGS = {"late_materialization_max_rows": "0", "preserve_insertion_order": "true"}
+FRAGMENT_SETTINGS = {"late_materialization_max_rows": "0", "preserve_insertion_order": "true"}
 
 
 class QuerySources:
@@ -88,7 +89,7 @@ class QuerySources:
         self._by_id: dict[str, Source] = {}
         self._collated = False
         settings = connection.process_settings() if self._in_processes else connection.session_settings()
-        self._settings = {**settings, **_FRAGMENT_SETTINGS}
+        self._settings = {**settings, **FRAGMENT_SETTINGS}
         order = {**config.duckdb, **settings}.get("preserve_insertion_order", "true")
         self.settings = replace(self.settings, keep_order=order.lower() not in ("false", "0"))
         self._attached: dict[str, str] = {}
@@ -176,6 +177,10 @@ class QuerySources:
     def in_session(self, source_id: str) -> bool:
         """See :class:`~sabot_sql.catalog.sources.SourceBinder`."""
         return self._by_id[source_id].info.placement is Placement.SESSION
+
+    def function(self, function_id: str) -> BatchFunction:
+        """A query has none."""
+        raise InternalError(f"no function {function_id!r}")
 
     def session_settings(self) -> Mapping[str, str]:
         """Settings that change answers, and one that slices need."""

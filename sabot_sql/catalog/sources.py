@@ -9,7 +9,7 @@ from typing import Protocol
 from sabot_planner import Column, RangeSplit, SourceInfo
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.frames import MemorySource
-from sabot_sql.protocol.task_spec import Span
+from sabot_sql.protocol.task_spec import BatchFunction, Span
 
 _ROW_GROUP_ROWS = 122_880
 """Rows of a row group in DuckDB's own tables."""
@@ -57,6 +57,10 @@ class SourceBinder(Protocol):
 
     def in_session(self, source_id: str) -> bool:
         """Whether the source can be read on the session's own DuckDB only."""
+        ...
+
+    def function(self, function_id: str) -> BatchFunction:
+        """The Python function of that id, which an operator named."""
         ...
 
     def session_settings(self) -> Mapping[str, str]:

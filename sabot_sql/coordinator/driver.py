@@ -147,12 +147,14 @@ def run_job(
     sources: SourceBinder | None = None,
     *,
     query_id: str,
+    reason: str = "built by hand",
     cancel: Cancellation | None = None,
     deadline_ms: int | None = None,
     observer: Observer | None = None,
 ) -> FinishedQuery:
     """Run an operator graph that was built by hand, on the same path as a query; its parallelism stands as it is."""
-    plan = QueryPlan(Mode.DISTRIBUTED, "built by hand", len(pool.agents), with_counted_reads(operator_graph))
+    pool.heal(lambda: _check_cancelled(cancel))
+    plan = QueryPlan(Mode.DISTRIBUTED, reason, len(pool.agents), with_counted_reads(operator_graph))
     controller = DBOSParallelController(coalesce_bytes=0)
     execution, events = _enter(pool, query_id, plan, controller)
     return _Driver(plan, execution, events, pool, sources or NoSources(), "", cancel, deadline_ms, observer).run()

@@ -49,4 +49,5 @@ def _fragment(command: StartTask, operator_id: str, sources: SourceBinder) -> Fr
         tuple(scans),
         tuple(command.inputs[e.edge_id] for e in command.graph.inputs_of(operator_id) if e.edge_id not in inner),
         tuple((edge.input_name, _fragment(command, edge.source, sources)) for edge in chained),
+        {node.function: sources.function(node.function)} if node.function else {},
     )

@@ -10,6 +10,7 @@ from sabot_sql.errors import InternalError
 if TYPE_CHECKING:
     from sabot_planner.job.operators import RangeSplit
     from sabot_sql.catalog.sources import SliceBinding
+    from sabot_sql.protocol.task_spec import BatchFunction
 
 
 class NoSources:
@@ -26,6 +27,10 @@ class NoSources:
     def in_session(self, source_id: str) -> bool:
         """There are none."""
         raise InternalError(f"no source {source_id!r}; its place was asked for")
+
+    def function(self, function_id: str) -> BatchFunction:
+        """There are none."""
+        raise InternalError(f"no function {function_id!r}")
 
     def session_settings(self) -> Mapping[str, str]:
         """None."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from sabot_planner.job.operators import Column
 from sabot_sql.errors import SabotSQLError
@@ -115,14 +116,42 @@ class KeyQuestion:
     hash: int
 
 
+class BatchStream(Protocol):
+    """The rows of a task after a Python function; ``error`` is what ended them early, by its own type."""
+
+    error: BaseException | None
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The rows, once."""
+        ...
+
+
+class BatchFunction(Protocol):
+    """A Python function of this process over the batches of one task, in order."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What it gives."""
+        ...
+
+    def over(self, rows: object, task: int) -> BatchStream:
+        """What it makes of ``rows``, an Arrow stream, in task ``task``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """One SELECT with its inputs; ``chained`` are fragments that it reads by name, run within the same statement."""
+    """One SELECT with its inputs; ``chained`` are fragments that it reads by name, run within the same statement.
+
+    ``functions`` is empty, or has the Python function of this process that its rows go through, by its id; a task that
+    has one can only run here.
+    """
 
     sql: str
     scans: tuple[ScanBinding, ...] = ()
     edges: tuple[EdgeInput, ...] = ()
     chained: tuple[tuple[str, Fragment], ...] = ()
+    functions: Mapping[str, BatchFunction] = field(default_factory=dict, compare=False)
 
     @property
     def in_session(self) -> bool:

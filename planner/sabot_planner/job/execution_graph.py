@@ -10,11 +10,16 @@ from sabot_planner.job.operators import Operator, ShuffleEdge, ShuffleEdgeType
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Task ``index`` of the ``parallelism`` tasks of an operator."""
+    """Task ``index`` of the ``parallelism`` tasks of an operator.
+
+    ``runs_in``: the id of the task that computes it as part of its own, where FORWARD edges chain them; its own id
+    where it is computed by itself, empty where that is not known.
+    """
 
     operator_id: str
     index: int
     parallelism: int
+    runs_in: str = ""
 
     @property
     def task_id(self) -> str:

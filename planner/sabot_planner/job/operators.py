@@ -16,11 +16,24 @@ class OperatorType(StrEnum):
 
     SOURCE = "source"
     MAP = "map"
+    SELECT = "select"
+    FILTER = "filter"
+    FLAT_MAP = "flat_map"
     JOIN = "join"
+    HASH_JOIN = "hash_join"
+    ASOF_JOIN = "asof_join"
+    INTERVAL_JOIN = "interval_join"
     GROUP_BY = "group_by"
+    AGGREGATE = "aggregate"
+    REDUCE = "reduce"
+    DISTINCT = "distinct"
     WINDOW = "window"
+    TUMBLING_WINDOW = "tumbling_window"
+    SLIDING_WINDOW = "sliding_window"
+    SESSION_WINDOW = "session_window"
     SORT = "sort"
     SET = "set"
+    UNION = "union"
     SINK = "sink"
 
 
@@ -114,6 +127,7 @@ class Operator:
     ``start_after`` names operators whose measurements may still change this one; it is not started before them.
     ``exports_states``: its SQL makes aggregate states, which are values of their own only within one statement.
     ``first_rows``: of the rows of all tasks, read in task order, no more than so many are needed.
+    ``function``: the id of a Python function of the session that the batches of ``sql`` go through.
     """
 
     operator_id: str
@@ -128,6 +142,7 @@ class Operator:
     first_rows: int | None = None
     label: str = ""
     exports_states: bool = False
+    function: str = ""
 
     def __post_init__(self) -> None:
         _check_id("operator", self.operator_id)

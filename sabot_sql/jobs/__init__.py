@@ -1,0 +1,23 @@
+"""Job graphs built by hand: the layer below SQL, on the same agents, shuffles and plans as a query."""
+
+from __future__ import annotations
+
+from sabot_planner.job.execution_graph import ExecutionGraph, Task
+from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType
+from sabot_sql.jobs.job_graph import Connection, JobGraph
+from sabot_sql.jobs.operators import StreamOperatorNode
+from sabot_sql.jobs.sink_targets import Callback, ParquetFile, SessionTable
+
+__all__ = [
+    "Callback",
+    "Connection",
+    "ExecutionGraph",
+    "JobGraph",
+    "OperatorType",
+    "ParquetFile",
+    "SessionTable",
+    "ShuffleEdge",
+    "ShuffleEdgeType",
+    "StreamOperatorNode",
+    "Task",
+]

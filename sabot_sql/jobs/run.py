@@ -1,0 +1,125 @@
+"""Runs a job graph on the agents of a session, and hands the rows of its sinks over once everything has succeeded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sabot_planner import Column, Mode, QueryPlan
+from sabot_planner.sql.duck_type import duck_type, is_written
+from sabot_sql.call.clock import Phase
+from sabot_sql.call.pools import Pools
+from sabot_sql.call.request import Request
+from sabot_sql.catalog.connection import ColumnTypes
+from sabot_sql.config import SessionConfig
+from sabot_sql.coordinator import FinishedQuery, run_job
+from sabot_sql.coordinator.snapshot import planned_snapshot
+from sabot_sql.errors import FILE_CHANGED, InternalError, JobError, SourceError
+from sabot_sql.jobs.compiler import ExecutableJob
+from sabot_sql.jobs.job_graph import JobGraph
+from sabot_sql.plan_document import PlanDocument
+from sabot_sql.result_store import ResultStore, batches
+from sabot_sql.scratch import Scratch
+
+
+@dataclass(frozen=True, slots=True)
+class JobAnswer:
+    """The rows of all sinks, and how agents came to them."""
+
+    store: ResultStore
+    columns: ColumnTypes
+    plan: Mapping[str, Any]
+    stats: Mapping[str, Any]
+
+
+def check_resources(job: JobGraph, config: SessionConfig) -> None:
+    """Whether every agent has what each task asks for.
+
+    Raises:
+        JobError: one has less.
+    """
+    has_mb = config.duckdb_memory_bytes >> 20
+    threads = config.threads if config.own_instances else config.instance_threads
+    for node in job.operators:
+        if node.memory_mb is not None and node.memory_mb > has_mb:
+            reason = f"a task needs memory_mb={node.memory_mb}, and an agent of this session has {has_mb}"
+            hint = "use fewer agents, or a larger memory_limit"
+            raise _refused(node.operator_id, reason, hint)
+        if node.cpu_cores is not None and node.cpu_cores > threads:
+            reason = f"a task needs cpu_cores={node.cpu_cores:g}, and an agent of this session has {threads}"
+            raise _refused(node.operator_id, reason, "use fewer agents, or more threads for each")
+
+
+def planned_job(job: JobGraph, executable: ExecutableJob, config: SessionConfig) -> PlanDocument:
+    """The plan of a job that has not run."""
+    plan = QueryPlan(Mode.DISTRIBUTED, _reason(job), config.agent_count, executable.graph, executable.columns)
+    return _described(planned_snapshot(plan, isolation=config.isolation.value), executable)
+
+
+def run_on_agents(
+    job: JobGraph, executable: ExecutableJob, request: Request, pools: Pools, scratch: Scratch
+) -> JobAnswer:
+    """Run a job to its end and take its rows over.
+
+    Raises:
+        SabotSQLError: then nothing is left of it.
+    """
+    running, observation = request.running, request.observation
+    running.clock.enter(Phase.STARTING)
+    with (
+        request.telling(lambda: {**planned_job(job, executable, request.config), "state": "starting"}),
+        pools.using(request.config, running.check) as pool,
+    ):
+        running.clock.enter(Phase.RUNNING)
+        with request.telling(None):
+            finished = run_job(
+                executable.graph,
+                pool,
+                executable.sources,
+                query_id=running.query_id,
+                reason=_reason(job),
+                cancel=running,
+                deadline_ms=running.left_ms(),
+                observer=(lambda plan: observation.tell(_described(plan, executable))) if observation else None,
+            )
+        running.clock.enter(Phase.HANDING_OVER)
+        try:
+            changed = executable.sources.changed_file()
+            if changed is not None:
+                raise SourceError(f"{changed} was changed while it was read", code=FILE_CHANGED, file=changed)
+            columns = _columns(executable, finished)
+            store = request.drain(batches(finished.stream), scratch, borrowed=True)
+        finally:
+            finished.release()
+    return JobAnswer(store, columns, _described(finished.plan, executable), finished.stats)
+
+
+def _columns(executable: ExecutableJob, finished: FinishedQuery) -> ColumnTypes:
+    if len(executable.columns) != len(finished.columns):
+        raise InternalError(f"planned {len(executable.columns)} columns, got {len(finished.columns)}")
+    # What travels in another form has the type that was planned, not the one that arrived.
+    pairs = zip(executable.columns, finished.columns, strict=True)
+    return tuple(
+        (wanted.name, wanted.type if is_written(duck_type(wanted.type)) else arrived.type) for wanted, arrived in pairs
+    )
+
+
+def _described(document: Mapping[str, Any], executable: ExecutableJob) -> PlanDocument:
+    """``document`` with the columns that each operator gives."""
+    stages = [
+        {**stage, "columns": _shown(executable.schemas.get(stage["id"], ()))} for stage in document.get("stages", ())
+    ]
+    return {**document, "stages": stages}
+
+
+def _shown(columns: tuple[Column, ...]) -> list[list[str]]:
+    return [[column.name, column.type] for column in columns]
+
+
+def _reason(job: JobGraph) -> str:
+    return f"job {job.job_id}, built by hand"
+
+
+def _refused(operator_id: str, reason: str, hint: str) -> JobError:
+    return JobError(f"operator {operator_id!r}: {reason}", code="RESOURCES", hint=hint, operator=operator_id)

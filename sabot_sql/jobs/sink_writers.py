@@ -1,0 +1,161 @@
+"""Hands the rows of sinks over: nothing appears before all of it has succeeded, and what fails leaves nothing."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sabot_planner.sql.text import quote
+from sabot_sql.errors import JobError, OperatorError, SourceError
+from sabot_sql.jobs.compiler import Sink
+from sabot_sql.jobs.sink_targets import Callback, ParquetFile, SessionTable
+
+if TYPE_CHECKING:
+    from sabot_sql.result import Result
+
+RunSql = Callable[[str, Mapping[str, object]], "Result"]
+"""Runs a statement on the session, with objects of the program by name."""
+
+ROWS = "sabot_rows"
+
+
+def check_targets(sinks: Sequence[Sink], run: RunSql) -> None:
+    """Look whether what sinks are to write can be written, as far as that is known before anything runs.
+
+    Raises:
+        JobError: a table is there that is to be made, or is not there that is to be added to.
+        SourceError: the directory of a file is not there.
+    """
+    for sink in sinks:
+        match sink.target:
+            case SessionTable(name, append):
+                there = _table_columns(name, run)
+                if append and there is None:
+                    raise _refused(sink, f"there is no table {name!r} to append to")
+                if not append and there is not None:
+                    raise _refused(
+                        sink, f"table {name!r} is there already; SessionTable({name!r}, append=True) adds to it"
+                    )
+            case ParquetFile(path):
+                if not path.parent.is_dir():
+                    raise SourceError(f"there is no directory {path.parent}", code="FILE_NOT_WRITTEN", file=str(path))
+            case _:
+                pass
+
+
+def write_sinks(sinks: Sequence[Sink], rows: Result, run: RunSql) -> list[tuple[str, str, int]]:
+    """Write the rows of every sink that has a target; gives operator, target and rows of each.
+
+    Files and tables come first, all of them or none; functions are called when these are there.
+    """
+    parts = {sink.operator_id: _part(sink, place, len(sinks), rows, run) for place, sink in enumerate(sinks)}
+    written = [(sink.operator_id, _shown(sink), len(parts[sink.operator_id])) for sink in sinks if sink.target]
+    files = [(sink.target.path, parts[sink.operator_id]) for sink in sinks if isinstance(sink.target, ParquetFile)]
+    tables = [sink for sink in sinks if isinstance(sink.target, SessionTable)]
+    with _complete_files(files) as appear, _transaction(run, wanted=bool(tables)):
+        for sink in tables:
+            assert isinstance(sink.target, SessionTable)
+            items = ", ".join(f"CAST({quote(c.name)} AS {c.type}) AS {quote(c.name)}" for c in sink.columns)
+            begin = (
+                f"INSERT INTO {sink.target.name} BY NAME"
+                if sink.target.append
+                else f"CREATE TABLE {sink.target.name} AS"
+            )
+            run(f"{begin} SELECT {items} FROM {ROWS}", {ROWS: parts[sink.operator_id]})
+        appear()
+    for sink in sinks:
+        if isinstance(sink.target, Callback):
+            _call(sink, sink.target, parts[sink.operator_id])
+    return written
+
+
+def result_sink(sinks: Sequence[Sink]) -> int | None:
+    """The place of the sink whose rows are the result of the job; None where each has a target."""
+    return next((place for place, sink in enumerate(sinks) if sink.target is None), None)
+
+
+def part_of(sinks: Sequence[Sink], place: int, rows: Result, run: RunSql) -> Result:
+    """The rows of the sink at ``place``."""
+    return _part(sinks[place], place, len(sinks), rows, run)
+
+
+def _part(sink: Sink, place: int, count: int, rows: Result, run: RunSql) -> Result:
+    if count == 1:
+        return rows
+    items = ", ".join(f"struct_extract(s{place}, {_text(c.name)}) AS {quote(c.name)}" for c in sink.columns)
+    return run(f"SELECT {items} FROM {ROWS} WHERE sink = {place}", {ROWS: rows})
+
+
+def _call(sink: Sink, target: Callback, rows: Result) -> None:
+    for number, batch in enumerate(rows.to_arrow_reader()):
+        try:
+            target.function(batch)
+        except Exception as error:
+            reason = f"operator {sink.operator_id!r}: its function raised {type(error).__name__}: {error}"
+            raise OperatorError(
+                f"{reason}, at batch {number} of its rows", operator=sink.operator_id, batch=number
+            ) from error
+
+
+@contextmanager
+def _complete_files(files: Sequence[tuple[Path, Result]]) -> Iterator[Callable[[], None]]:
+    """Write files under names of their own; what this gives lets all of them appear."""
+    hidden = [(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}"), path, rows) for path, rows in files]
+
+    def appear() -> None:
+        for made, path, _ in hidden:
+            made.replace(path)
+
+    try:
+        for made, _, rows in hidden:
+            rows.to_parquet(made)
+        yield appear
+    finally:
+        for made, _, _ in hidden:
+            made.unlink(missing_ok=True)
+
+
+@contextmanager
+def _transaction(run: RunSql, *, wanted: bool) -> Iterator[None]:
+    if not wanted:
+        yield
+        return
+    run("BEGIN TRANSACTION", {})
+    try:
+        yield
+    except BaseException:
+        run("ROLLBACK", {})
+        raise
+    run("COMMIT", {})
+
+
+def _table_columns(name: str, run: RunSql) -> Any:
+    from sabot_sql.errors import QueryError
+
+    try:
+        return run(f"SELECT * FROM {name} LIMIT 0", {})
+    except QueryError:
+        return None
+
+
+def _shown(sink: Sink) -> str:
+    match sink.target:
+        case SessionTable(name):
+            return f"table {name}"
+        case ParquetFile(path):
+            return str(path)
+        case Callback(function):
+            return f"function {getattr(function, '__qualname__', type(function).__name__)}"
+        case _:
+            return ""
+
+
+def _refused(sink: Sink, reason: str) -> JobError:
+    return JobError(f"operator {sink.operator_id!r}: {reason}", code="SINK", operator=sink.operator_id)
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
