@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sabot_planner import Decided, EdgeFacts, OperatorGraph, PlanSettings, QueryPlan, ShuffleEdge, ShuffleEdgeType
-from tests.planner.context import FakeContext, describe
+from tests.planner.context import FakeContext, describe, forced
 from tests.planner.simulate import Simulation
 from tests.support.compare import assert_same
 from tests.support.oracle import fetch
@@ -175,6 +175,38 @@ def test_wrong_estimates_never_change_rows(large: FakeContext, name: str, estima
     assert_same(fetch(large.connection, sql), simulation.run())
     if name in ("one join", "three joins", "partial"):
         assert simulation.plan is not plan, "there was something to decide again"
+
+
+ABOVE_NOTHING = {
+    "a branch": "SELECT v FROM ({join}) UNION ALL SELECT v FROM t",
+    "a branch of a group by": "SELECT v, count(*) FROM (SELECT v FROM ({join}) UNION ALL SELECT v FROM t) GROUP BY v",
+    "a preserved right side": "SELECT t.v, j.w FROM ({join}) AS j RIGHT JOIN t ON j.v = t.v",
+    "an exists over it": "SELECT t.v FROM t WHERE EXISTS (SELECT 1 FROM ({join}) AS j WHERE j.v = t.v)",
+    "a preserved left side": "SELECT t.v, j.w FROM t LEFT JOIN ({join}) AS j ON j.v = t.v",
+    "read twice": "WITH j AS MATERIALIZED ({join}) SELECT a.v, b.w FROM j AS a FULL JOIN j AS b ON a.v = b.w",
+    "read and joined": "WITH j AS MATERIALIZED ({join}) SELECT t.v, a.w FROM t LEFT JOIN j AS a ON t.v = a.v"
+    " UNION ALL SELECT v, w FROM j",
+    "an order": "SELECT v FROM ({join}) ORDER BY v LIMIT 3",
+    "groups": "SELECT v, count(*) FROM ({join}) GROUP BY v",
+    "one group": "SELECT count(*), sum(w) FROM ({join})",
+    "ranks": "SELECT v, row_number() OVER (ORDER BY w) FROM ({join})",
+    "grouping sets": "SELECT v, w, count(*) FROM ({join}) GROUP BY CUBE (v, w)",
+}
+
+
+@pytest.mark.parametrize("filtered", [True, False], ids=["filters", "no filters"])
+@pytest.mark.parametrize("copied", [True, False], ids=["copied", "hashed"])
+@pytest.mark.parametrize("name", ABOVE_NOTHING)
+def test_what_is_above_an_empty_join_stands_it_or_the_join_stays(
+    context: FakeContext, name: str, copied: bool, filtered: bool
+) -> None:
+    context.settings = forced(
+        3, broadcast_bytes=1 << 20 if copied else 0, filter_bytes=0 if filtered else 1 << 40, coalesce_bytes=0
+    )
+    sql = ABOVE_NOTHING[name].format(join=f"SELECT t.v, u.w FROM t JOIN {NO_ROWS} ON t.k = u.k")
+    plan = context.plan(sql)
+    simulation = Simulation(context, plan)
+    assert_same(fetch(context.connection, sql), simulation.run())
 
 
 @pytest.mark.parametrize(("value", "computed"), [("v", False), ("CASE WHEN v > 500 THEN error('no') ELSE v END", True)])

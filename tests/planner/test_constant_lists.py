@@ -7,8 +7,8 @@ import pytest
 
 from sabot_planner.sql.constant_lists import put_back, relation_of_rows, set_aside
 from sabot_planner.sql.dialect import parse_exported, parse_rows, to_sql
+from sabot_planner.sql.expression_tree import nodes
 from sabot_planner.sql.print_guard import same_meaning
-from sabot_planner.sql.scalars import nodes
 
 NUMBERS = ", ".join(f"CAST({i} AS BIGINT)" for i in range(200))
 ROWS = ",\n        ".join(f"(CAST({i} AS INTEGER), CAST('v''{i}, ($1' AS VARCHAR), NULL, - {i}.5)" for i in range(200))

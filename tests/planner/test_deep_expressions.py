@@ -9,7 +9,8 @@ from sqlglot import exp
 
 from sabot_planner.logical.replacements import Replacements
 from sabot_planner.sql.dialect import parse_exported, to_sql
-from sabot_planner.sql.scalars import columns_of, conjunction, conjuncts, map_nodes, nodes
+from sabot_planner.sql.expression_tree import map_nodes, nodes
+from sabot_planner.sql.scalars import columns_of, conjunction, conjuncts
 
 DEPTH = 5_000
 

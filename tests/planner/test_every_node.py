@@ -14,7 +14,7 @@ from sabot_planner import Column, RangeSplit, ShuffleEdgeType, SourceInfo, Zone
 from sabot_planner.adapt.replan import _open_joins
 from sabot_planner.adapt.runtime_filters import FilterPlacer
 from sabot_planner.adapt.skewed_joins import splittable_inputs
-from sabot_planner.distribute.check import Whereabouts, _is_parted_in_order
+from sabot_planner.distribute.check import OutputPartitioning, _is_parted_in_order
 from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.place import place_node
 from sabot_planner.distribute.repeat import is_repeatable
@@ -245,7 +245,7 @@ def write(node: Node) -> None:
 
 def filtered(node: Node) -> None:
     key = EquiKey(column(node.columns[0]), column("x"), False)
-    placer = object.__new__(FilterPlacer)
+    placer = FilterPlacer(lambda _: False)
     placer._deeper(node, (key,), exchange(scan("x")), lambda *_: None)
 
 
@@ -258,7 +258,7 @@ def in_tasks(node: Node) -> Node:
 
 def whereabouts(node: Node) -> None:
     try:
-        Whereabouts().spreads(in_tasks(node))
+        OutputPartitioning().spreads(in_tasks(node))
     except UnknownNode:
         raise
     except PlannerError:
@@ -276,7 +276,7 @@ PASSES: dict[str, Callable[[FakeContext, Node], object]] = {
     "parts": lambda _, node: _is_parted_in_order(node),
     "repeated": lambda _, node: is_repeatable(node),
     "split": lambda _, node: splittable_inputs(node),
-    "open joins": lambda _, node: _open_joins(in_tasks(node), Whereabouts()),
+    "open joins": lambda _, node: _open_joins(in_tasks(node), OutputPartitioning()),
     "filter": lambda _, node: filtered(node),
     "labels": lambda _, node: labels(node),
 }

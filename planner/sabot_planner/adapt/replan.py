@@ -13,29 +13,29 @@ what it is to be joined with (:mod:`sabot_planner.adapt.runtime_filters`): that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from sabot_planner.adapt.empty_joins import empty_side, may_be_nothing, witness_of
 from sabot_planner.adapt.runtime_filters import awaited_filter, smaller_side, with_filter
 from sabot_planner.adapt.skewed_aggregates import grouped_twice
 from sabot_planner.adapt.skewed_joins import splittable_inputs
-from sabot_planner.distribute.check import Whereabouts, check
+from sabot_planner.distribute.check import OutputPartitioning, check
 from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
-from sabot_planner.errors import PlannerError, UnknownNode
+from sabot_planner.errors import UnknownNode
 from sabot_planner.fragments.stages import Cut, OpenEdges, cut, direct_reference
 from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Decided, Placement, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts, QueryPlan
 from sabot_planner.logical.display import size
 from sabot_planner.logical.limit_by import LimitBy
-from sabot_planner.logical.node import Node, replace_inputs
+from sabot_planner.logical.node import Node, reached, replace_inputs
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
     Distinct,
     Filter,
     Join,
-    JoinKind,
     LateralCall,
     Limit,
     Project,
@@ -66,7 +66,6 @@ from sabot_planner.physical.nodes import (
     TaskScan,
     own_nodes,
 )
-from sabot_planner.physical.raising import may_raise
 from sabot_planner.stats.fingerprints import Identities, partial_name
 
 
@@ -81,7 +80,7 @@ class AdaptivePlan:
 
     root: Node
     how: Cut
-    where: Whereabouts = field(default_factory=Whereabouts, repr=False, compare=False)
+    where: OutputPartitioning = field(default_factory=OutputPartitioning, repr=False, compare=False)
     """Where the rows of this plan are; of one that was changed they are derived anew."""
 
     def revise(self, plan: QueryPlan, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> QueryPlan:
@@ -91,7 +90,7 @@ class AdaptivePlan:
             changed = self._one_change(root, facts, started, where)
             if changed is None:
                 break
-            root, where = changed, Whereabouts()
+            root, where = changed, OutputPartitioning()
         if root is self.root:
             return plan
         graph = cut(root, self.how, _still_open(root, self.how, started))
@@ -122,27 +121,35 @@ class AdaptivePlan:
         return found
 
     def _one_change(
-        self, root: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: Whereabouts
+        self, root: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: OutputPartitioning
     ) -> Node | None:
-        """The plan with the first change that holds, checked; None where there is none."""
+        """The plan with the first change that may be made, checked; None where there is none.
+
+        Raises:
+            PlannerError: the change should not have been made: a defect of the planner.
+        """
         for top in _stage_roots(root):
             if self.how.names.of("s", top) in started:
                 continue
-            for old, new in self._changes(top, facts, started, where):
-                changed = self._replaced(root, old, new)
-                if _holds(changed):
-                    return changed
+            change = next(self._changes(root, top, facts, started, where), None)
+            if change is not None:
+                changed = self._replaced(root, *change)
+                check(changed)
+                return changed
         return None
 
     def _changes(
-        self, top: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: Whereabouts
+        self, root: Node, top: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: OutputPartitioning
     ) -> Iterator[tuple[Node, Node]]:
         """What may be put in the place of what in one stage, the best first."""
         joins = [n for n in own_nodes(top) if isinstance(n, Join)]
+        rows = {e: facts[name].rows for e in _sides(joins) if (name := self.how.names.of("e", e)) in facts}
         for join in joins:
-            nothing = self._nothing(join, facts)
-            if nothing is not None:
-                yield join, nothing
+            side = empty_side(join, rows)
+            if side is not None and may_be_nothing(join, _stage_roots(root), where):
+                witness = witness_of(side)
+                self.how.names.carry(side, witness)
+                yield join, Nothing(witness, join.schema)
         for join in _open_joins(top, where):
             decided = self._decided(join, facts, started, where)
             if decided is not None:
@@ -155,37 +162,8 @@ class AdaptivePlan:
         if twice is not None:
             yield twice
 
-    def _witness(self, side: Exchange) -> Exchange:
-        reason = f"measured 0 rows (estimated {side.rows}): the join is empty, and its other side is not computed"
-        witness = replace(
-            side,
-            edge_type=ShuffleEdgeType.BROADCAST,
-            written_as=side.written_as or side.edge_type,
-            decided=Decided.RUN,
-            reason=reason,
-        )
-        self.how.names.carry(side, witness)
-        return witness
-
-    def _nothing(self, join: Join, facts: Mapping[str, EdgeFacts]) -> Nothing | None:
-        """What is left of a join one side of which is measured and empty, where that side decides.
-
-        DuckDB computes a scalar subquery before it looks at the rows that read it: what may end the query is not
-        left out.
-        """
-        for side, other, kinds in (
-            (join.right, join.left, _EMPTY_WITHOUT_RIGHT),
-            (join.left, join.right, _EMPTY_WITHOUT_LEFT),
-        ):
-            if join.kind in kinds and isinstance(side, Exchange) and not may_raise(other):
-                measured = facts.get(self.how.names.of("e", side))
-                if measured is not None and measured.rows == 0:
-                    witness = self._witness(side)
-                    return Nothing(witness, join.schema)
-        return None
-
     def _decided(
-        self, join: Join, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: Whereabouts
+        self, join: Join, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: OutputPartitioning
     ) -> Join | None:
         for copied, other, allowed in (
             (join.right, join.left, RIGHT_MAY_BE_COPIED),
@@ -208,7 +186,7 @@ class AdaptivePlan:
         return None
 
     def _copy_instead(
-        self, copied: Exchange, other: Node, measured: EdgeFacts, started: frozenset[str], where: Whereabouts
+        self, copied: Exchange, other: Node, measured: EdgeFacts, started: frozenset[str], where: OutputPartitioning
     ) -> tuple[Node, Node] | None:
         if not isinstance(other, Exchange) or self.how.names.of("s", other.input) in started:
             return None
@@ -233,7 +211,7 @@ class AdaptivePlan:
         )
 
     def _hash_instead(
-        self, copied: Exchange, other: Node, measured: EdgeFacts, where: Whereabouts
+        self, copied: Exchange, other: Node, measured: EdgeFacts, where: OutputPartitioning
     ) -> tuple[Node, Node] | None:
         if direct_reference(other) is not None:
             # Its stage, which would write the new edge, has run.
@@ -281,29 +259,8 @@ class AdaptivePlan:
         return visit(root)
 
 
-_EMPTY_WITHOUT_RIGHT = frozenset(
-    {
-        JoinKind.INNER,
-        JoinKind.CROSS,
-        JoinKind.SEMI,
-        JoinKind.RIGHT,
-        JoinKind.RIGHT_SEMI,
-        JoinKind.RIGHT_ANTI,
-        JoinKind.ASOF,
-    }
-)
-_EMPTY_WITHOUT_LEFT = frozenset(
-    {
-        JoinKind.INNER,
-        JoinKind.CROSS,
-        JoinKind.RIGHT_SEMI,
-        JoinKind.LEFT,
-        JoinKind.SEMI,
-        JoinKind.ANTI,
-        JoinKind.ASOF,
-        JoinKind.ASOF_LEFT,
-    }
-)
+def _sides(joins: Sequence[Join]) -> list[Exchange]:
+    return [side for join in joins for side in join.inputs if isinstance(side, Exchange)]
 
 
 def _is_first_phase(node: Node) -> bool:
@@ -315,59 +272,41 @@ def _is_first_phase(node: Node) -> bool:
     return isinstance(node, Distinct) and not isinstance(node.input, Exchange)
 
 
-def _holds(root: Node) -> bool:
-    """Whether a plan that was changed still brings together what must meet."""
-    try:
-        check(root)
-    except PlannerError:
-        return False
-    return True
-
-
 def _stage_roots(root: Node) -> list[Node]:
     """The root of every stage, each once."""
-    roots: dict[Node, None] = {}
 
-    def visit(top: Node) -> None:
-        if top in roots:
-            return
-        roots[top] = None
-        for node in own_nodes(top):
+    def read_by(top: Node) -> list[Node]:
+        """The roots of the stages that a stage reads, the last first."""
+        read = []
+        for node in reversed(own_nodes(top)):
             if isinstance(node, Exchange):
-                visit(node.input)
+                read.append(node.input)
             elif isinstance(node, CutRef):
-                visit(node.reference.shared.input)
+                read.append(node.reference.shared.input)
+        return read
 
-    visit(root)
-    return [t for t in roots if not isinstance(t, CutRef)]
+    return [top for top in reached([root], read_by) if not isinstance(top, CutRef)]
 
 
 def _exchanges(root: Node) -> list[Exchange]:
     return [n for top in _stage_roots(root) for n in own_nodes(top) if isinstance(n, Exchange)]
 
 
-def _open_joins(top: Node, where: Whereabouts) -> list[Join]:
+def _open_joins(top: Node, where: OutputPartitioning) -> list[Join]:
     """Joins of a stage whose rows may be anywhere, as far as the rest of the stage is concerned."""
-    found: list[Join] = []
-    stack = [top]
-    while stack:
-        node = stack.pop()
+
+    def onward(node: Node) -> Sequence[Node]:
+        """The inputs whose rows may be anywhere if the node's own may be."""
         match node:
             case Join():
-                found.append(node)
                 # Below a join that is hashed by its keys on both sides, the sides' own places matter.
                 if not where.spreads(node.left):
-                    stack.append(node.right)
-                elif not where.spreads(node.right):
-                    stack.append(node.left)
-            case Filter() | Project() | LateralCall() | Shared():
-                stack.append(node.inputs[0])
-            case PartialAggregate():
-                stack.append(node.input)
-            case Sort() | Limit():
-                stack.append(node.input)
+                    return (node.right,)
+                return () if where.spreads(node.right) else (node.left,)
+            case Filter() | Project() | LateralCall() | Shared() | PartialAggregate() | Sort() | Limit():
+                return node.inputs
             case SetOp() if node.kind is SetKind.UNION_ALL:
-                stack.extend(node.branches)
+                return node.branches
             case (
                 Scan()
                 | Values()
@@ -393,13 +332,14 @@ def _open_joins(top: Node, where: Whereabouts) -> list[Join]:
                 | TaskScan()
                 | CutRef()
             ):
-                pass
+                return ()
             case _:
                 raise UnknownNode(node, "whether joins below it are open")
-    return found
+
+    return [node for node in reached([top], onward) if isinstance(node, Join)]
 
 
-def _may_stay(other: Exchange, where: Whereabouts) -> bool:
+def _may_stay(other: Exchange, where: OutputPartitioning) -> bool:
     """Whether an exchange may be taken out: its stage is its own, spread, and not bound to the session's process."""
     if other.edge_type is not ShuffleEdgeType.HASH or not where.spreads(other.input):
         return False
@@ -419,7 +359,7 @@ def _still_open(root: Node, how: Cut, started: frozenset[str]) -> OpenEdges:
     """
     waits: dict[Exchange, tuple[Exchange, ...]] = {}
     splittable: set[Node] = set()
-    where = Whereabouts()
+    where = OutputPartitioning()
     for top in _stage_roots(root):
         open_joins = _open_joins(top, where)
         if any(isinstance(n, Join) for n in own_nodes(top)):

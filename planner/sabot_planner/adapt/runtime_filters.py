@@ -148,6 +148,12 @@ class FilterPlacer:
         self.renewed("e", node, new)
         return new
 
+    def _below_phases(self, node: Node, keys: tuple[EquiKey, ...], rows: Exchange) -> Node | None:
+        """Below the exchange between two phases, or nowhere: what moves there are no rows of the query yet."""
+        if isinstance(node, Numbered):
+            return self._one(node, 0, keys, rows, self._below_phases)
+        return self._across(node, keys, rows) if isinstance(node, Exchange) else None
+
     def _within(self, node: Node, keys: tuple[EquiKey, ...], rows: Exchange) -> Node | None:
         """``node`` of a stage that is to be filtered: as low in it, or below it, as the keys go."""
         lower: Node | None = self._across(node, keys, rows) if isinstance(node, Exchange) else None
@@ -172,10 +178,13 @@ class FilterPlacer:
                 return self._one(node, 0, _passed(keys, node.inputs[0]), rows, step)
             case Sort() if node.limit is None and not node.offset:
                 return self._one(node, 0, keys, rows, step)
-            case Aggregate() | AggregateInPlace() | PartialAggregate() | FinalAggregate() if node.grouping_sets is None:
+            case FinalAggregate():
+                return self._one(node, 0, _grouped(keys, node.keys), rows, self._below_phases)
+            case Aggregate() | AggregateInPlace() | PartialAggregate() if node.grouping_sets is None:
                 return self._one(node, 0, _grouped(keys, node.keys), rows, step)
             case Distinct():
-                return self._one(node, 0, _among(keys, node.on), rows, step)
+                twice = isinstance(node.input, Exchange) and isinstance(node.input.input, Distinct)
+                return self._one(node, 0, _among(keys, node.on), rows, self._below_phases if twice else step)
             case Window():
                 return self._one(node, 0, _among(keys, node.partition_by), rows, step)
             case Join():
@@ -188,7 +197,6 @@ class FilterPlacer:
                 | Aggregate()
                 | AggregateInPlace()
                 | PartialAggregate()
-                | FinalAggregate()
                 | RangeWindow()
                 | Sort()
                 | Limit()

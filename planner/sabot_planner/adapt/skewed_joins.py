@@ -7,11 +7,13 @@ nothing brings rows of different tasks together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
 from sabot_planner.errors import UnknownNode
 from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.logical.limit_by import LimitBy
-from sabot_planner.logical.node import Node
+from sabot_planner.logical.node import Node, reached
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
@@ -52,26 +54,19 @@ from sabot_planner.physical.nodes import (
 
 def splittable_inputs(top: Node) -> frozenset[Node]:
     """The exchanges that may be split in the stage whose root is ``top``."""
-    found: set[Node] = set()
-    stack = [top]
-    while stack:
-        node = stack.pop()
+
+    def onward(node: Node) -> Sequence[Node]:
+        """The inputs each of whose rows decides for itself what becomes of it."""
         match node:
-            case Exchange() if node.edge_type is ShuffleEdgeType.HASH and node is not top:
-                found.add(node)
             case Join():
-                if node.kind in RIGHT_MAY_BE_COPIED:
-                    stack.append(node.left)
-                if node.kind in LEFT_MAY_BE_COPIED:
-                    stack.append(node.right)
-            case Filter() | Project() | LateralCall() | Shared() | Sort() | Limit():
-                stack.append(node.inputs[0])
-            case PartialAggregate():
-                stack.append(node.input)
+                left = (node.left,) if node.kind in RIGHT_MAY_BE_COPIED else ()
+                return left + ((node.right,) if node.kind in LEFT_MAY_BE_COPIED else ())
+            case Filter() | Project() | LateralCall() | Shared() | Sort() | Limit() | PartialAggregate():
+                return node.inputs
             case SetOp() if node.kind is SetKind.UNION_ALL:
                 # The other branches would be read whole, and come out, once per task.
                 hashed = [b for b in node.branches if any(_is_hashed(n) for n in own_nodes(b))]
-                stack.extend(hashed if len(hashed) == 1 else [])
+                return hashed if len(hashed) == 1 else ()
             case (
                 Scan()
                 | Values()
@@ -97,10 +92,11 @@ def splittable_inputs(top: Node) -> frozenset[Node]:
                 | TaskScan()
                 | CutRef()
             ):
-                pass
+                return ()
             case _:
                 raise UnknownNode(node, "whether its rows decide for themselves")
-    return frozenset(found)
+
+    return frozenset(node for node in reached([top], onward) if _is_hashed(node) and node is not top)
 
 
 def _is_hashed(node: Node) -> bool:

@@ -29,7 +29,7 @@ from sabot_planner.distribute.repeat import is_repeatable
 from sabot_planner.errors import PlannerError, UnknownNode
 from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.logical.limit_by import LimitBy
-from sabot_planner.logical.node import Node, SortKey
+from sabot_planner.logical.node import Node, SortKey, reached
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
@@ -80,8 +80,8 @@ def check(root: Node) -> None:
     _demand(found.unfinished is None, root, "its second phase")
 
 
-class Whereabouts:
-    """Where rows are, derived once for each node; it keeps to the nodes of plans that live as long as it does."""
+class OutputPartitioning:
+    """Tells where the rows of nodes are, derived once for each node of plans that live as long as it does."""
 
     def __init__(self) -> None:
         self._checker = _Checker()
@@ -89,6 +89,10 @@ class Whereabouts:
     def spreads(self, node: Node) -> bool:
         """Whether the node's rows are spread over several tasks of its stage."""
         return not isinstance(self._checker.of(node).partitioning, _WHOLE)
+
+    def is_alone(self, node: Node) -> bool:
+        """Whether the node's rows are in the only task of its stage, and not in every task."""
+        return isinstance(self._checker.of(node).partitioning, Single)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +119,14 @@ class _Checker:
 
     def _prepare(self, node: Node) -> None:
         """Derive what is below ``node``, the lowest first, so that a deep plan needs no deep stack."""
-        found: list[Node] = []
-        left = list(node.inputs)
-        while left:
-            inner = left.pop()
-            if inner not in self._known:
-                found.append(inner)
-                left += inner.inputs
+        found = reached(self._unknown(node), self._unknown)
         for inner in reversed(found):
             # What nobody asks about need not hold; who asks is told again.
             with suppress(PlannerError):
                 self._known[inner] = self._derive(inner)
+
+    def _unknown(self, node: Node) -> list[Node]:
+        return [inner for inner in node.inputs if inner not in self._known]
 
     def _finished(self, node: Node, reader: Node) -> Partitioning:
         found = self.of(node)

@@ -33,7 +33,8 @@ from sabot_planner.logical.node import Computed, Node, Schema, replace_inputs, w
 from sabot_planner.logical.nodes import CteRef, Join, SetKind, SetOp, Sort
 from sabot_planner.physical.nodes import Exchange, Repeated
 from sabot_planner.sql.duck_type import DuckType, lost_on_edges
-from sabot_planner.sql.scalars import key_name, nodes
+from sabot_planner.sql.expression_tree import nodes
+from sabot_planner.sql.scalars import key_name
 from sabot_planner.stats.estimates import Estimator
 
 _MOST_BRANCHES = 256

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from sabot_planner.distribute.two_phase import depends_on_order
 from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.names import PlanNames
-from sabot_planner.logical.node import Computed, Node, passed, replace_inputs, walk
+from sabot_planner.logical.node import Computed, Node, passed, reached, replace_inputs, walk
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
@@ -62,17 +62,10 @@ def order_is_unions(node: Node) -> bool:
 
 def shared_in_order(root: Node) -> frozenset[Node]:
     """The shared expressions whose UNION ALL must come in order: some reading of them shows it."""
-    found: set[Node] = set()
-    seen: set[Node] = set()
-    stack = [root, *(shown for node in walk(root) for shown in _shows_order_of(node))]
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            stack.extend(ordered_by(node))
-            if isinstance(node, Shared) and order_is_unions(node.input):
-                found.add(node)
-    return frozenset(found)
+    shown = [root, *(inner for node in walk(root) for inner in _shows_order_of(node))]
+    return frozenset(
+        node for node in reached(shown, ordered_by) if isinstance(node, Shared) and order_is_unions(node.input)
+    )
 
 
 def _shows_order_of(node: Node) -> tuple[Node, ...]:

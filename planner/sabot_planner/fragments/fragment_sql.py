@@ -51,7 +51,8 @@ from sabot_planner.physical.nodes import (
     TaskOrdinal,
 )
 from sabot_planner.sql.dialect import to_sql
-from sabot_planner.sql.scalars import column_name, nodes
+from sabot_planner.sql.expression_tree import nodes
+from sabot_planner.sql.scalars import column_name
 
 _JOIN_SQL = {
     JoinKind.INNER: "INNER JOIN",

@@ -38,8 +38,9 @@ from sabot_planner.logical.nodes import (
 from sabot_planner.logical.scope import Relation, Scope
 from sabot_planner.sql.constant_lists import is_list, put_back, relation_of_rows, set_aside
 from sabot_planner.sql.dialect import join_type, parse_exported, parse_rows, to_sql
+from sabot_planner.sql.expression_tree import nodes
 from sabot_planner.sql.print_guard import parser_error, same_meaning
-from sabot_planner.sql.scalars import column, column_name, nodes, substitute
+from sabot_planner.sql.scalars import column, column_name, substitute
 
 _SET_KINDS = {
     (exp.Union, False): SetKind.UNION_ALL,

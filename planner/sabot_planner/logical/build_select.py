@@ -14,7 +14,8 @@ from sabot_planner.logical.replacements import Replacements
 from sabot_planner.logical.scope import Relation, Scope
 from sabot_planner.sql.dialect import function_call, to_sql
 from sabot_planner.sql.duck_type import BIGINT
-from sabot_planner.sql.scalars import column, map_nodes, nodes
+from sabot_planner.sql.expression_tree import map_nodes, nodes
+from sabot_planner.sql.scalars import column
 
 
 def select_block(tree: exp.Expression, relation: Relation, names: PlanNames, context: PlanContext) -> Node:

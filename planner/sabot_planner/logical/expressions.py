@@ -8,7 +8,8 @@ from sqlglot import exp
 
 from sabot_planner.logical.nodes import Project
 from sabot_planner.sql.dialect import function_call
-from sabot_planner.sql.scalars import column_name, nodes
+from sabot_planner.sql.expression_tree import nodes
+from sabot_planner.sql.scalars import column_name
 
 RAISING = "error"
 """The function that does nothing but end the query."""

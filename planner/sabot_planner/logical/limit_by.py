@@ -14,7 +14,8 @@ from sqlglot import exp
 
 from sabot_planner.logical.node import Node, Schema
 from sabot_planner.logical.nodes import Join, JoinKind, Values
-from sabot_planner.sql.scalars import column, map_nodes, nodes
+from sabot_planner.sql.expression_tree import map_nodes, nodes
+from sabot_planner.sql.scalars import column
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,6 +79,11 @@ class Node:
         """Names of the columns that come out, in order."""
         return tuple(self.schema)
 
+    @cached_property
+    def all_nodes(self) -> tuple[Node, ...]:
+        """This node and all below it, each once, inputs before the nodes that read them."""
+        return _inputs_first(self)
+
     @property
     def reads(self) -> frozenset[str]:
         """The columns that the node's expressions read."""
@@ -173,8 +178,24 @@ def rewrite(node: Node, rule: Callable[[Node], Node]) -> Node:
     return done[node]
 
 
-def walk(node: Node) -> list[Node]:
-    """Every node once, inputs before the nodes that read them."""
+def walk(node: Node) -> tuple[Node, ...]:
+    """Every node once, inputs before the nodes that read them; remembered with ``node``."""
+    return node.all_nodes
+
+
+def reached(tops: Iterable[Node], onward: Callable[[Node], Iterable[Node]]) -> list[Node]:
+    """Every node once that is reached from ``tops``, a node before those that ``onward`` gives of it."""
+    found: dict[Node, None] = {}
+    left = list(tops)
+    while left:
+        node = left.pop()
+        if node not in found:
+            found[node] = None
+            left.extend(onward(node))
+    return list(found)
+
+
+def _inputs_first(node: Node) -> tuple[Node, ...]:
     order: list[Node] = []
     seen: set[Node] = set()
     left: list[tuple[Node, bool]] = [(node, False)]
@@ -186,4 +207,4 @@ def walk(node: Node) -> list[Node]:
             seen.add(current)
             left.append((current, True))
             left += [(child, False) for child in reversed(current.inputs)]
-    return order
+    return tuple(order)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from sqlglot import exp
 
 from sabot_planner.sql.dialect import to_sql
-from sabot_planner.sql.scalars import children, map_nodes, nodes
+from sabot_planner.sql.expression_tree import map_nodes, sizes
 
 
 @dataclass(slots=True)
@@ -24,27 +24,16 @@ class Replacements:
     def add(self, text: str, expression: exp.Expression, column: exp.Expression) -> None:
         """Let ``column`` stand for ``expression``, which is printed as ``text``."""
         self._columns[text] = column
-        self._shapes.add((type(expression), sizes(expression)[id(expression)]))
+        self._shapes.add((type(expression), sizes(expression)(expression)))
 
     def apply(self, expression: exp.Expression) -> exp.Expression:
         """The expression with its outermost known parts replaced."""
         if not self._columns:
             return expression
-        counted = sizes(expression)
+        size_of = sizes(expression)
 
         def edit(node: exp.Expression) -> exp.Expression | None:
-            known = (type(node), counted[id(node)]) in self._shapes
+            known = (type(node), size_of(node)) in self._shapes
             return self._columns.get(to_sql(node)) if known else None
 
         return map_nodes(expression, edit)
-
-
-def sizes(expression: exp.Expression) -> dict[int, int]:
-    """How many nodes each node of the expression is made of, by identity; parentheses are none."""
-    counted: dict[int, int] = {}
-    for node in reversed(nodes(expression)):
-        size = 0 if type(node) is exp.Paren else 1
-        for inner in children(node):
-            size += counted[id(inner)]
-        counted[id(node)] = size
-    return counted

@@ -13,7 +13,7 @@ from sabot_planner.logical.node import Node, walk
 from sabot_planner.logical.nodes import Aggregate, Sort
 from sabot_planner.sql.dialect import function_call
 from sabot_planner.sql.duck_type import DuckType, lost_on_edges
-from sabot_planner.sql.scalars import nodes
+from sabot_planner.sql.expression_tree import nodes
 
 _PLAIN = frozenset({"C", "BINARY", "POSIX"})
 """Collations that compare text byte by byte."""

@@ -8,7 +8,7 @@ from functools import cached_property
 from sqlglot import exp
 
 from sabot_planner.job.operators import Decided, RangeSplit, ShuffleEdgeType
-from sabot_planner.logical.node import Computed, Leaf, Node, Schema, SortKey, Unary, both, schema_of
+from sabot_planner.logical.node import Computed, Leaf, Node, Schema, SortKey, Unary, both, reached, schema_of
 from sabot_planner.logical.nodes import CteRef, GroupBy, Scan, Shared
 from sabot_planner.sql.duck_type import BIGINT
 from sabot_planner.sql.scalars import columns_of
@@ -309,14 +309,4 @@ class CutRef(Leaf):
 
 def own_nodes(top: Node) -> list[Node]:
     """The nodes of the stage whose root is ``top``."""
-    found: list[Node] = []
-    stack = [top]
-    seen: set[Node] = set()
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            found.append(node)
-            if not isinstance(node, Exchange):
-                stack.extend(node.inputs)
-    return found
+    return reached([top], lambda node: () if isinstance(node, Exchange) else node.inputs)

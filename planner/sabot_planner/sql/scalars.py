@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from sqlglot import exp
 
 from sabot_planner.sql.dialect import chained, data_type, to_sql
 from sabot_planner.sql.duck_type import DuckType
+from sabot_planner.sql.expression_tree import map_nodes, nodes
 
 
 def column(name: str) -> exp.Column:
@@ -24,32 +24,6 @@ def column_name(expression: exp.Expression) -> str | None:
         name: str = expression.args["this"].args["this"]
         return name
     return None
-
-
-def children(expression: exp.Expression) -> list[exp.Expression]:
-    """The direct sub-expressions; the names and types that are parts of an expression are none."""
-    if type(expression) in _LEAVES:
-        return []
-    found: list[exp.Expression] = []
-    for value in expression.args.values():
-        if type(value) is list:
-            found += [item for item in value if isinstance(item, exp.Expression)]
-        elif isinstance(value, exp.Expression) and type(value) not in _NAMES_AND_TYPES:
-            found.append(value)
-    return found
-
-
-_NAMES_AND_TYPES = frozenset({exp.Identifier, exp.DataType})
-_LEAVES = frozenset({exp.Column, exp.Literal, exp.Null, exp.Boolean, exp.Var, *_NAMES_AND_TYPES})
-
-
-def nodes(expression: exp.Expression) -> list[exp.Expression]:
-    """The expression and everything inside it, what is outside first."""
-    found = [expression]
-    for node in found:  # which grows meanwhile
-        if type(node) not in _LEAVES:
-            found += children(node)
-    return found
 
 
 def columns_of(*expressions: exp.Expression | None) -> frozenset[str]:
@@ -99,40 +73,6 @@ def conjunction(terms: Iterable[exp.Expression]) -> exp.Expression | None:
     """The conjunction of the terms; None of none."""
     operands = list(terms)
     return chained(exp.And, operands) if operands else None
-
-
-def map_nodes(expression: exp.Expression, edit: Callable[[exp.Expression], exp.Expression | None]) -> exp.Expression:
-    """A copy in which every node for which ``edit`` returns another one is replaced; replaced nodes are not entered.
-
-    What holds no replaced node is not copied.
-    """
-    new: dict[int, exp.Expression] = {}
-    kept: list[exp.Expression] = []
-    left = [expression]
-    while left:
-        node = left.pop()
-        replaced = edit(node)
-        if replaced is not None:
-            new[id(node)] = replaced
-        else:
-            if type(node) not in _LEAVES:
-                kept.append(node)
-                left += reversed(children(node))
-    for node in reversed(kept):  # what is inside comes first
-        args: dict[str, Any] = {}
-        changed = False
-        for name, value in node.args.items():
-            if isinstance(value, exp.Expression):
-                args[name] = new.get(id(value), value)
-                changed |= args[name] is not value
-            elif type(value) is list:
-                args[name] = [new.get(id(v), v) if isinstance(v, exp.Expression) else v for v in value]
-                changed |= any(a is not b for a, b in zip(args[name], value, strict=True))
-            else:
-                args[name] = value
-        if changed:
-            new[id(node)] = type(node)(**args)
-    return new.get(id(expression), expression)
 
 
 def substitute(expression: exp.Expression, mapping: Mapping[str, exp.Expression]) -> exp.Expression:

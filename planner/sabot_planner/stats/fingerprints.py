@@ -55,7 +55,8 @@ from sabot_planner.physical.nodes import (
     TaskScan,
 )
 from sabot_planner.sql.dialect import to_sql
-from sabot_planner.sql.scalars import column_name, columns_of, conjuncts, nodes, substitute
+from sabot_planner.sql.expression_tree import nodes
+from sabot_planner.sql.scalars import column_name, columns_of, conjuncts, substitute
 
 _NAME = re.compile(r"\bc+[0-9][0-9a-z]*\b")
 
