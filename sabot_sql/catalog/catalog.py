@@ -33,6 +33,7 @@ from sabot_sql.catalog.pivots import list_values
 from sabot_sql.catalog.writes import Writes
 from sabot_sql.config import SessionConfig
 from sabot_sql.duck.errors import translate
+from sabot_sql.duck.interrupts import in_spite_of_interrupts
 from sabot_sql.errors import SabotSQLError
 from sabot_sql.scratch import Scratch
 
@@ -220,8 +221,8 @@ class Catalog:
             yield query or statement
         finally:
             with self.connection.lock:
-                for name in made:
-                    self.connection.main.execute(f"DROP TYPE IF EXISTS temp.{name}")
+                drop = "; ".join(f"DROP TYPE IF EXISTS temp.{name}" for name in made)
+                in_spite_of_interrupts(lambda: self.connection.main.execute(drop))
 
     @contextmanager
     def checked(self, statement: Statement, scopes: Sequence[Scope]) -> Iterator[None]:
@@ -284,11 +285,12 @@ class Catalog:
         before = self.connection.disabled_optimizers()
         names = [name for name in before.split(",") if name.strip()]
         wanted = ",".join(dict.fromkeys([*names, *UNEXPORTABLE_OPTIMIZERS]))
-        main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(wanted)}")
         try:
+            main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(wanted)}")
             yield
         finally:
-            main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(before)}")
+            put_back = f"SET GLOBAL disabled_optimizers = {quote_text(before)}"
+            in_spite_of_interrupts(lambda: main.execute(put_back))
 
 
 def _close(rows: Rows) -> None:

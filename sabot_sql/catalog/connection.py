@@ -18,6 +18,7 @@ from sabot_sql.catalog.effects import query_writes, script_writes
 from sabot_sql.catalog.held_rows import HeldRows, must_be_held
 from sabot_sql.config import SessionConfig
 from sabot_sql.duck.errors import StatementText, translate
+from sabot_sql.duck.interrupts import in_spite_of_interrupts
 from sabot_sql.duck.streams import StartedStatement
 from sabot_sql.errors import BindError, ConfigError, QueryError, SessionClosed
 from sabot_sql.forks import forked, is_own
@@ -302,10 +303,10 @@ class Connection:
     def after(self, statement: Statement) -> None:
         """Note what a statement other than a query may have changed; hold the lock."""
         self._disabled_optimizers = None
-        current = self._answer_settings()
+        current = in_spite_of_interrupts(self._answer_settings)
         self._settings = {name: value for name, value in current.items() if value != self._defaults.get(name)}
         if statement.kind == "SET":
-            self.is_locked = self._lock_configuration()
+            self.is_locked = in_spite_of_interrupts(self._lock_configuration)
         if statement.kind == "TRANSACTION":
             self.in_transaction = statement.text.split(None, 1)[0].upper().startswith(("BEGIN", "START"))
 

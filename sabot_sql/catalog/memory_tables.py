@@ -27,6 +27,7 @@ from sabot_sql.catalog.frames import (
 )
 from sabot_sql.catalog.shadows import Shadows
 from sabot_sql.duck.errors import translate
+from sabot_sql.duck.interrupts import in_spite_of_interrupts
 from sabot_sql.errors import BindError, SabotSQLError, SourceError, UsageError
 from sabot_sql.scratch import Scratch
 
@@ -108,9 +109,17 @@ class MemoryTables:
             self._refresh_frames()
             bound = dict(self._shadowed)
             for name, source in {**self._registered, **found}.items():
-                if name not in bound:
+                if name in bound:
+                    continue
+                try:
                     bound[name] = self._bind_shadow(name, source, {path for path, _ in bound.values()})
-            self._shadowed = {name: entry for name, entry in bound.items() if name in self._registered}
+                except BaseException:
+                    if name in self._registered:  # the name may stand for the shadow already
+                        self._drop(name)
+                        self._bind_object(name, source)
+                    raise
+                if name in self._registered:
+                    self._shadowed[name] = bound[name]
             yield dict(bound.values())
 
     def _refresh_frames(self) -> None:
@@ -229,7 +238,7 @@ class MemoryTables:
         if name in self._shadowed:
             self._drop(name)
         try:
-            self._connection.main.register(name, source.value)
+            in_spite_of_interrupts(lambda: self._connection.main.register(name, source.value))
         except (duckdb.Error, RuntimeError, ValueError) as error:
             raise _unreadable(name, source.origin, translate(error).message) from None
 
@@ -248,10 +257,10 @@ class MemoryTables:
         return shadow.path, ShadowedTable(source, columns)
 
     def _drop(self, name: str) -> None:
-        self._shadowed.pop(name, None)
         main = self._connection.main
-        main.unregister(name)
-        main.execute(f"DROP VIEW IF EXISTS temp.{quote_name(name)}")
+        in_spite_of_interrupts(lambda: main.unregister(name))
+        in_spite_of_interrupts(lambda: main.execute(f"DROP VIEW IF EXISTS temp.{quote_name(name)}"))
+        self._shadowed.pop(name, None)
 
 
 def _words(text: str) -> frozenset[str]:

@@ -19,6 +19,7 @@ from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.memory_tables import MemoryTables
 from sabot_sql.catalog.write_statements import CopyTo, CreateTableAs, parse_write
 from sabot_sql.duck.errors import translate
+from sabot_sql.duck.interrupts import in_spite_of_interrupts, roll_back
 from sabot_sql.errors import SabotSQLError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Writes:
                 try:
                     answer = self._run(write.form, self._select(columns, carried), write.query)
                 finally:
-                    main.unregister(_ROWS)
+                    in_spite_of_interrupts(lambda: main.unregister(_ROWS))
             except (duckdb.Error, pa.ArrowException, RuntimeError) as error:
                 raise translate(error, write.statement.place) from None
             self._changed(write.statement)
@@ -124,12 +125,12 @@ class Writes:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         main = self._connection.main
-        main.execute("BEGIN")
         try:
+            main.execute("BEGIN")
             yield
             main.execute("COMMIT")
         except BaseException:
-            main.execute("ROLLBACK")
+            roll_back(main)
             raise
 
     def _would_run(self, write: Write) -> bool:
@@ -140,11 +141,11 @@ class Writes:
             if isinstance(form, CopyTo):
                 main.execute(f"EXPLAIN {write.statement.text}", write.statement.parameters).fetchall()
                 return _is_writable(form.path)
-            main.execute("BEGIN")
             try:
+                main.execute("BEGIN")
                 self._create(form, write.query)
             finally:
-                main.execute("ROLLBACK")
+                roll_back(main)
         except (duckdb.Error, RuntimeError):
             return False
         return True
