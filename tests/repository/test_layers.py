@@ -34,7 +34,8 @@ ALLOWED = {
     "sabot_sql/catalog": "import duckdb, sabot_sql.duck\n",
     "sabot_sql/coordinator": "import sabot_sql.agent, sabot_sql.catalog\n",
     "sabot_sql/call": "import sabot_sql.coordinator\n",
-    "sabot_sql/session": "import sabot_sql.call\n",
+    "sabot_sql/jobs": "import sabot_sql.call\n",
+    "sabot_sql/session": "import sabot_sql.jobs\n",
     "sabot_magics": "import IPython, sabot_sql\n",
 }
 
@@ -76,7 +77,9 @@ def write_packages(repository: Path, folder: Path) -> None:
         ("sabot_sql", "import duckdb"),
         ("sabot_sql/agent", "import sabot_sql.catalog"),
         ("sabot_sql/protocol", "import sabot_sql.duck"),
+        ("sabot_sql/catalog", "import sabot_sql.agent"),
         ("sabot_sql/coordinator", "import sabot_sql.call"),
+        ("sabot_sql/call", "import sabot_sql.jobs"),
         ("sabot_sql", "import IPython"),
     ],
 )
