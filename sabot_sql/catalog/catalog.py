@@ -238,7 +238,13 @@ class Catalog:
             yield
 
     def operators(self, statement: Statement) -> list[dict[str, Any]]:
-        """What DuckDB would do for a query that is bound while this is called; see :meth:`checked`."""
+        """What DuckDB would do for a query that is bound while this is called; see :meth:`checked`.
+
+        Nothing where binding it runs a part of it.
+        """
+        once = self._runs_once(statement)
+        if once is not None and once.by_binding:
+            return []
         try:
             return operator_trees(self._explain("EXPLAIN (FORMAT json)", statement))
         except (duckdb.Error, RuntimeError):
