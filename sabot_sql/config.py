@@ -27,8 +27,17 @@ _BUDGET_SHARE_OF_MEMORY = 0.7
 _DUCKDB_SHARE = 0.60
 _SHUFFLE_SHARE = 0.20
 _RESULT_SHARE = 0.15
-_MIN_MEMORY_BYTES = 64 << 20
 _MAX_BYTES = 1 << 60
+
+# What processes take before they do anything, as PSS: a page of a program that several map counts once.
+_ALONE_BYTES = 112 << 20
+"""Python, Arrow, and DuckDB with the session's own instance."""
+_BESIDE_AGENTS_BYTES = 152 << 20
+"""The same with the planner and the native core."""
+_THREAD_AGENT_BYTES = 8 << 20
+_PROCESS_AGENT_BYTES = 44 << 20
+_LEAST_WORKING_BYTES = 20 << 20
+"""For each instance of DuckDB, with what belongs to it."""
 
 _UNITS = {
     "": 1, "b": 1,
@@ -49,7 +58,7 @@ class SessionConfig:
     """Everything a session was asked for, with the defaults filled in.
 
     ``memory_bytes`` is the budget of the whole process tree; the other ``*_bytes`` are derived from it:
-    ``duckdb_memory_bytes`` and ``shuffle_bytes`` are per agent, ``result_bytes`` per result.
+    ``duckdb_memory_bytes`` and ``shuffle_bytes`` are per agent, ``result_bytes`` for all results together.
     ``threads`` is per agent. ``partitions`` forces the number of partitions of every keyed edge.
     ``duckdb`` are DuckDB's own settings, given to every instance when it is made.
     """
@@ -82,25 +91,53 @@ class SessionConfig:
         return self.threads * (self.agent_count if self.isolation is Isolation.THREAD else 1)
 
     @property
+    def instances(self) -> int:
+        """How many instances of DuckDB there are: the session's own, and those of agents."""
+        return self.agent_count + 1 if self.own_instances else 1
+
+    @property
+    def standing_bytes(self) -> int:
+        """What all processes take together before they do anything; one agent is never started for a session."""
+        if self.agent_count == 1:
+            return _ALONE_BYTES
+        each = _PROCESS_AGENT_BYTES if self.isolation is Isolation.PROCESS else _THREAD_AGENT_BYTES
+        return _BESIDE_AGENTS_BYTES + each * self.agent_count
+
+    @property
+    def working_bytes(self) -> int:
+        """What is left of the budget to work with, and is divided."""
+        return self.memory_bytes - self.standing_bytes
+
+    @property
+    def least_memory_bytes(self) -> int:
+        """The least budget with which these agents can work."""
+        return self.standing_bytes + _LEAST_WORKING_BYTES * (self.instances if self.agent_count > 1 else 1)
+
+    @property
     def duckdb_memory_bytes(self) -> int:
         """DuckDB's memory limit in each agent; one share is left to the session's own instance."""
-        shares = self.agent_count + 1 if self.own_instances else 1
-        return self.duckdb_total_bytes // shares
+        return self.duckdb_total_bytes // self.instances
 
     @property
     def duckdb_total_bytes(self) -> int:
-        """What all DuckDB instances may use together."""
-        return int(self.memory_bytes * _DUCKDB_SHARE)
+        """What all DuckDB instances may use together while there are agents."""
+        return int(self.working_bytes * _DUCKDB_SHARE)
+
+    @property
+    def duckdb_alone_bytes(self) -> int:
+        """What the session's own DuckDB may use while no agent does anything: nothing is shuffled then."""
+        return int(self.working_bytes * (_DUCKDB_SHARE + _SHUFFLE_SHARE))
 
     @property
     def shuffle_bytes(self) -> int:
-        """The shuffle pool of one agent."""
-        return int(self.memory_bytes * _SHUFFLE_SHARE) // self.agent_count
+        """The shuffle pool of one agent; processes leave a share to the session, which has one of its own."""
+        pools = self.instances if self.isolation is Isolation.PROCESS else self.agent_count
+        return int(self.working_bytes * _SHUFFLE_SHARE) // pools
 
     @property
     def result_bytes(self) -> int:
-        """A result larger than this is kept on disk."""
-        return int(self.memory_bytes * _RESULT_SHARE)
+        """What results may have in memory together; more is kept on disk."""
+        return int(self.working_bytes * _RESULT_SHARE)
 
     def plan_settings(self) -> PlanSettings:
         """The planner's thresholds under this configuration."""
@@ -118,12 +155,28 @@ class SessionConfig:
         )
 
     def with_agents(self, agents: int | Literal["auto"] | None, isolation: str | None) -> SessionConfig:
-        """This configuration with another number or kind of agents; None keeps what there is."""
-        return replace(
+        """This configuration with another number or kind of agents; None keeps what there is.
+
+        Raises:
+            ConfigError: there are no such agents, or too little memory for them.
+        """
+        changed = replace(
             self,
             agents=self.agents if agents is None else _parse_agents(agents),
             isolation=self.isolation if isolation is None else _parse_isolation(isolation),
             threads=self.threads if agents is None else max(1, _cores() // _agent_count(_parse_agents(agents))),
+        )
+        return changed._checked()
+
+    def _checked(self) -> SessionConfig:
+        least = self.least_memory_bytes
+        if self.memory_bytes >= least:
+            return self
+        agents = f"{self.agent_count} {self.isolation} agents" if self.agent_count > 1 else "one agent"
+        raise ConfigError(
+            f"memory_limit is {_mebibytes(self.memory_bytes)}; the least for {agents} is {_mebibytes(least)}, "
+            f"of which {_mebibytes(self.standing_bytes)} are taken before a query begins",
+            hint="give a higher memory_limit" + (", or fewer agents" if self.agent_count > 1 else ""),
         )
 
 
@@ -147,7 +200,7 @@ def parse_config(
         ConfigError: an option has a wrong type or value.
     """
     count = _parse_agents(agents)
-    return SessionConfig(
+    parsed = SessionConfig(
         database=path("database", database),
         read_only=flag("read_only", read_only),
         agents=count,
@@ -161,6 +214,7 @@ def parse_config(
         broadcast_bytes=None if broadcast_limit is None else parse_bytes("broadcast_limit", broadcast_limit),
         duckdb={} if config is None else _parse_duckdb_settings(mapping("config", config)),
     )
+    return parsed._checked()
 
 
 def parse_bytes(option: str, value: int | str) -> int:
@@ -178,6 +232,10 @@ def parse_bytes(option: str, value: int | str) -> int:
     if match is None or unit is None:
         raise ConfigError(f"{option}={shown(value)} is not a size", hint='give bytes, or text like "512MiB"')
     return whole(option, int(float(match.group(1)) * unit), most=_MAX_BYTES)
+
+
+def _mebibytes(size_bytes: int) -> str:
+    return f"{size_bytes >> 20}MiB"
 
 
 def _parse_agents(agents: object) -> int | Literal["auto"]:
@@ -240,12 +298,7 @@ def _threads_setting(name: str, value: object) -> None:
 def _memory_budget_bytes(memory_limit: int | str | None) -> int:
     if memory_limit is None:
         return int(_machine_memory_bytes() * _BUDGET_SHARE_OF_MEMORY)
-    budget = parse_bytes("memory_limit", memory_limit)
-    if budget < _MIN_MEMORY_BYTES:
-        raise ConfigError(
-            f"memory_limit={shown(memory_limit)} is below the least that works, {_MIN_MEMORY_BYTES >> 20}MiB"
-        )
-    return budget
+    return parse_bytes("memory_limit", memory_limit)
 
 
 def _machine_memory_bytes() -> int:

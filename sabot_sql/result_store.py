@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ import pyarrow as pa
 from sabot_sql.arrow_types import plain_boolean, with_leaves
 from sabot_sql.errors import ResourceError, SessionClosed
 from sabot_sql.forks import is_own
+from sabot_sql.result_room import HeldBytes, ResultRoom
 from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -32,13 +34,19 @@ class ResultStore:
     """
 
     def __init__(
-        self, schema: pa.Schema, batches: list[pa.RecordBatch], path: Path | None, source: _Limited | None
+        self,
+        schema: pa.Schema,
+        batches: list[pa.RecordBatch],
+        path: Path | None,
+        source: _Limited | None,
+        held: HeldBytes | None = None,
     ) -> None:
         self.schema = schema
         self.rows = source.rows if source else 0
         self.size_bytes = source.size_bytes if source else 0
         self.truncated_at = source.rows if source and source.truncated else None
         self._batches = batches
+        self._held = held
         self._path = path
         if path is not None:
             weakref.finalize(self, _forget, path, os.getpid())
@@ -57,14 +65,14 @@ class ResultStore:
     def drain(
         cls,
         reader: pa.RecordBatchReader,
-        scratch: Scratch,
+        room: ResultRoom,
         budget_bytes: int,
         *,
         max_rows: int | None = None,
         borrowed: bool = False,
         check: Callable[[], None] = lambda: None,
     ) -> ResultStore:
-        """Read ``reader`` to its end; from ``budget_bytes`` on all rows go to one Arrow IPC file in ``scratch``.
+        """Read ``reader`` to its end; to a file, once all results of ``room`` have ``budget_bytes`` in memory.
 
         Rows past ``max_rows`` are left out. ``borrowed`` batches lie in memory that somebody else will take back, so
         they are copied. ``check`` is called for each batch and raises when the rows are not wanted any more.
@@ -74,13 +82,16 @@ class ResultStore:
         """
         schema = numbered(reader.schema)
         source = _Limited(reader, schema, max_rows, check)
+        held = room.enter()
         batches: list[pa.RecordBatch] = []
         for batch in source:
             batches.append(_copied(batch) if borrowed else batch)
-            if source.size_bytes > budget_bytes:
-                path = _write_file(itertools.chain(_emptied(batches), source), schema, scratch)
+            held.size_bytes = source.size_bytes
+            if room.is_too_much(held, budget_bytes):
+                del batch
+                path = _write_file(itertools.chain(_emptied(batches), source), schema, room.scratch)
                 return cls(schema, [], path, source)
-        return cls(schema, batches, None, source)
+        return cls(schema, batches, None, source, held)
 
     def reader(self) -> pa.RecordBatchReader:
         """All rows, from the start.
@@ -91,10 +102,9 @@ class ResultStore:
         if self._path is None:
             return pa.RecordBatchReader.from_batches(self.schema, self._batches)
         try:
-            source = pa.memory_map(str(self._path))
+            return _read_file(self._path, self.schema)
         except FileNotFoundError:
             raise SessionClosed("the rows of this result were on disk and went with their session") from None
-        return pa.ipc.open_stream(source)
 
     def part(self, offset: int, count: int) -> list[pa.RecordBatch]:
         """``count`` rows from row ``offset`` on."""
@@ -221,10 +231,14 @@ def rebatched(batches: Iterable[pa.RecordBatch], max_rows: int) -> Iterator[pa.R
 
 
 def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
+    counted = pa.MockOutputStream()
+    with pa.ipc.new_stream(counted, batch.schema) as writer:
         writer.write_batch(batch)
-    return pa.ipc.open_stream(sink.getvalue()).read_next_batch()
+    # A sink that grows would end up with up to twice what it needs.
+    buffer = pa.allocate_buffer(counted.size())
+    with pa.FixedSizeBufferWriter(buffer) as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return pa.ipc.open_stream(buffer).read_next_batch()
 
 
 def _emptied(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -248,7 +262,31 @@ def _write_file(batches: Iterable[pa.RecordBatch], schema: pa.Schema, scratch: S
     except BaseException:
         _unlink(path)
         raise
+    # What the rows had in memory on their way: the pool would keep it.
+    pa.default_memory_pool().release_unused()
     return path
+
+
+def _read_file(path: Path, schema: pa.Schema) -> pa.RecordBatchReader:
+    """The batches of a file, without a copy: they lie in its pages.
+
+    Pages that were read are given up as the next batch is asked for; whoever still has the rows gets them again from
+    the kernel's cache. Otherwise the process would come to have the whole file in memory.
+    """
+    with path.open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        source = pa.BufferReader(pa.py_buffer(pages))
+        given_up = 0
+        for batch in pa.ipc.open_stream(source):
+            yield batch
+            read = source.tell() // mmap.PAGESIZE * mmap.PAGESIZE
+            if read > given_up:
+                pages.madvise(mmap.MADV_DONTNEED, given_up, read - given_up)
+                given_up = read
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def _forget(path: Path, owner: int) -> None:

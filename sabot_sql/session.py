@@ -46,6 +46,7 @@ from sabot_sql.forks import forked, is_own, never_freed_in_children
 from sabot_sql.plan_document import PlanDocument, timed
 from sabot_sql.plan_view import Plan
 from sabot_sql.result import Result
+from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import HeldStore, ResultStore
 from sabot_sql.scratch import Scratch
 from sabot_sql.single_plan import not_a_query, single_document
@@ -75,6 +76,7 @@ class Session:
     def __init__(self, config: SessionConfig) -> None:
         self.config = config
         self._scratch = Scratch(config.spill_directory)
+        self._room = ResultRoom(self._scratch)
         self._catalog = Catalog(config, self._scratch)
         self._pools = Pools(self._catalog)
         self._gate = Gate()
@@ -361,7 +363,7 @@ class Session:
         plan = replace(planned.plan, reason=f"{said}; {planned.plan.reason}")
         in_parts = PlannedQuery(plan, planned.bound)
         alone = replace(request, config=with_all_memory(request.config))
-        answer = run_on_agents(query, in_parts, alone, None, self._catalog, self._pools, self._scratch)
+        answer = run_on_agents(query, in_parts, alone, None, self._catalog, self._pools, self._room)
         return self._result(alone, answer.store, answer.columns, answer.plan, answer.stats)
 
     def _or_single(self, statement: Statement, result: Result | NotDistributed, request: Request) -> Result:
@@ -386,7 +388,7 @@ class Session:
         from sabot_sql.call.distributed import run_on_agents  # native code, which one agent does not need
 
         try:
-            answer = run_on_agents(query, planned, request, write, self._catalog, self._pools, self._scratch)
+            answer = run_on_agents(query, planned, request, write, self._catalog, self._pools, self._room)
         except (QueryError, InternalError, AgentError, SourceError) as error:
             if isinstance(error, SourceError):
                 if error.code != FILE_CHANGED:
@@ -439,7 +441,7 @@ class Session:
             request.telling(lambda: self._waiting(request, "running", reason)),
             self._catalog.run(statement, request.scopes) as rows,
         ):
-            store = request.take(rows.stream, self._scratch)
+            store = request.take(rows.stream, self._room)
         return self._single_result(request, reason, store, rows.columns, clock.times_ms()[Phase.RUNNING])
 
     def _waiting(self, request: Request, state: str, reason: str = "") -> PlanDocument:

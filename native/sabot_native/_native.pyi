@@ -211,6 +211,8 @@ class ShuffleManager:
         """Make the committed outputs of another process of this host readable here. The descriptor is duplicated."""
     def detach_peer(self, agent_id: str) -> None:
         """Give up the mapping of a peer, which frees a dead peer's memory once nothing read from it is held."""
+    def trim(self) -> None:
+        """Give the pool's memory that holds nothing back to the system; it is taken again when it is needed."""
     def ticket(self, manifests: Sequence[Manifest], first: int, last: int, key: _Blob) -> _Blob:
         """A ticket for partitions [first, last) of outputs of one edge, sealed with the session's key."""
     def live_ticket(

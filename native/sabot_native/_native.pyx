@@ -418,6 +418,10 @@ cdef class ShuffleManager:
         """Give up the mapping of a peer."""
         self.manager.get().detach_peer(text(agent_id))
 
+    def trim(self):
+        with nogil:
+            self.manager.get().trim()
+
     def ticket(self, manifests, first, last, key):
         cdef vector[ManifestPtr] pointers
         for manifest in manifests:

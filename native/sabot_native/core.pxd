@@ -210,6 +210,7 @@ cdef extern from "sabot/shuffle_manager.hpp" namespace "sabot" nogil:
         int arena_fd()
         void attach_peer(const string&, int, const string&) except +raise_python_error
         void detach_peer(const string&)
+        void trim()
         void close()
 
     SabotTicketSource make_ticket_source(shared_ptr[CppShuffleManager], string) except +raise_python_error

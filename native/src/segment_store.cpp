@@ -170,6 +170,15 @@ void SegmentStore::drop(std::span<const SegmentId> segments) noexcept {
   }
 }
 
+void SegmentStore::trim() noexcept {
+  const std::lock_guard lock(mutex_);
+  reap();
+  pages_.each_free_run(populated_pages_, [&](uint64_t first, uint64_t count) {
+    ::madvise(arena_->data() + first * kPageBytes, count * kPageBytes, MADV_REMOVE);
+    if (first + count == populated_pages_) populated_pages_ = first;
+  });
+}
+
 uint64_t SegmentStore::spilled_bytes(std::span<const SegmentId> segments) const {
   uint64_t total = 0;
   for (const SegmentId id : segments) {

@@ -291,6 +291,7 @@ void ShuffleManager::close() {
   for (const auto& [key, manifest] : outputs_) drop(*manifest);
   outputs_.clear();
   peers_.clear();
+  store_->trim();  // the manager itself may be referred to for long
 }
 
 }  // namespace sabot

@@ -1,5 +1,6 @@
 // Pages, bits, the segment store and spill files.
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -143,6 +144,34 @@ TEST(a_pinned_segment_is_neither_spilled_nor_freed) {
   const uint64_t before = store->metrics().pool_bytes;
   pinned.reset();
   CHECK(store->metrics().pool_bytes < before);
+}
+
+TEST(trimmed_memory_goes_back_to_the_system_and_can_be_used_again) {
+  Random random(8);
+  const support::TempDirectory directory;
+  auto store = std::make_shared<SegmentStore>(support::store_config(directory, 4 << 20));
+  const auto resident = [&] {
+    struct stat status {};
+    CHECK(::fstat(store->arena_fd(), &status) == 0);
+    return static_cast<uint64_t>(status.st_blocks) * 512;
+  };
+  std::shared_ptr<SpillFile> overflow;
+  std::vector<Written> written;
+  for (uint32_t i = 0; i < 16; ++i) written.push_back(write_segment(*store, random, 200'000, {1, i}, overflow));
+  PinnedSegment pinned = store->pin(written[1].id);
+  for (uint32_t i = 0; i < 16; ++i) {
+    if (i % 4 != 0) store->drop({&written[i].id, 1});
+  }
+  const uint64_t before = resident();
+  store->trim();
+  CHECK(before - resident() >= uint64_t{10} * 200'000);
+  CHECK(same(pinned, written[1]));  // dropped, and still read
+  for (uint32_t i = 0; i < 16; i += 4) CHECK(same(store->pin(written[i].id), written[i]));
+  std::vector<Written> again;
+  for (uint32_t i = 0; i < 10; ++i) again.push_back(write_segment(*store, random, 200'000, {2, i}, overflow));
+  for (const Written& segment : again) CHECK(same(store->pin(segment.id), segment));
+  for (uint32_t i = 0; i < 16; i += 4) CHECK(same(store->pin(written[i].id), written[i]));
+  CHECK(store->metrics().spilled_bytes == 0);
 }
 
 TEST(a_segment_outlives_its_store_while_pinned) {

@@ -19,8 +19,8 @@ from sabot_sql.coordinator import FinishedQuery, run_query
 from sabot_sql.coordinator.snapshot import planned_snapshot
 from sabot_sql.errors import FILE_CHANGED, InternalError, QueryCancelled, SabotSQLError, SourceError
 from sabot_sql.plan_document import PlanDocument
+from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import ResultStore, batches
-from sabot_sql.scratch import Scratch
 
 _COUNT: ColumnTypes = (("Count", "BIGINT"),)
 
@@ -42,7 +42,7 @@ def run_on_agents(
     write: Write | None,
     catalog: Catalog,
     pools: Pools,
-    scratch: Scratch,
+    room: ResultRoom,
 ) -> Answer:
     """The rows of ``query``; or, once they are written where ``write`` wants them, what DuckDB answers to that.
 
@@ -81,7 +81,7 @@ def run_on_agents(
         catalog.measured.learn(finished.measured, finished.distinct)
         try:
             _require_unchanged(bound)
-            store, columns = _taken(finished, plan.output, files, write, request, catalog, scratch)
+            store, columns = _taken(finished, plan.output, files, write, request, catalog, room)
         finally:
             finished.release()
     return Answer(store, columns, finished.plan, finished.stats)
@@ -108,11 +108,11 @@ def _taken(
     write: Write | None,
     request: Request,
     catalog: Catalog,
-    scratch: Scratch,
+    room: ResultRoom,
 ) -> tuple[ResultStore, ColumnTypes]:
     if files is not None:
         try:
-            return request.drain(files.finish(finished).to_reader(), scratch), _COUNT
+            return request.drain(files.finish(finished).to_reader(), room), _COUNT
         except SabotSQLError as error:
             raise WriteFailed(error) from error
     if len(output) != len(finished.columns):
@@ -124,11 +124,11 @@ def _taken(
     )
     if write is None:
         named = tuple((column.name, column.type) for column in columns)
-        return request.drain(batches(finished.stream), scratch, borrowed=True), named
+        return request.drain(batches(finished.stream), room, borrowed=True), named
     carried = [column.name for column in finished.columns]
     with request.running.interrupting(catalog.connection):
         try:
             table, answer = catalog.writes.run(write, request.scopes, finished.stream, columns, carried)
         except SabotSQLError as error:
             raise WriteFailed(error) from error
-    return request.drain(table.to_reader(), scratch), answer
+    return request.drain(table.to_reader(), room), answer

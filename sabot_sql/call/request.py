@@ -16,8 +16,8 @@ from sabot_sql.catalog.held_rows import HeldRows
 from sabot_sql.config import SessionConfig
 from sabot_sql.errors import SabotSQLError
 from sabot_sql.plan_document import PlanDocument
+from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import HeldStore, ResultStore
-from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,18 +45,18 @@ class Request:
         with self.observation.telling(document):
             yield
 
-    def drain(self, reader: pa.RecordBatchReader, scratch: Scratch, *, borrowed: bool = False) -> ResultStore:
+    def drain(self, reader: pa.RecordBatchReader, room: ResultRoom, *, borrowed: bool = False) -> ResultStore:
         """The rows of ``reader`` as far as they are wanted; see :meth:`ResultStore.drain`."""
         budget, check = self.config.result_bytes, self.running.check
-        return ResultStore.drain(reader, scratch, budget, max_rows=self.max_rows, borrowed=borrowed, check=check)
+        return ResultStore.drain(reader, room, budget, max_rows=self.max_rows, borrowed=borrowed, check=check)
 
-    def take(self, stream: Stream | None, scratch: Scratch) -> ResultStore | HeldStore:
+    def take(self, stream: Stream | None, room: ResultRoom) -> ResultStore | HeldStore:
         """The rows of a statement that DuckDB ran, as far as they are wanted."""
         if stream is None:
             return ResultStore.empty()
         if isinstance(stream, HeldRows):
             return HeldStore(stream, stream.count(), self.max_rows)
-        return self.drain(stream, scratch)
+        return self.drain(stream, room)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,10 +66,14 @@ _SILENT_COLUMNS = (("Count",), ("Success",))
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The running result of a statement; ``stream`` is None where it has none."""
+    """The running result of a statement; ``stream`` is None where it has none.
+
+    ``to_its_end``: what running it does is done only once all of its rows have come, wanted or not.
+    """
 
     columns: ColumnTypes
     stream: Stream | None
+    to_its_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,9 @@ class Catalog:
                 raise located(error, statement, self.connection) from None
             try:
                 yield rows
+                if rows.to_its_end and isinstance(rows.stream, pa.RecordBatchReader):
+                    for _ in rows.stream:
+                        pass
             except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
                 _close(rows)
                 raise located(translate(error, statement.place), statement, self.connection) from None
@@ -130,8 +137,11 @@ class Catalog:
                 _close(rows)
 
     def _start(self, statement: Statement) -> Rows:
-        if self._may_repeat(statement) or self.connection.executes_a_query(statement):
+        once = self._runs_once(statement) if statement.reads else None
+        if (statement.reads and once is None) or self.connection.executes_a_query(statement):
             return Rows(*self.connection.stream(statement))
+        if once is not None and not once.by_binding and self.connection.leaves_as_arrow(statement):
+            return Rows(*self.connection.stream(statement), to_its_end=True)
         result = self.connection.once(statement)
         if not statement.is_query:
             self._changed(statement)
@@ -145,9 +155,6 @@ class Catalog:
             table = stream.read_all()
             return Rows(columns, table.to_reader()) if table.num_rows else Rows((), None)
         return Rows(columns, stream)
-
-    def _may_repeat(self, statement: Statement) -> bool:
-        return statement.reads and self._runs_once(statement) is None
 
     def _runs_once(self, statement: Statement) -> RunsOnce | None:
         """Why the statement may be run once only, and perhaps not even bound before; None where it may be."""

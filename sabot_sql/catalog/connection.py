@@ -143,7 +143,7 @@ class Connection:
             "errors_as_json": "true",
             "arrow_lossless_conversion": "true",
             "temp_directory": temp_directory,
-            "memory_limit": f"{config.duckdb_total_bytes}B",
+            "memory_limit": f"{config.duckdb_alone_bytes}B",
             "threads": str(config.instance_threads),
             **config.duckdb,
         }
@@ -269,6 +269,14 @@ class Connection:
             return not self.main._bind(statement.handle, with_writes=True, values=statement.values)[-1]
         except duckdb.Error:
             return False  # DuckDB says why when it runs
+
+    def leaves_as_arrow(self, statement: Statement) -> bool:
+        """Whether Arrow can hold the rows of a query; this binds it, which must not run a part of it."""
+        try:
+            types = self.main._bind(statement.handle, with_writes=True, values=statement.values)[1]
+        except (duckdb.Error, RuntimeError):
+            return False  # DuckDB says why when it runs
+        return not must_be_held([str(type_name) for type_name in types])
 
     def _run(self, statement: Statement) -> Any:
         return self.main._submit(statement.text, statement.values, "rows", _BATCH_ROWS)

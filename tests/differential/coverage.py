@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "early": {"adaptive": False},
     "hash": {"adaptive": True, "broadcast_limit": 0},
     "hash-early": {"adaptive": False, "broadcast_limit": 0},
-    "spill": {"adaptive": False, "broadcast_limit": 0, "memory_limit": "64MiB"},
+    "spill": {"adaptive": False, "broadcast_limit": 0, "working": "64MiB"},
     "random": {"random": True},
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sabot_sql import config
+from tests.support.budgets import budget
 from tests.support.engine import answer, session
 from tests.support.oracle import Oracle, Verdict
 from tests.support.tpch.data import queries, tpch, views
@@ -59,7 +60,7 @@ def _session(name: str, setup: list[str]) -> Iterator[Any]:
         if "tiny" in name:
             # There is no option for it: a user's budget is divided by fixed shares.
             patch.setattr(config, "_SHUFFLE_SHARE", TINY_POOL_SHARE)
-            options["memory_limit"] = "256MiB"
+            options["memory_limit"] = budget("256MiB", **options)
         with session(setup, **options) as made:
             yield made
 

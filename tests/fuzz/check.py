@@ -26,6 +26,7 @@ from sabot_sql.config import parse_bytes
 from sabot_sql.errors import AgentError, InternalError, QueryCancelled, QueryError, QueryTimeout, ResourceError
 from tests.fuzz.case import Case, Options, Step
 from tests.fuzz.tables import Stored, store
+from tests.support.budgets import budget
 from tests.support.compare import Rows, difference
 from tests.support.engine import planner_settings, small_slices
 from tests.support.oracle import Oracle, Verdict
@@ -117,7 +118,7 @@ def _session(options: Options, spill: Path) -> Iterator[sabot_sql.Session]:
         sabot_sql.connect(
             agents=options.agents,
             isolation=options.isolation,  # type: ignore[arg-type]
-            memory_limit=options.memory_limit,
+            memory_limit=budget(options.memory_limit, agents=options.agents, isolation=options.isolation),
             partitions=options.partitions,
             adaptive=options.adaptive,
             broadcast_limit=options.broadcast_limit,

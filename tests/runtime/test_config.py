@@ -49,8 +49,11 @@ def test_wrong_options_are_refused(options: dict[str, object]) -> None:
 def test_the_shares_never_exceed_the_budget(agents: int, isolation: str) -> None:
     config = parse_config(agents=agents, isolation=isolation, memory_limit="1GB")
     instances = agents + 1 if isolation == "process" or agents > 1 else 1
-    used = instances * config.duckdb_memory_bytes + agents * config.shuffle_bytes + config.result_bytes
-    assert 0.9 * 10**9 < used <= 0.95 * 10**9
+    pools = agents + (isolation == "process")  # thread agents share one with the session
+    used = instances * config.duckdb_memory_bytes + pools * config.shuffle_bytes + config.result_bytes
+    assert 0.9 * config.working_bytes < used <= 0.95 * config.working_bytes
+    assert config.working_bytes + config.standing_bytes == 10**9
+    assert config.duckdb_alone_bytes + config.result_bytes <= 0.95 * config.working_bytes
 
 
 def test_auto_is_one_agent_with_every_core() -> None:

@@ -31,7 +31,7 @@ SLOW = "SELECT k, count(*) AS n FROM e1, range(200_000_000) r WHERE r.range % 20
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[AgentPool]:
-    config = parse_config(agents=2, isolation="process", memory_limit="256MiB", threads=1, spill_directory=tmp_path)
+    config = parse_config(agents=2, isolation="process", memory_limit="512MiB", threads=1, spill_directory=tmp_path)
     connection = Connection(config, str(tmp_path / "duckdb"))
     with start_agents(config, connection.main) as pool:
         yield pool

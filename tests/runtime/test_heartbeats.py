@@ -39,7 +39,7 @@ LONG_TEXT = f"SELECT 1 AS a WHERE 1 IN ({', '.join(map(str, range(500_000)))})"
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[AgentPool]:
-    config = parse_config(agents=2, isolation="process", memory_limit="256MiB", threads=1, spill_directory=tmp_path)
+    config = parse_config(agents=2, isolation="process", memory_limit="512MiB", threads=1, spill_directory=tmp_path)
     connection = Connection(config, str(tmp_path / "duckdb"))
     with start_agents(config, connection.main) as pool:
         yield pool

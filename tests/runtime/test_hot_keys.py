@@ -83,7 +83,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=("thread", "process"))
 def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AgentPool]:
-    config = parse_config(agents=2, isolation=request.param, memory_limit="256MiB", threads=1, spill_directory=tmp_path)
+    config = parse_config(agents=2, isolation=request.param, memory_limit="512MiB", threads=1, spill_directory=tmp_path)
     connection = Connection(config, str(tmp_path / "duckdb"))
     with start_agents(config, connection.main) as opened:
         yield opened

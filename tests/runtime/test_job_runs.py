@@ -32,6 +32,7 @@ from sabot_sql.config import Isolation, parse_config
 from sabot_sql.coordinator.driver import FinishedQuery, run_job
 from sabot_sql.coordinator.no_sources import NoSources
 from sabot_sql.errors import AgentError, QueryCancelled, QueryTimeout, SabotSQLError, ValueFailure
+from tests.support.budgets import budget
 
 HASH, RANGE = ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE
 BROADCAST, REBALANCE, FORWARD = ShuffleEdgeType.BROADCAST, ShuffleEdgeType.REBALANCE, ShuffleEdgeType.FORWARD
@@ -85,7 +86,7 @@ def process_pool(tmp_path: Path) -> Iterator[AgentPool]:
     yield from _pool("process", tmp_path)
 
 
-def _pool(isolation: str, directory: Path, memory: str = "256MiB") -> Iterator[AgentPool]:
+def _pool(isolation: str, directory: Path, memory: str = "512MiB") -> Iterator[AgentPool]:
     config = parse_config(agents=2, isolation=isolation, memory_limit=memory, threads=1, spill_directory=directory)
     connection = Connection(config, str(directory / "duckdb"))
     with start_agents(config, connection.main) as pool:
@@ -314,7 +315,8 @@ def test_aggregate_states_cross_an_edge(pool: AgentPool) -> None:
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_a_budget_far_too_small_spills_and_answers_the_same(isolation: str, tmp_path: Path) -> None:
-    config = parse_config(agents=2, isolation=isolation, memory_limit="64MiB", threads=1, spill_directory=tmp_path)
+    small = budget("64MiB", isolation=isolation)
+    config = parse_config(agents=2, isolation=isolation, memory_limit=small, threads=1, spill_directory=tmp_path)
     connection = Connection(config, str(tmp_path / "duckdb"))
     graph = OperatorGraph(
         (
@@ -461,7 +463,8 @@ def test_an_interrupt_of_the_main_thread_ends_the_query(fresh_pool: AgentPool) -
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_a_damaged_segment_is_computed_again(isolation: str, tmp_path: Path) -> None:
-    config = parse_config(agents=2, isolation=isolation, memory_limit="64MiB", threads=1, spill_directory=tmp_path)
+    small = budget("64MiB", isolation=isolation)
+    config = parse_config(agents=2, isolation=isolation, memory_limit=small, threads=1, spill_directory=tmp_path)
     connection = Connection(config, str(tmp_path / "duckdb"))
     pad = "repeat('x', 200) AS pad"
     graph = OperatorGraph(
@@ -572,7 +575,7 @@ def test_an_agent_that_ignores_a_cancel_is_ended(process_pool: AgentPool) -> Non
 
 
 def test_closing_a_pool_ends_its_processes(tmp_path: Path) -> None:
-    config = parse_config(agents=2, isolation="process", memory_limit="256MiB", threads=1, spill_directory=tmp_path)
+    config = parse_config(agents=2, isolation="process", memory_limit="512MiB", threads=1, spill_directory=tmp_path)
     connection = Connection(config, str(tmp_path / "duckdb"))
     with start_agents(config, connection.main) as pool:
         process_ids = [agent.process_id for agent in pool.agents if isinstance(agent, ProcessAgent)]

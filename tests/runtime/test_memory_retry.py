@@ -34,6 +34,7 @@ from sabot_sql.protocol.task_spec import (
     WriteScheme,
 )
 from tests.runtime.simulated import Simulation
+from tests.support.budgets import with_budget
 
 
 def group_by(buckets: int = 4) -> OperatorGraph:
@@ -210,7 +211,7 @@ def test_f11_memory_that_runs_out_on_agents_may_do_for_duckdb_alone(
     """DuckDB's own error on the agents, none of whose tasks is given less; the session keeps its agents."""
     sql, expected = joined
     monkeypatch.setattr(execution, "memory_retry", lambda *_: None)
-    with sabot_sql.connect(agents=2, isolation=isolation, memory_limit="64MiB", broadcast_limit="1GiB") as session:
+    with sabot_sql.connect(**with_budget("64MiB", agents=2, isolation=isolation, broadcast_limit="1GiB")) as session:
         result = session.query(sql)
         assert result.fetchall() == expected
         shown = result.plan.json()
@@ -231,17 +232,15 @@ def test_f11_what_is_too_much_for_duckdb_alone_is_made_in_small_parts(isolation:
     sql = f"""SELECT count(*), sum(n), max(s) FROM (SELECT t.k, max(s) AS s, approx_count_distinct(v) AS n
         FROM '{tmp_path}/t.parquet' t JOIN '{tmp_path}/d.parquet' d USING (k) GROUP BY t.k)"""
     expected = duckdb.sql(sql).fetchall()
-    with sabot_sql.connect(agents=2, isolation=isolation, memory_limit="160MiB", broadcast_limit="1GiB") as session:
+    with sabot_sql.connect(**with_budget("160MiB", agents=2, isolation=isolation, broadcast_limit="1GiB")) as session:
         result = session.query(sql)
         assert result.fetchall() == expected
         shown = result.plan.json()
         assert "small parts, one after the other" in shown["reason"], shown["reason"]
 
 
-@pytest.mark.parametrize(("isolation", "memory_limit"), [("thread", "160MiB"), ("process", "160MiB")])
-def test_a_first_phase_too_large_for_memory_gives_duckdbs_answer(
-    isolation: str, memory_limit: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_a_first_phase_too_large_for_memory_gives_duckdbs_answer(isolation: str, tmp_path: Path) -> None:
     """The states of 200,000 HyperLogLogs do not fit, and DuckDB keeps them in memory; those of a slice do.
 
     A key far away in every row group hides that the file is clustered.
@@ -252,7 +251,7 @@ def test_a_first_phase_too_large_for_memory_gives_duckdbs_answer(
         f" FROM range(2_000_000)) TO '{file}' (ROW_GROUP_SIZE 20_000)"
     )
     sql = f"SELECT count(*), sum(n) FROM (SELECT k, approx_count_distinct(v) AS n FROM '{file}' GROUP BY k)"
-    with sabot_sql.connect(agents=2, isolation=isolation, memory_limit=memory_limit) as session:
+    with sabot_sql.connect(**with_budget("160MiB", agents=2, isolation=isolation)) as session:
         result = session.query(sql)
         assert result.fetchall() == duckdb.sql(sql).fetchall()
         assert "ran out of memory and begin anew" in str(result.plan.json())
@@ -267,7 +266,7 @@ def test_a_query_for_which_memory_never_suffices(isolation: str, tmp_path: Path)
     )
     # Lists of text cannot leave memory while they are made.
     sql = f"SELECT k, length(list(s)) AS n FROM '{file}' GROUP BY k ORDER BY k"
-    with sabot_sql.connect(agents=2, isolation=isolation, memory_limit="120MiB") as session:
+    with sabot_sql.connect(**with_budget("120MiB", agents=2, isolation=isolation)) as session:
         with pytest.raises(ResourceError) as caught:
             session.query(sql)
         assert caught.value.code == "OUT_OF_MEMORY"

@@ -43,7 +43,7 @@ from sabot_sql.agent.pool import start_agents
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.config import parse_config
 
-config = parse_config(agents=2, isolation="process", memory_limit="128MiB", threads=1, spill_directory=sys.argv[1])
+config = parse_config(agents=2, isolation="process", memory_limit="512MiB", threads=1, spill_directory=sys.argv[1])
 pool = start_agents(config, Connection(config, sys.argv[1] + "/duckdb").main)
 print(*(agent.process_id for agent in pool.agents), flush=True)
 time.sleep(60)
@@ -157,7 +157,7 @@ def test_no_process_outlives_a_killed_session_and_its_files_are_swept(tmp_path: 
     (left,) = tmp_path.iterdir()
     assert left.stat().st_mode & 0o777 == 0o700
 
-    config = parse_config(agents=1, isolation="thread", memory_limit="128MiB", spill_directory=tmp_path)
+    config = parse_config(agents=1, isolation="thread", memory_limit="256MiB", spill_directory=tmp_path)
     connection = Connection(config, str(tmp_path / "duckdb"))
     with start_agents(config, connection.main):
         assert not left.exists()
@@ -196,7 +196,7 @@ def test_a_killed_process_answers_for_its_work(agent: ProcessAgent) -> None:
 
 
 def test_an_agent_that_starts_while_its_pool_closes_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = parse_config(agents=1, isolation="process", memory_limit="128MiB", threads=1, spill_directory=tmp_path)
+    config = parse_config(agents=1, isolation="process", memory_limit="256MiB", threads=1, spill_directory=tmp_path)
     connection = Connection(config, str(tmp_path / "duckdb"))
     started: list[ProcessAgent] = []
     with start_agents(config, connection.main) as pool:

@@ -14,8 +14,10 @@ from pandas.testing import assert_frame_equal
 import sabot_sql
 from sabot_sql import Result, Session
 from sabot_sql.errors import SessionClosed, SourceError
+from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import ResultStore
 from sabot_sql.scratch import Scratch
+from tests.support.budgets import budget
 
 EVERY_TYPE = """
     CREATE TABLE t AS SELECT
@@ -151,7 +153,7 @@ def test_files_hold_all_rows_and_types(session: Session, plain: duckdb.DuckDBPyC
 
 
 def test_a_large_result_lives_in_a_file_of_its_session(tmp_path: Path) -> None:
-    with sabot_sql.connect(memory_limit="64MiB", spill_directory=tmp_path) as session:
+    with sabot_sql.connect(memory_limit=budget("64MiB", agents=1), spill_directory=tmp_path) as session:
         result = session.query("SELECT i, repeat('x', 100) AS s FROM range(200000) r(i)")
         assert result.stats["on_disk"]
         assert list(tmp_path.glob("*/result-*.arrow"))
@@ -167,7 +169,7 @@ def test_a_large_result_lives_in_a_file_of_its_session(tmp_path: Path) -> None:
 def test_the_file_of_a_forgotten_result_goes(tmp_path: Path) -> None:
     scratch = Scratch(str(tmp_path))
     reader = pa.table({"a": range(1000), "a ": range(1000)}).to_reader(max_chunksize=100)
-    store = ResultStore.drain(reader, scratch, 2000)
+    store = ResultStore.drain(reader, ResultRoom(scratch), 2000)
     (file,) = tmp_path.glob("*/result-*.arrow")
     assert (store.rows, store.on_disk) == (1000, True)
     assert sum(batch.num_rows for batch in store.part(150, 700)) == 700
@@ -179,7 +181,7 @@ def test_the_file_of_a_forgotten_result_goes(tmp_path: Path) -> None:
 def test_borrowed_rows_are_copied(tmp_path: Path) -> None:
     table = pa.table({"a": range(100), "d": pa.array(["x", "y"] * 50).dictionary_encode()})
     for borrowed in (True, False):
-        store = ResultStore.drain(table.to_reader(), Scratch(str(tmp_path)), 1 << 20, borrowed=borrowed)
+        store = ResultStore.drain(table.to_reader(), ResultRoom(Scratch(str(tmp_path))), 1 << 20, borrowed=borrowed)
         (batch,) = store.reader()
         shared = batch.column(0).buffers()[1].address == table.column(0).chunk(0).buffers()[1].address
         assert shared is not borrowed
@@ -188,7 +190,7 @@ def test_borrowed_rows_are_copied(tmp_path: Path) -> None:
 
 def test_rows_past_the_limit_are_left_out(tmp_path: Path) -> None:
     reader = pa.table({"a": range(1000)}).to_reader(max_chunksize=100)
-    store = ResultStore.drain(reader, Scratch(str(tmp_path)), 1 << 20, max_rows=250)
+    store = ResultStore.drain(reader, ResultRoom(Scratch(str(tmp_path))), 1 << 20, max_rows=250)
     assert (store.rows, store.truncated_at) == (250, 250)
     assert [batch.num_rows for batch in store.reader()] == [100, 100, 50]
 

@@ -22,6 +22,7 @@ from sabot_sql import (
     ValueFailure,
 )
 from sabot_sql.duck.errors import StatementText, translate
+from tests.support.budgets import budget
 
 
 @pytest.fixture(scope="module", params=[(1, "thread"), (2, "thread"), (2, "process")], ids=str)
@@ -174,7 +175,7 @@ def test_a_bad_value_in_a_csv_file_names_file_and_column(session: Session, tmp_p
 
 
 def test_memory_that_runs_out_is_a_resource_error() -> None:
-    with sabot_sql.connect(memory_limit="64MiB", config={"temp_directory": ""}) as session:
+    with sabot_sql.connect(memory_limit=budget("64MiB", agents=1), config={"temp_directory": ""}) as session:
         with pytest.raises(ResourceError) as caught:
             session.query("SELECT i, count(*), list(i) FROM range(20000000) r(i) GROUP BY i")
         assert caught.value.code == "OUT_OF_MEMORY"

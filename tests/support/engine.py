@@ -12,6 +12,7 @@ import sabot_sql.catalog.file_sources
 import sabot_sql.catalog.frames
 import sabot_sql.catalog.sources
 from sabot_sql.config import SessionConfig
+from tests.support.budgets import with_budget
 from tests.support.compare import Rows, difference
 from tests.support.oracle import Oracle
 
@@ -68,7 +69,12 @@ def planner_settings(**changes: Any) -> Iterator[None]:
 
 @contextmanager
 def session(setup: Sequence[str] = (), **options: Any) -> Iterator[sabot_sql.Session]:
-    """A session with ``options`` of ``connect`` on which the statements of ``setup`` have run; its slices are small."""
+    """A session with ``options`` of ``connect`` on which the statements of ``setup`` have run; its slices are small.
+
+    The option ``working`` stands for the ``memory_limit`` that leaves so much to work with.
+    """
+    if "working" in options:
+        options = with_budget(options.pop("working"), **options)
     with small_slices(), sabot_sql.connect(**options) as opened:
         for statement in setup:
             opened.execute(statement)

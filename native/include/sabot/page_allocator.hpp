@@ -15,6 +15,17 @@ class PageAllocator {
   // The first page of a run of `count` free pages, now taken.
   std::optional<uint64_t> allocate(uint64_t count);
   void release(uint64_t first, uint64_t count);
+  // Calls visit(first, count) for every run of free pages before page `end`.
+  template <typename Visit>
+  void each_free_run(uint64_t end, Visit visit) const {
+    uint64_t first = 0;
+    for (uint64_t page = 0; page < end; ++page) {
+      if ((words_[page >> 6] >> (page & 63) & 1) == 0) continue;
+      if (page > first) visit(first, page - first);
+      first = page + 1;
+    }
+    if (end > first) visit(first, end - first);
+  }
 
   [[nodiscard]] uint64_t used_pages() const noexcept { return used_; }
   [[nodiscard]] uint64_t total_pages() const noexcept { return pages_; }

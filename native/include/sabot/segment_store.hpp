@@ -77,6 +77,8 @@ class SegmentStore : public SegmentSource, public std::enable_shared_from_this<S
   // Makes the first `bytes` of the block an immutable segment that readers may pin.
   SegmentId publish(Block&& block, uint64_t bytes, PartitionKey key);
   void drop(std::span<const SegmentId> segments) noexcept;
+  // Gives the memory of all free pages back to the system; they are as good as new when they are needed again.
+  void trim() noexcept;
   // Bytes of these segments that lie on disk.
   uint64_t spilled_bytes(std::span<const SegmentId> segments) const;
 

@@ -59,6 +59,8 @@ class ShuffleManager {
   void attach_peer(const std::string& agent_id, int arena_fd, const std::string& spill_directory);
   // Gives up the mapping, and with it the memory of an agent that is dead, once nothing read from it is held any more.
   void detach_peer(const std::string& agent_id);
+  // Gives memory that holds nothing back to the system.
+  void trim() { store_->trim(); }
   // Frees everything. Arrays that consumers hold stay valid.
   void close();
 
