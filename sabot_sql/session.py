@@ -346,7 +346,7 @@ class Session:
         reason = f"memory ran out on {request.config.agent_count} agents: DuckDB alone has all of it"
         try:
             with self._pools.using(alone.config, request.running.check):
-                return self._run_single(statement, reason, alone)
+                return self._run_single(statement, reason, alone, sparing=True)
         except ResourceError as error:
             if error.code != OUT_OF_MEMORY:
                 raise
@@ -432,14 +432,14 @@ class Session:
             return NotDistributed(f"it could not be planned: {error}")
         return plan if isinstance(plan, NotDistributed) else PlannedQuery(plan, bound)
 
-    def _run_single(self, statement: Statement, reason: str, request: Request) -> Result:
+    def _run_single(self, statement: Statement, reason: str, request: Request, *, sparing: bool = False) -> Result:
         clock = request.running.clock
         connection = self._catalog.connection
         with (
             request.running.interrupting(connection),
             clock.spending(Phase.RUNNING),
             request.telling(lambda: self._waiting(request, "running", reason)),
-            self._catalog.run(statement, request.scopes) as rows,
+            self._catalog.run(statement, request.scopes, sparing=sparing) as rows,
         ):
             store = request.take(rows.stream, self._room)
         return self._single_result(request, reason, store, rows.columns, clock.times_ms()[Phase.RUNNING])

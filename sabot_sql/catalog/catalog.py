@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -114,13 +114,19 @@ class Catalog:
         return Converter(self.connection)
 
     @contextmanager
-    def run(self, statement: Statement, scopes: Sequence[Scope]) -> Iterator[Rows]:
+    def run(self, statement: Statement, scopes: Sequence[Scope], *, sparing: bool = False) -> Iterator[Rows]:
         """Run a statement as it is on the session's DuckDB; its rows must be read while this is open.
+
+        ``sparing`` is for a statement that memory has run out on: it is then run in the way that takes the least.
 
         Raises:
             SabotSQLError: what DuckDB says, also while the rows are read.
         """
-        with self.connection.lock, self._tables.objects(statement, scopes):
+        with (
+            self.connection.lock,
+            self.connection.sparing_memory() if sparing else nullcontext(),
+            self._tables.objects(statement, scopes),
+        ):
             try:
                 rows = self._start(statement)
             except SabotSQLError as error:

@@ -7,7 +7,8 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -33,6 +34,7 @@ Stream: TypeAlias = pa.RecordBatchReader | HeldRows
 _BATCH_ROWS = 122_880
 _INTERRUPT_SECONDS = 0.05
 _STATE = "AGGREGATE_STATE"
+_PERFECT_TABLES = "perfect_ht_threshold"
 _IN_USE = "different configuration|Unique file handle conflict|Could not set lock"
 # Kinds of statements, and words of CREATE, after which the views and macros are as before.
 _NAMES = re.compile(r"\b(?:VIEW|MACRO|FUNCTION)\b", re.IGNORECASE)
@@ -277,6 +279,23 @@ class Connection:
         except (duckdb.Error, RuntimeError):
             return False  # DuckDB says why when it runs
         return not must_be_held([str(type_name) for type_name in types])
+
+    @contextmanager
+    def sparing_memory(self) -> Iterator[None]:
+        """While it is open, no aggregate has a table of all its possible groups for each thread; hold the lock.
+
+        Such tables hold every text and list twice while they are put together, and DuckDB 2.0 may end the process where
+        memory runs out then: another thread goes on with a state that was made larger in name only.
+        """
+        if self.is_locked:
+            yield
+            return
+        ((before,),) = self.main.execute(f"SELECT current_setting('{_PERFECT_TABLES}')").fetchall()
+        self.main.execute(f"SET SESSION {_PERFECT_TABLES} = 0")
+        try:
+            yield
+        finally:
+            self.main.execute(f"SET SESSION {_PERFECT_TABLES} = {before}")
 
     def _run(self, statement: Statement) -> Any:
         return self.main._submit(statement.text, statement.values, "rows", _BATCH_ROWS)

@@ -25,7 +25,7 @@ from tests.support.tpch.data import queries, tpch
 KINDS = [(1, "thread"), (2, "thread"), (4, "thread"), (2, "process"), (4, "process")]
 
 
-# ------------------------------------------------------------------------------------------------ what stands, and least
+# ---------------------------------------------------------------------------------------- what stands, and the least
 
 
 IDLE = """

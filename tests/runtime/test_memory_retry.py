@@ -261,12 +261,12 @@ def test_a_first_phase_too_large_for_memory_gives_duckdbs_answer(isolation: str,
 def test_a_query_for_which_memory_never_suffices(isolation: str, tmp_path: Path) -> None:
     file = tmp_path / "t.parquet"
     duckdb.sql(
-        "COPY (SELECT range % 4 AS k, repeat('x', 500) || range AS s FROM range(200_000))"
+        "COPY (SELECT range % 4 AS k, repeat('x', 1500) || range AS s FROM range(200_000))"
         f" TO '{file}' (ROW_GROUP_SIZE 20_000)"
     )
     # Lists of text cannot leave memory while they are made.
     sql = f"SELECT k, length(list(s)) AS n FROM '{file}' GROUP BY k ORDER BY k"
-    with sabot_sql.connect(**with_budget("120MiB", agents=2, isolation=isolation)) as session:
+    with sabot_sql.connect(**with_budget("90MiB", agents=2, isolation=isolation)) as session:
         with pytest.raises(ResourceError) as caught:
             session.query(sql)
         assert caught.value.code == "OUT_OF_MEMORY"
