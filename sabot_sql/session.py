@@ -306,7 +306,7 @@ class Session:
         ) -> Result:
             return self._result(request, store, columns, document, stats)
 
-        return JobCall(request, self._catalog, self._pools, self._scratch, self._gate, run, result)
+        return JobCall(request, self._catalog, self._pools, self._room, self._gate, run, result)
 
     def _run(self, statement: Statement, request: Request) -> Result:
         check = request.running.check

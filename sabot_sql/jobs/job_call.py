@@ -23,8 +23,8 @@ from sabot_sql.jobs.run import JobAnswer, check_resources, planned_job, run_on_a
 from sabot_sql.jobs.session_binding import SessionBinding
 from sabot_sql.jobs.sink_writers import check_targets, part_of, result_sink, write_sinks
 from sabot_sql.plan_document import PlanDocument
+from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import ResultStore
-from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:
     from sabot_sql.result import Result
@@ -42,7 +42,7 @@ class JobCall:
     request: Request
     catalog: Catalog
     pools: Pools
-    scratch: Scratch
+    room: ResultRoom
     gate: Gate
     run: RunStatement
     result: MakeResult
@@ -58,7 +58,7 @@ class JobCall:
         with self._executable(job) as ready:
             check_targets(ready.sinks, self._sql)
             with self.gate.reading(self.request.running.check):
-                answer = run_on_agents(job, ready, self.request, self.pools, self.scratch)
+                answer = run_on_agents(job, ready, self.request, self.pools, self.room)
         return self._handed_over(ready, answer)
 
     def explain(self, job: JobGraph) -> PlanDocument:
@@ -94,12 +94,12 @@ class JobCall:
         if place is None:
             columns = list(zip(*written, strict=True))
             table = pa.table({name: list(values) for (name, _), values in zip(_WRITTEN, columns, strict=True)})
-            return self.result(self.request.drain(table.to_reader(), self.scratch), _WRITTEN, answer.plan, stats)
+            return self.result(self.request.drain(table.to_reader(), self.room), _WRITTEN, answer.plan, stats)
         if len(ready.sinks) == 1:
             return rows
         own = part_of(ready.sinks, place, rows, self._sql)
         types = tuple((column.name, column.type) for column in ready.sinks[place].columns)
-        store = self.request.drain(own.to_arrow_reader(), self.scratch)
+        store = self.request.drain(own.to_arrow_reader(), self.room)
         return self.result(store, types, answer.plan, stats)
 
     def _sql(self, sql: str, objects: Mapping[str, object]) -> Result:

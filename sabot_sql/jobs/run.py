@@ -19,8 +19,8 @@ from sabot_sql.errors import FILE_CHANGED, InternalError, JobError, SourceError
 from sabot_sql.jobs.compiler import ExecutableJob
 from sabot_sql.jobs.job_graph import JobGraph
 from sabot_sql.plan_document import PlanDocument
+from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import ResultStore, batches
-from sabot_sql.scratch import Scratch
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def planned_job(job: JobGraph, executable: ExecutableJob, config: SessionConfig)
 
 
 def run_on_agents(
-    job: JobGraph, executable: ExecutableJob, request: Request, pools: Pools, scratch: Scratch
+    job: JobGraph, executable: ExecutableJob, request: Request, pools: Pools, room: ResultRoom
 ) -> JobAnswer:
     """Run a job to its end and take its rows over.
 
@@ -89,7 +89,7 @@ def run_on_agents(
             if changed is not None:
                 raise SourceError(f"{changed} was changed while it was read", code=FILE_CHANGED, file=changed)
             columns = _columns(executable, finished)
-            store = request.drain(batches(finished.stream), scratch, borrowed=True)
+            store = request.drain(batches(finished.stream), room, borrowed=True)
         finally:
             finished.release()
     return JobAnswer(store, columns, _described(finished.plan, executable), finished.stats)
