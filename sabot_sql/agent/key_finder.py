@@ -55,8 +55,8 @@ class KeyFinder:
         self, cursor: duckdb.DuckDBPyConnection, question: KeyQuestion, ends: float
     ) -> list[tuple[str | None, str]] | None:
         keys = ", ".join(question.key_sql)
-        rows = f"{self._rows(cursor, question.edge, ends)} WHERE hash({keys}) = {question.hash}::UBIGINT LIMIT 1"
-        return _values(cursor, question.key_sql, rows)
+        found = f"WHERE system.main.hash({keys}) = {question.hash}::UBIGINT LIMIT 1"
+        return _values(cursor, question.key_sql, f"{self._rows(cursor, question.edge, ends)} {found}")
 
     def _native(
         self, cursor: duckdb.DuckDBPyConnection, question: KeyQuestion, ends: float
@@ -65,7 +65,9 @@ class KeyFinder:
         keys = tuple(map(quote, question.names))
         listed = ", ".join(keys)
         sample = f"SELECT {listed} {self._rows(cursor, question.edge, ends)} LIMIT {_SAMPLED_ROWS}"
-        frequent = f"SELECT {listed} FROM ({sample}) GROUP BY ALL ORDER BY count(*) DESC LIMIT {_CANDIDATES}"
+        frequent = (
+            f"SELECT {listed} FROM ({sample}) GROUP BY ALL ORDER BY system.main.count_star() DESC LIMIT {_CANDIDATES}"
+        )
         table = pa.RecordBatchReader.from_stream(cursor.sql(frequent)).read_all()
         for row in range(table.num_rows):
             candidate = table.slice(row, 1)
@@ -102,7 +104,9 @@ def shown_key(names: Sequence[str], values: Sequence[tuple[str | None, str]]) ->
 
 
 def _values(cursor: duckdb.DuckDBPyConnection, keys: Sequence[str], rows: str) -> list[tuple[str | None, str]] | None:
-    row = cursor.execute(f"SELECT {', '.join(f'CAST({k} AS VARCHAR), typeof({k})' for k in keys)} {rows}").fetchone()
+    row = cursor.execute(
+        f"SELECT {', '.join(f'CAST({k} AS VARCHAR), system.main.typeof({k})' for k in keys)} {rows}"
+    ).fetchone()
     return None if row is None else list(zip(row[::2], row[1::2], strict=True))
 
 

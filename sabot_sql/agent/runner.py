@@ -35,7 +35,12 @@ if TYPE_CHECKING:
     import duckdb
 
 _PRIVATE = "__sabot_"
-_EDGE_SETTINGS = (("arrow_lossless_conversion", "true"), ("errors_as_json", "true"))
+_EDGE_SETTINGS = (
+    ("arrow_lossless_conversion", "true"),
+    ("errors_as_json", "true"),
+    # The view over a stream that is registered calls a function by its bare name: no macro of a user's may be found.
+    ("search_path", "system.main"),
+)
 """HUGEINT, UUID, TIMETZ and others lose their value or type on an edge without the first."""
 
 _BATCH_ROWS = 16_384

@@ -74,11 +74,12 @@ class CatalogFacts:
         if self._names is None:
             main = self._connection.main
             macros = main.execute(
-                "SELECT lower(function_name), string_agg(macro_definition, ' ') FROM duckdb_functions()"
-                " WHERE macro_definition IS NOT NULL AND NOT internal GROUP BY ALL"
+                "SELECT system.main.lower(function_name), system.main.string_agg(macro_definition, ' ')"
+                " FROM system.main.duckdb_functions() WHERE macro_definition IS NOT NULL AND NOT internal GROUP BY ALL"
             ).fetchall()
             views = main.execute(
-                "SELECT lower(view_name), string_agg(sql, ' ') FROM duckdb_views() WHERE NOT internal GROUP BY ALL"
+                "SELECT system.main.lower(view_name), system.main.string_agg(sql, ' ')"
+                " FROM system.main.duckdb_views() WHERE NOT internal GROUP BY ALL"
             ).fetchall()
             self._names = VolatileNames.reaching(VOLATILE_FUNCTIONS, dict(macros), dict(views))
         return self._names
@@ -87,7 +88,7 @@ class CatalogFacts:
         """The file of a database that is attached read-only, so that other processes may read it too."""
         if self._files is None:
             rows = self._connection.main.execute(
-                "SELECT database_name, path FROM duckdb_databases()"
+                "SELECT database_name, path FROM system.main.duckdb_databases()"
                 " WHERE readonly AND NOT internal AND path IS NOT NULL AND type = 'duckdb'"
             ).fetchall()
             self._files = dict(rows)
@@ -107,7 +108,7 @@ class CatalogFacts:
 
     def _functions(self, condition: str) -> frozenset[str]:
         rows = self._connection.main.execute(
-            f"SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE {condition}"
+            f"SELECT DISTINCT system.main.lower(function_name) FROM system.main.duckdb_functions() WHERE {condition}"
         ).fetchall()
         return frozenset(row[0] for row in rows)
 

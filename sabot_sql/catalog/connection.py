@@ -338,14 +338,14 @@ class Connection:
             self.in_transaction = statement.text.split(None, 1)[0].upper().startswith(("BEGIN", "START"))
 
     def _lock_configuration(self) -> bool:
-        ((locked,),) = self.main.execute("SELECT current_setting('lock_configuration')").fetchall()
+        ((locked,),) = self.main.execute("SELECT system.main.current_setting('lock_configuration')").fetchall()
         return bool(locked)
 
     def disabled_optimizers(self) -> str:
         """The optimizers that the user switched off, as DuckDB lists them; asked anew once a statement has run."""
         known = self._disabled_optimizers
         if known is None:
-            ((found,),) = self.main.execute("SELECT current_setting('disabled_optimizers')").fetchall()
+            ((found,),) = self.main.execute("SELECT system.main.current_setting('disabled_optimizers')").fetchall()
             known = self._disabled_optimizers = str(found)
         return known
 
@@ -402,7 +402,9 @@ class Connection:
 
     def _answer_settings(self) -> dict[str, str]:
         names = ", ".join(quote_text(name) for name in ANSWER_SETTINGS)
-        rows = self.main.execute(f"SELECT name, value FROM duckdb_settings() WHERE name IN ({names})").fetchall()
+        rows = self.main.execute(
+            f"SELECT name, value FROM system.main.duckdb_settings() WHERE name IN ({names})"
+        ).fetchall()
         return {name: value for name, value in rows if value is not None}
 
 
@@ -454,7 +456,7 @@ def _opened(config: SessionConfig, settings: Mapping[str, str]) -> duckdb.DuckDB
     if not config.read_only or config.database.startswith(":memory:"):
         return duckdb.connect(config.database, read_only=config.read_only, config=dict(settings))
     connection = duckdb.connect(":memory:", config=dict(settings))
-    known = "SELECT database_name FROM duckdb_databases() WHERE NOT internal"
+    known = "SELECT database_name FROM system.main.duckdb_databases() WHERE NOT internal"
     try:
         before = connection.execute(known).fetchall()
         connection.execute(f"ATTACH {quote_text(config.database)} (READ_ONLY)")

@@ -28,7 +28,12 @@ _TRAVELS_OTHERWISE = re.compile(r"\b(UNION|INTERVAL|TUPLE)\b")
 _UNWRITABLE = re.compile(r"\bSTRUCT\b(?!\()|\bAGGREGATE_STATE\b")
 
 # Rows keep their order, and leave in the form that people who call DuckDB themselves get.
-_CONVERSION_SETTINGS = {"preserve_insertion_order": "true", "arrow_lossless_conversion": "false"}
+_CONVERSION_SETTINGS = {
+    "preserve_insertion_order": "true",
+    "arrow_lossless_conversion": "false",
+    # The view over what is registered calls a function by its bare name: no macro of a user's may be found.
+    "search_path": "system.main",
+}
 
 _spare_lock = threading.Lock()
 free_in_children(_spare_lock)

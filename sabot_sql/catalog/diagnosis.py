@@ -54,7 +54,9 @@ def _parquet_files(statement: Statement, connection: Connection) -> Iterator[str
         begin = exported.find(call)
         while begin >= 0:
             argument = split_arguments(_inside(exported, begin + len(call)))[0]
-            listed = connection.main.execute(f"SELECT file_name FROM parquet_file_metadata({argument})").fetchall()
+            listed = connection.main.execute(
+                f"SELECT file_name FROM system.main.parquet_file_metadata({argument})"
+            ).fetchall()
             yield from (row[0] for row in listed)
             begin = exported.find(call, begin + 1)
 
@@ -75,7 +77,7 @@ def _inside(text: str, begin: int) -> str:
 
 def _pieces(file: str, connection: Connection) -> Iterator[tuple[int, str]]:
     facts = footer(file)
-    columns = connection.main.execute(f"DESCRIBE FROM read_parquet({quote_text(file)})").fetchall()
+    columns = connection.main.execute(f"DESCRIBE FROM system.main.read_parquet({quote_text(file)})").fetchall()
     for row_group in range(len(facts.group_rows) if facts else 0):
         for column in columns:
             yield row_group, column[0]
@@ -88,7 +90,8 @@ def _readable(file: str, row_group: int, column: str, connection: Connection) ->
     rows = f"file_row_number BETWEEN {first} AND {first + facts.group_rows[row_group] - 1}"
     try:
         connection.main.execute(
-            f"SELECT max(hash({quote_name(column)})) FROM read_parquet({quote_text(file)}) WHERE {rows}"
+            f"SELECT system.main.max(system.main.hash({quote_name(column)}))"
+            f" FROM system.main.read_parquet({quote_text(file)}) WHERE {rows}"
         ).fetchall()
     except duckdb.Error:
         return False

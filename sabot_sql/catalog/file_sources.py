@@ -288,11 +288,11 @@ def file_patterns(argument: str, main: duckdb.DuckDBPyConnection) -> list[str]:
 
 def _listed(pattern: str, main: duckdb.DuckDBPyConnection, *, is_parquet: bool) -> list[str] | None:
     if GLOB.search(pattern):
-        return [row[0] for row in main.execute("SELECT file FROM glob(?)", [pattern]).fetchall()]
+        return [row[0] for row in main.execute("SELECT file FROM system.main.glob(?)", [pattern]).fetchall()]
     if not is_remote(pattern) and local_path(pattern).is_dir():
         if not is_parquet:
             return None
-        rows = main.execute("SELECT file_name FROM parquet_file_metadata(?)", [pattern]).fetchall()
+        rows = main.execute("SELECT file_name FROM system.main.parquet_file_metadata(?)", [pattern]).fetchall()
         return [row[0] for row in rows]
     return [pattern]
 

@@ -36,7 +36,7 @@ class HeldRows:
 
     def count(self) -> int:
         """How many rows there are; asks the connection on which the statement ran."""
-        ((rows,),) = self._connection.execute(f"SELECT count(*) FROM {self._handle.name}").fetchall()
+        ((rows,),) = self._connection.execute(f"SELECT system.main.count_star() FROM {self._handle.name}").fetchall()
         return int(rows)
 
     @property

@@ -165,8 +165,10 @@ class MemoryTables:
         if not names:
             return []
         known = self._connection.main.execute(
-            "SELECT lower(table_name) FROM duckdb_tables() WHERE in_search_path(database_name, schema_name)"
-            " UNION ALL SELECT lower(view_name) FROM duckdb_views() WHERE in_search_path(database_name, schema_name)"
+            "SELECT system.main.lower(table_name) FROM system.main.duckdb_tables()"
+            " WHERE system.main.in_search_path(database_name, schema_name)"
+            " UNION ALL SELECT system.main.lower(view_name) FROM system.main.duckdb_views()"
+            " WHERE system.main.in_search_path(database_name, schema_name)"
         ).fetchall()
         return sorted(name for name in names if (name.lower(),) not in known)
 
@@ -189,10 +191,12 @@ class MemoryTables:
     def _find_bodies(self) -> tuple[_Body, ...]:
         try:
             rows = self._connection.main.execute(
-                "SELECT lower(view_name), database_name, sql FROM duckdb_views() WHERE NOT internal"
-                " UNION ALL SELECT lower(function_name), database_name, macro_definition FROM duckdb_functions()"
-                " WHERE NOT internal AND macro_definition IS NOT NULL"
-                " UNION ALL SELECT lower(name), '', statement FROM duckdb_prepared_statements()"
+                "SELECT system.main.lower(view_name), database_name, sql"
+                " FROM system.main.duckdb_views() WHERE NOT internal"
+                " UNION ALL SELECT system.main.lower(function_name), database_name, macro_definition"
+                " FROM system.main.duckdb_functions() WHERE NOT internal AND macro_definition IS NOT NULL"
+                " UNION ALL SELECT system.main.lower(name), '', statement"
+                " FROM system.main.duckdb_prepared_statements()"
             ).fetchall()
         except duckdb.Error:
             return ()  # a transaction that failed: nothing runs before it is rolled back
@@ -201,8 +205,8 @@ class MemoryTables:
     def _tables_of(self, database: str) -> set[str]:
         """Tables that a text of that database finds before it would look for ours."""
         rows = self._connection.main.execute(
-            "SELECT table_name FROM duckdb_tables() WHERE database_name = $1"
-            " UNION ALL SELECT view_name FROM duckdb_views() WHERE database_name = $1 AND NOT internal",
+            "SELECT table_name FROM system.main.duckdb_tables() WHERE database_name = $1"
+            " UNION ALL SELECT view_name FROM system.main.duckdb_views() WHERE database_name = $1 AND NOT internal",
             [database],
         ).fetchall()
         return {name for (name,) in rows}

@@ -332,7 +332,7 @@ class QuerySources:
         if len(parts) != 3:
             return None
         rows = self._connection.main.execute(
-            "SELECT estimated_size, sql FROM duckdb_tables()"
+            "SELECT estimated_size, sql FROM system.main.duckdb_tables()"
             " WHERE database_name = ? AND schema_name = ? AND table_name = ? AND NOT internal",
             list(parts),
         ).fetchall()

@@ -87,7 +87,7 @@ class TimestampSeries(IntegerSeries):
     """The same over microseconds; a step of months or longer has no fixed length and is none of these."""
 
     def _literal(self, value: int, position: int) -> str:
-        return f"to_microseconds({value})" if position == 2 else f"make_timestamp({value})"
+        return f"system.main.to_microseconds({value})" if position == 2 else f"system.main.make_timestamp({value})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class UnnestedList:
 
     def part(self, first: int, last: int) -> str:
         """A slice of the list."""
-        return _call("unnest", [f"list_slice({self.list_sql}, {first + 1}, {last})"])
+        return _call("unnest", [f"system.main.list_slice({self.list_sql}, {first + 1}, {last})"])
 
 
 def series_source(
@@ -134,7 +134,7 @@ def _cuttable(call: FunctionCall, main: duckdb.DuckDBPyConnection) -> Cuttable |
         return _unnested(call, main)
     if call.name == "repeat":
         return _repeated(call, main)
-    types = _values([f"typeof({argument})" for argument in call.arguments], main)
+    types = _values([f"system.main.typeof({argument})" for argument in call.arguments], main)
     inclusive = call.name == "generate_series"
     if types == ("TIMESTAMP", "TIMESTAMP", "INTERVAL"):
         return _timestamps(call, main, inclusive)
@@ -149,10 +149,15 @@ def _cuttable(call: FunctionCall, main: duckdb.DuckDBPyConnection) -> Cuttable |
 
 def _timestamps(call: FunctionCall, main: duckdb.DuckDBPyConnection, inclusive: bool) -> Cuttable | None:
     start, stop, step = call.arguments
-    finite = f"isfinite({start}) AND isfinite({stop})"
+    finite = f"system.main.isfinite({start}) AND system.main.isfinite({stop})"
     # Months have no fixed length; adding a day to a timestamp without a time zone is adding 24 hours.
-    fixed = f"datepart('year', {step}) = 0 AND datepart('month', {step}) = 0"
-    asked = [f"({finite} AND {fixed})", f"epoch_us({start})", f"epoch_us({stop})", f"epoch_us({step})"]
+    fixed = f"system.main.datepart('year', {step}) = 0 AND system.main.datepart('month', {step}) = 0"
+    asked = [
+        f"({finite} AND {fixed})",
+        f"system.main.epoch_us({start})",
+        f"system.main.epoch_us({stop})",
+        f"system.main.epoch_us({step})",
+    ]
     usable, first, last, length = _values(asked, main)
     if not usable or not length:
         return None
@@ -167,7 +172,7 @@ def _repeated(call: FunctionCall, main: duckdb.DuckDBPyConnection) -> Cuttable |
 def _unnested(call: FunctionCall, main: duckdb.DuckDBPyConnection) -> Cuttable | None:
     if len(call.arguments) != 1:
         return None
-    (rows,) = _values([f"len({call.arguments[0]})"], main)
+    (rows,) = _values([f"system.main.len({call.arguments[0]})"], main)
     return UnnestedList(call.arguments[0], rows) if rows is not None else None
 
 
@@ -177,4 +182,4 @@ def _values(expressions: list[str] | tuple[str, ...], main: duckdb.DuckDBPyConne
 
 
 def _call(function: str, arguments: list[str]) -> str:
-    return f"{quote_name(function)}({', '.join(arguments)})"
+    return f"system.main.{quote_name(function)}({', '.join(arguments)})"

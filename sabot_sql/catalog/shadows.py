@@ -90,7 +90,7 @@ def _parquet_shadow(
         footer.append_row_groups(group)
     footer.write_metadata_file(file)
     body.unlink()
-    relation = f"parquet_scan({quote_text(str(file))})"
+    relation = f"system.main.parquet_scan({quote_text(str(file))})"
     found = main.execute(f"DESCRIBE FROM {relation}").fetchall()
     return Shadow(str(file), relation) if tuple((row[0], row[1]) for row in found) == columns else None
 
@@ -98,8 +98,9 @@ def _parquet_shadow(
 def _csv_shadow(path: Path, columns: Sequence[tuple[str, str]]) -> Shadow:
     file = path.with_suffix(".csv")
     file.touch()
-    types = ", ".join(f"{quote_text(name)}: {quote_text(type_name)}" for name, type_name in columns)
-    relation = f"read_csv({quote_text(str(file))}, columns = {{{types}}}, auto_detect = false, header = false)"
+    named = ", ".join(f"{quote_name(name)} := {quote_text(type_name)}" for name, type_name in columns)
+    options = f"columns = system.main.struct_pack({named}), auto_detect = false, header = false"
+    relation = f"system.main.read_csv({quote_text(str(file))}, {options})"
     # A column of no type, such as one of None alone in a frame, is read as text: that would compare by a collation.
     untyped = [quote_name(name) for name, type_name in columns if type_name == '"NULL"']
     if untyped:

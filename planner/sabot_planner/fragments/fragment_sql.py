@@ -53,6 +53,7 @@ from sabot_planner.physical.nodes import (
 from sabot_planner.sql.dialect import to_sql
 from sabot_planner.sql.expression_tree import nodes
 from sabot_planner.sql.scalars import column_name
+from sabot_planner.sql.text import builtin
 
 _JOIN_SQL = {
     JoinKind.INNER: "INNER JOIN",
@@ -168,14 +169,14 @@ class FragmentWriter:
                 return self._values(node)
             case Numbered():
                 block = self._open(node.input)
-                number = f"row_number() OVER () AS {node.name}"
+                number = f"{builtin('row_number')} OVER () AS {node.name}"
                 return replace(block, columns=node.columns, select=[*node.input.columns, number])
             case HaloWindow():
                 return self._halo_window(node)
             case TaskOrdinal():
                 (value,) = node.series.columns
                 series = self._leaf(node.series)
-                return Block(f"(SELECT min({value}) AS {node.name} FROM {series})", node.columns)
+                return Block(f"(SELECT {builtin('min', value)} AS {node.name} FROM {series})", node.columns)
             case Nothing():
                 items = [f"CAST(NULL AS {kind}) AS {name}" for name, kind in node.schema.items()]
                 return Block(self.block(node.witness).relation(), node.columns, select=items, where=["false"])
@@ -285,7 +286,7 @@ class FragmentWriter:
         return Block(from_, node.columns, select=[*node.left.columns, f"__mark_join_marker AS {node.marker}"])
 
     def _partial_aggregate(self, node: PartialAggregate) -> Block:
-        return replace(self._aggregate(node), having="count_star() > 0" if node.silent_when_empty else None)
+        return replace(self._aggregate(node), having=f"{builtin('count_star')} > 0" if node.silent_when_empty else None)
 
     def _aggregate(self, node: GroupBy) -> Block:
         block = self._open(node.input)
@@ -319,7 +320,8 @@ class FragmentWriter:
             parts.append(f"LIMIT ((SELECT {to_sql(node.limit)} FROM {values})){' %' if node.percent else ''}")
         if node.offset is not None:
             parts.append(f"OFFSET (SELECT {to_sql(node.offset)} FROM {values})")
-        numbered = f"(SELECT *, row_number() OVER () AS {number} FROM {rows.relation()}) AS {self._alias()}"
+        numbering = f"{builtin('row_number')} OVER () AS {number}"
+        numbered = f"(SELECT *, {numbering} FROM {rows.relation()}) AS {self._alias()}"
         return Block(numbered, node.columns, order=f"{number} ASC", limit=" ".join(parts))
 
     def _distinct(self, node: Distinct) -> Block:

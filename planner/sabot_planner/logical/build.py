@@ -41,6 +41,7 @@ from sabot_planner.sql.dialect import join_type, parse_exported, parse_rows, to_
 from sabot_planner.sql.expression_tree import nodes
 from sabot_planner.sql.print_guard import parser_error, same_meaning
 from sabot_planner.sql.scalars import column, column_name, substitute
+from sabot_planner.sql.subscripts import slices_as_calls
 
 _SET_KINDS = {
     (exp.Union, False): SetKind.UNION_ALL,
@@ -77,6 +78,7 @@ def build(sql: str, context: PlanContext) -> BuiltQuery:
         raise Undistributable("the exported plan was not read exactly")
     if lists:
         put_back(nodes(tree), lists)
+    slices_as_calls(tree)
     builder = _Builder(tree, context)
     node = builder.query(tree, {})
     return BuiltQuery(node, _output_names(tree, len(node.columns)), builder.names)

@@ -16,6 +16,7 @@ from sabot_planner.sql.dialect import function_call, to_sql
 from sabot_planner.sql.duck_type import BIGINT
 from sabot_planner.sql.expression_tree import map_nodes, nodes
 from sabot_planner.sql.scalars import column
+from sabot_planner.sql.subscripts import fields_as_calls
 
 
 def select_block(tree: exp.Expression, relation: Relation, names: PlanNames, context: PlanContext) -> Node:
@@ -25,8 +26,8 @@ def select_block(tree: exp.Expression, relation: Relation, names: PlanNames, con
         raise Undistributable("HAVING or QUALIFY in an exported block")
     where = tree.args.get("where")
     if where is not None:
-        node = Filter(node, scope.resolve(where.args["this"]))
-    items = [_resolved_item(item, scope) for item in tree.args["expressions"]]
+        node = Filter(node, fields_as_calls(scope.resolve(where.args["this"]), node.schema))
+    items = [fields_as_calls(_resolved_item(item, scope), relation.node.schema) for item in tree.args["expressions"]]
     keys = sort_keys(tree.args.get("order"), scope)
     distinct = tree.args.get("distinct")
     on = _distinct_on(distinct, scope)

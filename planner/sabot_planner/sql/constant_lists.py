@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 from sqlglot import exp
 
+from sabot_planner.sql.text import builtin
+
 PARAMETER = "$sabot_list_"
 
 _FEWEST = 32
@@ -39,7 +41,6 @@ _LONG_LIST = re.compile(
 )
 _ROWS = re.compile(_ROW)
 _SEPARATOR = "\x1f"
-_FUNCTIONS = '"system".main.'
 _QUOTED_TYPES = frozenset({"VARCHAR", "DATE"})
 _SPLIT_TYPES = re.compile(r"(?:VARCHAR|DATE|U?(?:TINY|SMALL|BIG|HUGE)INT|U?INTEGER|DECIMAL\(\d+,\s?\d+\))\Z")
 _CONSTANTS = re.compile(rf"CAST\(\s*(?:(-?\s?\d[\d.]*)|({_STRING})|{_ATOM})\s+AS\s+({_TYPE})\s*\)|{_ATOM}")
@@ -108,7 +109,7 @@ def _columns(rows: str, count: int) -> list[str]:
         if any(bool(number) is quoted for number, _, _ in column):
             return []
         text = _SEPARATOR.join([value[1:-1] if quoted else number.replace(" ", "") for number, value, _ in column])
-        split = f"""{_FUNCTIONS}string_split('{text}', '{_SEPARATOR}')"""
+        split = builtin("string_split", f"'{text}'", f"'{_SEPARATOR}'")
         columns.append(f"CAST(unnest({split}) AS {next(iter(types))})")
     return columns
 

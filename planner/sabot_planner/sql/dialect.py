@@ -76,6 +76,7 @@ from sqlglot import exp
 from sabot_planner.sql.duck_type import data_type
 from sabot_planner.sql.expression_reader import chained
 from sabot_planner.sql.query_reader import read_exported, read_rows
+from sabot_planner.sql.text import SYSTEM_SCHEMA
 from sabot_planner.sql.writer import write_sql
 
 __all__ = [
@@ -90,8 +91,6 @@ __all__ = [
     "to_sql",
     "type_text",
 ]
-
-SYSTEM_SCHEMA = '"system".main'
 
 
 def parse_exported(sql: str, check: Callable[[], None] = lambda: None) -> exp.Expression:

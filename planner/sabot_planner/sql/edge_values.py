@@ -19,9 +19,10 @@ edge.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 from sabot_planner.sql.duck_type import CAST_BACK, EMPTY_TUPLE, DuckType, has_no_name, is_written
-from sabot_planner.sql.text import quote
+from sabot_planner.sql.text import builtin, quote
 
 
 def written(value: str, kind: DuckType, depth: int = 0) -> str:
@@ -37,16 +38,19 @@ def written(value: str, kind: DuckType, depth: int = 0) -> str:
     parts = kind.parts
     if kind.kind == "MAP":
         return _each(
-            f"map_entries({value})",
+            builtin("map_entries", value),
             depth,
             lambda x: _struct(
                 ["key", "value"],
-                [written(f"struct_extract({x}, '{w}')", t, depth + 1) for w, (_, t) in zip(_ENTRY, parts, strict=True)],
+                [
+                    written(builtin("struct_extract", x, _text(w)), t, depth + 1)
+                    for w, (_, t) in zip(_ENTRY, parts, strict=True)
+                ],
             ),
         )
     if kind.kind == "UNION":
-        members = [written(f"union_extract({value}, {_text(name)})", inner, depth) for name, inner in parts]
-        tag = f"CAST(union_tag({value}) AS VARCHAR)"
+        members = [written(builtin("union_extract", value, _text(name)), inner, depth) for name, inner in parts]
+        tag = f"CAST({builtin('union_tag', value)} AS VARCHAR)"
         return _unless_null(value, _struct(["tag", *_members(parts)], [tag, *members]))
     names = [name or f"element{i}" for i, (name, _) in enumerate(parts, 1)]
     fields = [written(_field(value, name, i), inner, depth) for i, (name, inner) in enumerate(parts, 1)]
@@ -58,47 +62,47 @@ def restored(value: str, kind: DuckType, depth: int = 0) -> str:
     if kind.kinds.isdisjoint(CAST_BACK):
         return value
     if kind.kind == EMPTY_TUPLE:
-        return _unless_null(value, "row()")
+        return _unless_null(value, builtin("row"))
     if kind.kind == "INTERVAL":
         makers = zip(("to_months", "to_days", "to_microseconds"), _INTERVAL_FIELDS, strict=True)
-        return " + ".join(f"{make}(struct_extract({value}, '{name}'))" for make, name in makers)
+        return reduce(_sum, (builtin(make, builtin("struct_extract", value, _text(name))) for make, name in makers))
     if not is_written(kind) and not has_no_name(kind):
         return f"CAST({value} AS {kind})"
     if kind.kind in ("LIST", "ARRAY"):
         element = kind.element
         if kind.kind == "ARRAY" and has_no_name(kind):
             places = range(1, int(kind.parameters[0]) + 1)
-            items = [restored(f"array_extract({value}, {i})", element, depth) for i in places]
-            return _unless_null(value, f"array_value({', '.join(items)})")
+            items = [restored(builtin("array_extract", value, str(i)), element, depth) for i in places]
+            return _unless_null(value, builtin("array_value", *items))
         values = _each(value, depth, lambda x: restored(x, element, depth + 1))
         return f"CAST({values} AS {kind})" if kind.kind == "ARRAY" else values
     parts = kind.parts
     if kind.kind == "MAP":
         entries = _each(
-            value if is_written(kind) else f"map_entries({value})",
+            value if is_written(kind) else builtin("map_entries", value),
             depth,
             lambda x: _struct(
                 ["k", "v"],
                 [
-                    restored(f"struct_extract({x}, '{w}')", t, depth + 1)
+                    restored(builtin("struct_extract", x, _text(w)), t, depth + 1)
                     for w, (_, t) in zip(_ENTRY, parts, strict=True)
                 ],
             ),
         )
-        return f"map_from_entries({entries})"
+        return builtin("map_from_entries", entries)
     if kind.kind == "UNION":
-        choices = [
-            f"WHEN {_text(name)} THEN CAST(union_value({quote(name)} := "
-            f"{restored(f'struct_extract({value}, {_text(member)})', inner, depth)}) AS {kind})"
-            for member, (name, inner) in zip(_members(parts), parts, strict=True)
-        ]
-        return f"CASE struct_extract({value}, 'tag') {' '.join(choices)} END"
+        choices = []
+        for member, (name, inner) in zip(_members(parts), parts, strict=True):
+            one = restored(builtin("struct_extract", value, _text(member)), inner, depth)
+            made = builtin("union_value", f"{quote(name)} := {one}")
+            choices.append(f"WHEN {_text(name)} THEN CAST({made} AS {kind})")
+        return f"CASE {builtin('struct_extract', value, _text('tag'))} {' '.join(choices)} END"
     names = [name or f"element{i}" for i, (name, _) in enumerate(parts, 1)]
     fields = [
-        restored(f"struct_extract({value}, {_text(name)})", inner, depth)
+        restored(builtin("struct_extract", value, _text(name)), inner, depth)
         for name, (_, inner) in zip(names, parts, strict=True)
     ]
-    return _unless_null(value, f"row({', '.join(fields)})" if kind.kind == "TUPLE" else _struct(names, fields))
+    return _unless_null(value, builtin("row", *fields) if kind.kind == "TUPLE" else _struct(names, fields))
 
 
 _ENTRY = ("key", "value")
@@ -109,13 +113,20 @@ def _interval_parts(value: str) -> list[str]:
     """The three numbers that an interval is, each part of it with its own sign."""
 
     def part(name: str) -> str:
-        return f"datepart('{name}', {value})"
+        return builtin("datepart", _text(name), value)
+
+    def times(name: str, factor: int) -> str:
+        return builtin('"*"', part(name), str(factor))
 
     return [
-        f"CAST({part('year')} * 12 + {part('month')} AS INTEGER)",
+        f"CAST({_sum(times('year', 12), part('month'))} AS INTEGER)",
         f"CAST({part('day')} AS INTEGER)",
-        f"{part('hour')} * 3600000000 + {part('minute')} * 60000000 + {part('microsecond')}",
+        _sum(_sum(times("hour", 3_600_000_000), times("minute", 60_000_000)), part("microsecond")),
     ]
+
+
+def _sum(one: str, other: str) -> str:
+    return builtin('"+"', one, other)
 
 
 def _members(parts: Sequence[tuple[str, DuckType]]) -> list[str]:
@@ -123,16 +134,16 @@ def _members(parts: Sequence[tuple[str, DuckType]]) -> list[str]:
 
 
 def _field(value: str, name: str, position: int) -> str:
-    return f"struct_extract({value}, {_text(name) if name else position})"
+    return builtin("struct_extract", value, _text(name) if name else str(position))
 
 
 def _each(values: str, depth: int, change: Callable[[str], str]) -> str:
     parameter = f"x{depth}"
-    return f"list_transform({values}, lambda {parameter}: {change(parameter)})"
+    return builtin("list_transform", values, f"lambda {parameter}: {change(parameter)}")
 
 
 def _struct(names: Sequence[str], values: Sequence[str]) -> str:
-    return f"struct_pack({', '.join(f'{quote(n)} := {v}' for n, v in zip(names, values, strict=True))})"
+    return builtin("struct_pack", *(f"{quote(n)} := {v}" for n, v in zip(names, values, strict=True)))
 
 
 def _unless_null(value: str, then: str) -> str:

@@ -1,9 +1,12 @@
-"""SQL text that needs no tree: quoting and binding a fragment's inputs."""
+"""SQL text that needs no tree: quoting, calls of built-in functions, and binding a fragment's inputs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+
+SYSTEM_SCHEMA = '"system".main'
+"""Where DuckDB's own functions are, and no macro of a user's."""
 
 
 def task_sql(sql: str, bindings: Iterable[tuple[str, tuple[str, ...], str]]) -> str:
@@ -22,6 +25,11 @@ def task_sql(sql: str, bindings: Iterable[tuple[str, tuple[str, ...], str]]) -> 
         recursive = "RECURSIVE " if match.group(1) else ""
         return f"WITH {recursive}{', '.join(parts)}, {sql[match.end() :]}"
     return f"WITH {', '.join(parts)} {sql}"
+
+
+def builtin(name: str, *arguments: str) -> str:
+    """A call of DuckDB's built-in function ``name``, immune to what the user named alike."""
+    return f"{SYSTEM_SCHEMA}.{name}({', '.join(arguments)})"
 
 
 def quote(identifier: str) -> str:

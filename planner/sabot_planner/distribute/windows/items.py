@@ -36,18 +36,14 @@ def _by_call(name: str) -> _Join:
     return lambda a, b: call(name, a, b)
 
 
-def _by_plain(name: str) -> _Join:
-    return lambda a, b: exp.Anonymous(this=name, expressions=[a, b])
-
-
 _COMBINED: dict[str, tuple[str, _Join]] = {
     "count": ("sum", _by_call("+")),
     "count_star": ("sum", _by_call("+")),
     "count_if": ("sum", _by_call("+")),
     "countif": ("sum", _by_call("+")),
     "sum": ("sum", _by_call("+")),
-    "min": ("min", _by_plain("least")),
-    "max": ("max", _by_plain("greatest")),
+    "min": ("min", _by_call("least")),
+    "max": ("max", _by_call("greatest")),
     "bool_and": ("bool_and", lambda a, b: exp.And(this=a, expression=b)),
     "bool_or": ("bool_or", lambda a, b: exp.Or(this=a, expression=b)),
     "bit_and": ("bit_and", _by_call("&")),
@@ -163,7 +159,7 @@ def _ntile(draft: WindowDraft, buckets: exp.Expression) -> exp.Expression | None
     if wanted is None or wanted < 1:
         return None
     rows = column(draft.all_ranges("sum", draft.rows()))
-    count: exp.Expression = exp.Anonymous(this="least", expressions=[integer(wanted), rows])
+    count: exp.Expression = call("least", integer(wanted), rows)
     index = call("-", _row_number(draft), integer(1))
     size, large = call("//", rows, count), call("%", rows, count)
     in_large = call("*", large, call("+", size, integer(1)))
