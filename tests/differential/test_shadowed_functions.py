@@ -30,7 +30,7 @@ TRIED = [
     (name, configuration)
     for place, configuration in enumerate(CONFIGURATIONS)
     for number, name in enumerate(STATEMENTS)
-    if place == 0 or number % 4 == place  # each takes its time where so many macros are known
+    if number % (2, 6, 6)[place] == place  # each takes its time where so many macros are known
 ]
 MOST_PARAMETERS = 7
 
@@ -127,7 +127,7 @@ def test_macros_named_like_all_functions_change_no_answer(
 def test_most_statements_are_tried_and_distributed(exported: dict[str, dict[str, str]], sessions: Any) -> None:
     texts = exported[""]
     assert len(texts) > 0.9 * len(STATEMENTS)
-    modes = [answer(sessions["two agents, all hashed"], sql).mode for sql in texts.values()]
+    modes = [answer(sessions["two agents, all hashed"], sql).mode for sql in list(texts.values())[::8]]
     assert modes.count("distributed") > 0.7 * len(modes)
 
 
