@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from sabot_sql.call.clock import Phase
+from sabot_sql.call.memory_ladder import with_all_memory
 from sabot_sql.call.pools import Pools
 from sabot_sql.call.read_write_lock import Gate
 from sabot_sql.call.request import Request
 from sabot_sql.catalog.catalog import Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Statement
 from sabot_sql.catalog.frames import Scope
-from sabot_sql.errors import JobError
+from sabot_sql.errors import OUT_OF_MEMORY, JobError, ResourceError
 from sabot_sql.jobs.compiler import ExecutableJob, executable
 from sabot_sql.jobs.job_graph import JobGraph
 from sabot_sql.jobs.run import JobAnswer, check_resources, planned_job, run_on_agents
@@ -58,8 +59,20 @@ class JobCall:
         with self._executable(job) as ready:
             check_targets(ready.sinks, self._sql)
             with self.gate.reading(self.request.running.check):
-                answer = run_on_agents(job, ready, self.request, self.pools, self.room)
+                answer = self._run(job, ready)
         return self._handed_over(ready, answer)
+
+    def _run(self, job: JobGraph, ready: ExecutableJob) -> JobAnswer:
+        """Run on the agents that were asked for; on one with all of the memory where theirs is too little."""
+        try:
+            return run_on_agents(job, ready, self.request, self.pools, self.room)
+        except ResourceError as error:
+            if error.code != OUT_OF_MEMORY or self.request.config.agent_count == 1:
+                raise
+        # Nothing was handed over yet, so the job may begin anew.
+        alone = replace(self.request, config=with_all_memory(self.request.config))
+        reason = f"memory ran out on {self.request.config.agent_count} agents: one agent has all of it"
+        return run_on_agents(job, ready, alone, self.pools, self.room, reason)
 
     def explain(self, job: JobGraph) -> PlanDocument:
         """The plan of ``job``, which is not run; only its sources and schemas are looked at."""

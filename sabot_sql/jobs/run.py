@@ -58,9 +58,9 @@ def planned_job(job: JobGraph, executable: ExecutableJob, config: SessionConfig)
 
 
 def run_on_agents(
-    job: JobGraph, executable: ExecutableJob, request: Request, pools: Pools, room: ResultRoom
+    job: JobGraph, executable: ExecutableJob, request: Request, pools: Pools, room: ResultRoom, why: str = ""
 ) -> JobAnswer:
-    """Run a job to its end and take its rows over.
+    """Run a job to its end and take its rows over; ``why`` says in the plan why these agents.
 
     Raises:
         SabotSQLError: then nothing is left of it.
@@ -78,7 +78,7 @@ def run_on_agents(
                 pool,
                 executable.sources,
                 query_id=running.query_id,
-                reason=_reason(job),
+                reason="; ".join(filter(None, (why, _reason(job)))),
                 cancel=running,
                 deadline_ms=running.left_ms(),
                 observer=(lambda plan: observation.tell(_described(plan, executable))) if observation else None,

@@ -35,6 +35,31 @@ def tpch(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+@pytest.fixture(scope="module")
+def fraud(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    folder = tmp_path_factory.mktemp("notebooks")
+    notebook = nbformat.read(FOLDER / "fraud_detection.ipynb", as_version=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(folder / "ipython"))
+        NotebookClient(notebook, timeout=100, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    nbformat.validate(notebook)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_fraud_notebook_finds_the_planted_frauds_and_shows_the_graph(fraud: list[Any]) -> None:
+    said = output(fraud, "job.to_execution_graph()").text
+    assert "27 tasks" in said
+    assert "source → enrich: FORWARD, 10 connections" in said
+    assert "enrich → fraud: HASH, 50 connections" in said
+    assert "fraud → alerts: REBALANCE, 10 connections" in said
+    assert output(fraud, "session.run_job(job)").text == "40 of 40 frauds found, and 0 that are none\n"
+    for cell in ("session.explain(job)", "result.plan"):
+        html = output(fraud, cell).data["text/html"]
+        assert "<svg" in html
+        assert "enrich" in html
+        assert "HASH" in html
+
+
 def output(cells: list[Any], first_words: str) -> Any:
     """The only output of the cell that contains these words."""
     found = [cell for cell in cells if first_words in cell.source]
