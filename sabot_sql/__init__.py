@@ -118,14 +118,25 @@ def connect(
     spill_directory: str | os.PathLike[str] | None = None,
     broadcast_limit: int | str | None = None,
     config: Mapping[str, object] | None = None,
+    cluster: str | os.PathLike[str] | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    tls_ca: str | os.PathLike[str] | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    lease_seconds: float | None = None,
 ) -> Session:
-    """Open a session on a DuckDB database, in memory unless a file is named.
+    """Open a session on a DuckDB database, in memory unless a file is named, or on the agents of a cluster.
 
     ``agents`` is how many agents run each query; ``"auto"`` lets DuckDB alone run what one machine can. Agents are
     threads on this session's DuckDB or processes with one of their own. ``memory_limit`` bounds the whole of it, by
     default 70 % of the machine; ``threads`` are per agent. ``partitions`` forces how many partitions a keyed exchange
     has, ``adaptive=False`` keeps decisions of the plan whatever is measured. A join side up to ``broadcast_limit`` may
     be copied to every agent. ``config`` holds DuckDB's own settings.
+
+    ``cluster``, or the first argument, names agents on other hosts: ``"grpc+tls://host:port,…"``, a cluster file
+    (``"cluster.toml"``), or ``"local://"`` for services on this host. ``token_file`` and ``tls_ca``
+    are those of the agents; ``tls_cert`` and ``tls_key`` are shown to agents that ask for them. An agent that is silent
+    for ``lease_seconds`` is lost, by default after 15.
 
     Raises:
         ConfigError: an option is wrong.
@@ -147,6 +158,12 @@ def connect(
             spill_directory=spill_directory,
             broadcast_limit=broadcast_limit,
             config=config,
+            cluster=cluster,
+            token_file=token_file,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            lease_seconds=lease_seconds,
         )
     )
 

@@ -64,8 +64,22 @@ def _parser() -> argparse.ArgumentParser:
     _add_session_options(explain)
     explain.add_argument("--format", choices=["text", "json", "dot", "svg", "html"], default="text")
 
-    agent = commands.add_parser("agent", help="serve a session as an agent; started by sessions")
-    agent.add_argument("descriptor", type=int, help="the inherited socket to the session")
+    agent = commands.add_parser("agent", help="serve agents to sessions on other hosts, until SIGTERM")
+    agent.add_argument("--listen", metavar="HOST:PORT", help="where; port 0 is any")
+    agent.add_argument("--status", metavar="HOST:PORT", help="print what the agent there says of itself, and end")
+    agent.add_argument("--advertise", metavar="NAME:PORT", help="how other agents reach this one; as it listens")
+    agent.add_argument("--token-file", metavar="FILE", help="the secret of the cluster; readable by its owner alone")
+    agent.add_argument("--tls-cert", metavar="FILE", help="the agent's certificate (PEM)")
+    agent.add_argument("--tls-key", metavar="FILE", help="its key")
+    agent.add_argument("--tls-ca", metavar="FILE", help="the authority that signed the certificates of the agents")
+    agent.add_argument("--tls-client-ca", metavar="FILE", help="ask sessions and agents for certificates signed by it")
+    agent.add_argument("--memory", default=None, metavar="SIZE", help="of all sessions together; 70 %% of the machine")
+    agent.add_argument("--threads", type=int, default=None, metavar="N", help="of each session; all cores")
+    agent.add_argument("--sessions", type=int, default=4, metavar="N", help="at a time; each has 1/N of the memory")
+    agent.add_argument("--spill", default=tempfile.gettempdir(), metavar="DIR", help="for what memory cannot hold")
+    agent.add_argument("--data", action="append", default=[], metavar="DIR", help="sessions may read files in it")
+    agent.add_argument("--grace", type=float, default=300.0, metavar="SECONDS", help="of sessions, after SIGTERM")
+    agent.add_argument("--with-parent", action="store_true", help="end when standard input does")
     return parser
 
 
@@ -170,10 +184,15 @@ def _explain(options: argparse.Namespace) -> None:
 
 
 def _agent(options: argparse.Namespace) -> int:
-    from sabot_sql.agent import process_main  # native code, which the other commands may not need
+    # Native code, which the other commands may not need.
+    from sabot_sql.service.command import print_status, serve
 
-    sys.argv[1:] = [str(options.descriptor)]
-    return process_main.main()
+    if (options.listen is None) == (options.status is None):
+        raise ConfigError("give --listen, or --status")
+    if options.status is not None:
+        return print_status(options)
+    serve(options)
+    return 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sabot_sql.arguments import flag, mapping, path, shown, whole
+from sabot_sql.cluster_target import ClusterTarget, agents_of, is_cluster, parse_cluster
 from sabot_sql.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,10 +48,11 @@ _UNITS = {
 
 
 class Isolation(StrEnum):
-    """What an agent is: a thread of this process or another process; several agents have a DuckDB each."""
+    """What an agent is: a thread of this process, another process, or a service; several agents have a DuckDB each."""
 
     THREAD = "thread"
     PROCESS = "process"
+    REMOTE = "remote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class SessionConfig:
     ``memory_bytes`` is the budget of the whole process tree; the other ``*_bytes`` are derived from it:
     ``duckdb_memory_bytes`` and ``shuffle_bytes`` are per agent, ``result_bytes`` for all results together.
     ``threads`` is per agent. ``partitions`` forces the number of partitions of every keyed edge.
-    ``duckdb`` are DuckDB's own settings, given to every instance when it is made.
+    ``duckdb`` are DuckDB's own settings, given to every instance when it is made. ``cluster`` has the agents where the
+    isolation is ``REMOTE``; the budget is then that of the session's own process, and each service has its own.
     """
 
     database: str = ":memory:"
@@ -74,6 +77,7 @@ class SessionConfig:
     spill_directory: str = ""
     broadcast_bytes: int | None = None
     duckdb: Mapping[str, str] = field(default_factory=dict)
+    cluster: ClusterTarget | None = None
 
     @property
     def agent_count(self) -> int:
@@ -83,7 +87,7 @@ class SessionConfig:
     @property
     def own_instances(self) -> bool:
         """Whether each agent has a DuckDB of its own; one thread agent has the session's, with all of the memory."""
-        return self.isolation is Isolation.PROCESS or self.agent_count > 1
+        return self.isolation is not Isolation.THREAD or self.agent_count > 1
 
     @property
     def instance_threads(self) -> int:
@@ -92,14 +96,16 @@ class SessionConfig:
 
     @property
     def instances(self) -> int:
-        """How many instances of DuckDB there are: the session's own, and those of agents."""
-        return self.agent_count + 1 if self.own_instances else 1
+        """How many instances of DuckDB share the budget: the session's own, and those of agents of its host."""
+        return self.agent_count + 1 if self.own_instances and self.isolation is not Isolation.REMOTE else 1
 
     @property
     def standing_bytes(self) -> int:
         """What all processes take together before they do anything; one agent is never started for a session."""
         if self.agent_count == 1:
             return _ALONE_BYTES
+        if self.isolation is Isolation.REMOTE:
+            return _BESIDE_AGENTS_BYTES
         each = _PROCESS_AGENT_BYTES if self.isolation is Isolation.PROCESS else _THREAD_AGENT_BYTES
         return _BESIDE_AGENTS_BYTES + each * self.agent_count
 
@@ -131,7 +137,7 @@ class SessionConfig:
     @property
     def shuffle_bytes(self) -> int:
         """The shuffle pool of one agent; processes leave a share to the session, which has one of its own."""
-        pools = self.instances if self.isolation is Isolation.PROCESS else self.agent_count
+        pools = self.agent_count if self.isolation is Isolation.THREAD else self.instances
         return int(self.working_bytes * _SHUFFLE_SHARE) // pools
 
     @property
@@ -164,7 +170,7 @@ class SessionConfig:
             self,
             agents=self.agents if agents is None else _parse_agents(agents),
             isolation=self.isolation if isolation is None else _parse_isolation(isolation),
-            threads=self.threads if agents is None else max(1, _cores() // _agent_count(_parse_agents(agents))),
+            threads=self.threads if agents is None or self.cluster else _threads(None, _parse_agents(agents)),
         )
         return changed._checked()
 
@@ -193,19 +199,40 @@ def parse_config(
     spill_directory: str | os.PathLike[str] | None = None,
     broadcast_limit: int | str | None = None,
     config: Mapping[str, object] | None = None,
+    cluster: str | os.PathLike[str] | None = None,
+    token_file: str | os.PathLike[str] | None = None,
+    tls_ca: str | os.PathLike[str] | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    lease_seconds: float | None = None,
 ) -> SessionConfig:
     """The configuration that the options of :func:`sabot_sql.connect` ask for.
 
     Raises:
         ConfigError: an option has a wrong type or value.
     """
+    if is_cluster(database):
+        if cluster is not None:
+            raise ConfigError("the cluster is named twice: as the first argument and as cluster=")
+        database, cluster = ":memory:", database
+    files = {"token_file": token_file, "tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key}
+    if cluster is None:
+        unused = [name for name, value in {**files, "lease_seconds": lease_seconds}.items() if value is not None]
+        if unused:
+            raise ConfigError(
+                f"{', '.join(unused)}: only for agents of a cluster", hint='connect("grpc+tls://host:port")'
+            )
+        target = None
+    else:
+        target = parse_cluster(cluster, lease_seconds=lease_seconds, **files)
+        agents = _agents_of_cluster(cluster, target, agents)
     count = _parse_agents(agents)
     parsed = SessionConfig(
         database=path("database", database),
         read_only=flag("read_only", read_only),
         agents=count,
-        isolation=_parse_isolation(isolation),
-        memory_bytes=_memory_budget_bytes(memory_limit),
+        isolation=_parse_isolation(isolation) if target is None else Isolation.REMOTE,
+        memory_bytes=memory_budget_bytes(memory_limit),
         threads=_threads(threads, count),
         partitions=None if partitions is None else whole("partitions", partitions, least=1, most=MAX_PARTITIONS),
         adaptive=flag("adaptive", adaptive),
@@ -213,6 +240,7 @@ def parse_config(
         spill_directory=str(Path(_spill_directory(spill_directory)).absolute()),
         broadcast_bytes=None if broadcast_limit is None else parse_bytes("broadcast_limit", broadcast_limit),
         duckdb={} if config is None else _parse_duckdb_settings(mapping("config", config)),
+        cluster=target,
     )
     return parsed._checked()
 
@@ -247,19 +275,28 @@ def _parse_agents(agents: object) -> int | Literal["auto"]:
         raise ConfigError(f"{error.message}, or 'auto'") from None
 
 
+def _agents_of_cluster(
+    cluster: str | os.PathLike[str], target: ClusterTarget, agents: int | Literal["auto"]
+) -> int | Literal["auto"]:
+    """As many as were asked for, or as there are."""
+    if agents != "auto":
+        return agents
+    return agents_of(cluster) or len(target.addresses) or max(1, machine_cores())
+
+
 def _agent_count(agents: int | Literal["auto"]) -> int:
     return 1 if agents == "auto" else agents
 
 
 def _parse_isolation(isolation: object) -> Isolation:
-    if isinstance(isolation, str) and isolation in set(Isolation):
+    if isinstance(isolation, str) and isolation in (Isolation.THREAD, Isolation.PROCESS):
         return Isolation(isolation)
     raise ConfigError(f"isolation={shown(isolation)} must be 'thread' or 'process'")
 
 
 def _threads(threads: object, agents: int | Literal["auto"]) -> int:
     if threads is None:
-        return max(1, _cores() // _agent_count(agents))
+        return max(1, machine_cores() // _agent_count(agents))
     return whole("threads", threads, least=1, most=MAX_THREADS)
 
 
@@ -295,7 +332,12 @@ def _threads_setting(name: str, value: object) -> None:
     whole(f"config: {name}", given, most=MAX_THREADS)
 
 
-def _memory_budget_bytes(memory_limit: int | str | None) -> int:
+def memory_budget_bytes(memory_limit: int | str | None) -> int:
+    """What was asked for, or most of the machine.
+
+    Raises:
+        ConfigError: it is no size.
+    """
     if memory_limit is None:
         return int(_machine_memory_bytes() * _BUDGET_SHARE_OF_MEMORY)
     return parse_bytes("memory_limit", memory_limit)
@@ -311,7 +353,7 @@ def _machine_memory_bytes() -> int:
     return memory
 
 
-def _cores() -> int:
+def machine_cores() -> int:
     """Cores this process may run on, under its affinity mask and the quota of its control group."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for text in _read_texts([Path("/sys/fs/cgroup/cpu.max")]):

@@ -1,6 +1,8 @@
 // The token of a session, in the headers of every call.
 #pragma once
 
+#include <arrow/flight/client.h>
+
 #include <string>
 #include <string_view>
 
@@ -9,6 +11,13 @@ namespace sabot {
 constexpr const char* kTokenHeader = "authorization";
 
 inline std::string bearer(const std::string& token) { return "Bearer " + token; }
+
+// Of a call with this token, or with none.
+inline arrow::flight::FlightCallOptions call_options(const std::string& token) {
+  arrow::flight::FlightCallOptions options;
+  if (!token.empty()) options.headers.emplace_back(kTokenHeader, bearer(token));
+  return options;
+}
 
 // Takes the same time wherever they differ.
 inline bool same_token(std::string_view given, std::string_view wanted) {

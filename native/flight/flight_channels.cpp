@@ -1,6 +1,7 @@
 #include "flight_channels.hpp"
 
 #include <algorithm>
+#include <atomic>
 
 #include "addresses.hpp"
 #include "flight_errors.hpp"
@@ -17,11 +18,33 @@ constexpr uint32_t kLeastCredit = 64 << 10;  // HTTP/2's own
 
 }  // namespace
 
-FlightChannels::FlightChannels(FlightClientConfig config) : config_(std::move(config)) {
-  if (!config_.tls && !is_loopback(config_.host)) {
-    throw Error(ErrorCode::kInvalidArgument, "refusing to read from " + config_.host + " without TLS: give tls_root_certificate");
+std::shared_ptr<flight::FlightClient> connect_flight(const FlightClientConfig& config, uint32_t connection, uint32_t credit_bytes) {
+  if (!config.tls && !is_loopback(config.host)) {
+    throw Error(ErrorCode::kInvalidArgument, "refusing to read from " + config.host + " without TLS: give tls_root_certificate");
   }
-  clients_[0].push_back(connect(0, 0));  // a wrong certificate or address is said at once
+  const std::string host = uri_host(config.host);
+  const flight::Location location =
+      require(config.tls ? flight::Location::ForGrpcTls(host, config.port) : flight::Location::ForGrpcTcp(host, config.port));
+  flight::FlightClientOptions options = flight::FlightClientOptions::Defaults();
+  options.tls_root_certs = config.tls_root_certificate;
+  options.cert_chain = config.tls_certificate;
+  options.private_key = config.tls_key;
+  options.generic_options = {{"sabot.connection", static_cast<int>(connection)}};
+  if (credit_bytes > 0) {
+    // A fixed window instead of one that grows with the speed: it bounds what waits for a slow reader.
+    options.generic_options.emplace_back("grpc.http2.bdp_probe", 0);
+    options.generic_options.emplace_back("grpc.http2.lookahead_bytes", static_cast<int>(credit_bytes));
+  }
+  return require(flight::FlightClient::Connect(location, options));
+}
+
+uint32_t new_connection() {
+  static std::atomic<uint32_t> last{0};
+  return ++last & 0x7fffffff;
+}
+
+FlightChannels::FlightChannels(FlightClientConfig config) : config_(std::move(config)) {
+  clients_[0].push_back(connect(0));  // a wrong certificate or address is said at once
 }
 
 FlightChannels::Lease::Lease(std::shared_ptr<FlightChannels> channels, std::shared_ptr<flight::FlightClient> client)
@@ -39,7 +62,7 @@ std::unique_ptr<FlightChannels::Lease> FlightChannels::lease() {
   while (tier + 1 < kTiers && credit_of(tier) > share && credit_of(tier + 1) < credit_of(tier)) ++tier;
   auto& clients = clients_[tier];
   const uint32_t wanted = std::max(1u, config_.connections);
-  if (clients.size() < wanted) clients.push_back(connect(tier, static_cast<uint32_t>(clients.size())));
+  if (clients.size() < wanted) clients.push_back(connect(tier));
   auto lease = std::make_unique<Lease>(shared_from_this(), clients[next_++ % clients.size()]);
   ++open_;
   return lease;
@@ -51,22 +74,8 @@ uint32_t FlightChannels::credit_of(size_t tier) const {
   return credit;
 }
 
-std::shared_ptr<flight::FlightClient> FlightChannels::connect(size_t tier, uint32_t connection) const {
-  const std::string host = uri_host(config_.host);
-  const flight::Location location =
-      require(config_.tls ? flight::Location::ForGrpcTls(host, config_.port) : flight::Location::ForGrpcTcp(host, config_.port));
-  flight::FlightClientOptions options = flight::FlightClientOptions::Defaults();
-  options.tls_root_certs = config_.tls_root_certificate;
-  options.cert_chain = config_.tls_certificate;
-  options.private_key = config_.tls_key;
-  options.generic_options = {
-      // Channels with the same arguments share one connection unless they differ in something.
-      {"sabot.connection", static_cast<int>(connection)},
-      // A fixed window instead of one that grows with the speed: it bounds what waits for a slow reader.
-      {"grpc.http2.bdp_probe", 0},
-      {"grpc.http2.lookahead_bytes", static_cast<int>(credit_of(tier))},
-  };
-  return require(flight::FlightClient::Connect(location, options));
+std::shared_ptr<flight::FlightClient> FlightChannels::connect(size_t tier) const {
+  return connect_flight(config_, new_connection(), credit_of(tier));
 }
 
 }  // namespace sabot

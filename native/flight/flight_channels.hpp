@@ -22,7 +22,14 @@ struct FlightClientConfig {
   std::string tls_key;
   uint32_t connections = 1;
   uint32_t credit_bytes = 4 << 20;    // of a stream that nobody has taken yet; gRPC may double it
+  uint32_t silence_ms = 0;            // reads of a server that answers nothing for so long end; 0: they do not
 };
+
+// A client whose calls share a connection with those of the same `connection` number alone. A credit of 0 is gRPC's own.
+// Raises Error(kInvalidArgument) for an address beyond loopback without TLS.
+std::shared_ptr<arrow::flight::FlightClient> connect_flight(const FlightClientConfig& config, uint32_t connection, uint32_t credit_bytes);
+// A number that no other client of this process has: gRPC joins connections that have the same arguments, also broken ones.
+uint32_t new_connection();
 
 // A call's credit is fixed by its channel. The first calls have the whole of it; the more are open at a time, the less a
 // further one gets, so that many stalled readers cost little more than a few. Thread-safe.
@@ -49,7 +56,7 @@ class FlightChannels : public std::enable_shared_from_this<FlightChannels> {
   static constexpr size_t kTiers = 4;
 
   [[nodiscard]] uint32_t credit_of(size_t tier) const;
-  std::shared_ptr<arrow::flight::FlightClient> connect(size_t tier, uint32_t connection) const;
+  std::shared_ptr<arrow::flight::FlightClient> connect(size_t tier) const;
 
   const FlightClientConfig config_;
   std::mutex mutex_;

@@ -19,7 +19,7 @@ RemoteRead::RemoteRead(std::shared_ptr<FlightChannels> channels, flight::Ticket 
 void RemoteRead::enter(flight::FlightStreamReader* reader) {
   const std::lock_guard lock(mutex_);
   calls_.insert(reader);
-  if (cancelled_) reader->Cancel();
+  if (ended_) reader->Cancel();
 }
 
 void RemoteRead::leave(flight::FlightStreamReader* reader) noexcept {
@@ -27,15 +27,15 @@ void RemoteRead::leave(flight::FlightStreamReader* reader) noexcept {
   calls_.erase(reader);
 }
 
-void RemoteRead::cancel() {
+void RemoteRead::end(const Error& reason) {
   const std::lock_guard lock(mutex_);
-  cancelled_ = true;
+  if (!ended_) ended_ = reason;
   for (flight::FlightStreamReader* reader : calls_) reader->Cancel();
 }
 
 Error RemoteRead::error_of(const arrow::Status& status) {
   const std::lock_guard lock(mutex_);
-  return cancelled_ ? Error(ErrorCode::kCancelled, "the read was cancelled") : from_status(status);
+  return ended_ ? *ended_ : from_status(status);
 }
 
 // One call to the server.
@@ -53,6 +53,7 @@ class RemoteCall {
   }
 
   void learn_schema() {
+    if (schema_) return;
     auto schema = reader_->GetSchema();
     if (!schema.ok()) throw read_->error_of(schema.status());
     const arrow::Status valid = validate_schema(**schema);
@@ -60,10 +61,14 @@ class RemoteCall {
     schema_ = std::move(*schema);
   }
 
-  void export_schema(ArrowSchema* out) const { require(arrow::ExportSchema(*schema_, out)); }
+  void export_schema(ArrowSchema* out) {
+    learn_schema();
+    require(arrow::ExportSchema(*schema_, out));
+  }
 
   void next(ArrowArray* out) {
     *out = ArrowArray{};
+    learn_schema();
     while (!complete_) {
       const auto batch = receive();
       if (batch && batch->num_rows() > 0) {
@@ -138,13 +143,23 @@ void release_stream(ArrowArrayStream* stream) {
 
 }  // namespace
 
-void RemoteRead::open(ArrowArrayStream* out) {
+std::unique_ptr<RemoteCall> RemoteRead::call() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (ended_) throw *ended_;
+  }
   auto lease = channels_->lease();
   auto reader = lease->client().DoGet(options_, ticket_);
   if (!reader.ok()) throw error_of(reader.status());
-  auto call = std::make_unique<RemoteCall>(shared_from_this(), std::move(lease), std::move(*reader));
-  call->learn_schema();
-  *out = {get_schema, get_next, get_last_error, release_stream, call.release()};
+  return std::make_unique<RemoteCall>(shared_from_this(), std::move(lease), std::move(*reader));
 }
+
+void RemoteRead::open(ArrowArrayStream* out) {
+  auto opened = call();
+  opened->learn_schema();
+  *out = {get_schema, get_next, get_last_error, release_stream, opened.release()};
+}
+
+void RemoteRead::start(ArrowArrayStream* out) { *out = {get_schema, get_next, get_last_error, release_stream, call().release()}; }
 
 }  // namespace sabot

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -21,12 +22,17 @@ class RemoteRead : public std::enable_shared_from_this<RemoteRead> {
 
   // Calls the server and waits for the schema. Raises the server's Error, or kDeadline, kLost, kCancelled.
   void open(ArrowArrayStream* out);
+  // As open(), but does not wait: what the server answers is seen when the stream is read.
+  void start(ArrowArrayStream* out);
   // Ends every stream of this read with Error(kCancelled), also those whose consumer waits for a batch.
-  void cancel();
+  void cancel() { end(Error(ErrorCode::kCancelled, "the read was cancelled")); }
+  // As cancel(), with another reason; the first one stands.
+  void end(const Error& reason);
   [[nodiscard]] ErrorSlot& error() noexcept { return error_; }
 
  private:
   friend class RemoteCall;
+  std::unique_ptr<class RemoteCall> call();
   void enter(arrow::flight::FlightStreamReader* reader);
   void leave(arrow::flight::FlightStreamReader* reader) noexcept;
   // The error to report for a call that ended with `status`.
@@ -37,7 +43,7 @@ class RemoteRead : public std::enable_shared_from_this<RemoteRead> {
   const arrow::flight::FlightCallOptions options_;
   std::mutex mutex_;
   std::set<arrow::flight::FlightStreamReader*> calls_;
-  bool cancelled_ = false;
+  std::optional<Error> ended_;
   ErrorSlot error_;
 };
 

@@ -1,4 +1,18 @@
-from typing import Self, final
+from collections.abc import Sequence
+from typing import Protocol, Self, final, type_check_only
+
+@type_check_only
+class _Part(Protocol):
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+    def raise_error(self) -> None: ...
+
+@type_check_only
+class _Schema(Protocol):
+    def __arrow_c_schema__(self) -> object: ...
+
+@type_check_only
+class _Stream(Protocol):
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 @final
 class Server:
@@ -6,7 +20,6 @@ class Server:
 
     def __new__(
         cls,
-        source: object,
         *,
         host: str,
         port: int,
@@ -17,6 +30,10 @@ class Server:
         compression: str,
         wire_bytes_per_second: int,
     ) -> Self: ...
+    def add_source(self, name: str, source: object) -> None: ...
+    def remove_source(self, name: str) -> None: ...
+    def set_health(self, text: bytes) -> None: ...
+    def accept(self, timeout_ms: int) -> Exchange | None: ...
     @property
     def port(self) -> int: ...
     def metrics(self) -> dict[str, int]: ...
@@ -38,6 +55,7 @@ class ClientPool:
         tls_key: bytes,
         connections: int,
         credit_bytes: int,
+        silence_ms: int,
     ) -> Self: ...
     def read(self, ticket: bytes, deadline_ms: int) -> RemoteStream: ...
 
@@ -54,3 +72,70 @@ class RemoteStream:
         """
     def raise_error(self) -> None:
         """Raise the error that ended a stream, if one did: consumers report it as an error of their own."""
+
+@final
+class Exchange:
+    """One end of a stream of messages in both directions."""
+
+    @property
+    def command(self) -> bytes:
+        """What the client asked for."""
+    @property
+    def peer(self) -> str:
+        """The address of the client, as gRPC names it."""
+    def send(self, message: bytes) -> None:
+        """Send a message of any size; waits while the connection is full. Raises SegmentLost once it is broken."""
+    def receive(self) -> bytes | None:
+        """Wait for the next message; None once the other end has ended the exchange, SegmentLost where it broke."""
+    def send_stream(self, stream: _Stream) -> None:
+        """At the client: send all batches, and how many rows they had."""
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """At the server: the stream that the client sends; it fails unless all of its rows came."""
+    def raise_error(self) -> None:
+        """Raise the error that ended the stream, if one did."""
+    def close(self) -> None:
+        """End the exchange; at the client whoever waits in it is woken."""
+
+@final
+class Pulse:
+    """Tells whether the other end of a connection runs and can be reached, whatever holds the GIL here or there."""
+
+    @property
+    def silent_ms(self) -> int:
+        """How long nothing was answered; time in which this process did not run itself is left out."""
+    def stop(self) -> None:
+        """Ask no more."""
+
+@final
+class ControlClient:
+    """A connection of its own to one agent's server."""
+
+    def __new__(
+        cls,
+        *,
+        host: str,
+        port: int,
+        token: str,
+        tls: bool,
+        tls_root_certificate: bytes,
+        tls_certificate: bytes,
+        tls_key: bytes,
+    ) -> Self: ...
+    def health(self, deadline_ms: int) -> bytes: ...
+    def open(self, command: bytes) -> Exchange: ...
+    def pulse(self, interval_ms: int) -> Pulse: ...
+
+@final
+class JoinedStream:
+    """Streams of equal columns, those of other hosts among them, one after the other as one."""
+
+    def __new__(cls, schema: _Schema, parts: Sequence[_Part], *, ahead: int) -> Self: ...
+    @property
+    def parts(self) -> tuple[_Part, ...]: ...
+    def __arrow_c_schema__(self) -> object: ...
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The streams in their order; up to ``ahead`` of other hosts are fetched before they are read."""
+    def raise_error(self) -> None:
+        """Raise the error that ended a part, if one did."""
+    def cancel(self) -> None:
+        """End all fetches, from any thread."""

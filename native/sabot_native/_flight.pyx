@@ -6,18 +6,30 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 from libcpp.memory cimport shared_ptr, unique_ptr
+from libcpp.optional cimport optional
 from libcpp.string cimport string
+from libcpp.utility cimport move
+from libcpp.vector cimport vector
 
 from sabot_native.transport cimport (
     ArrowArrayStream,
+    ArrowSchema,
+    CppControlClient,
+    CppExchange,
     CppFlightClientPool,
     CppFlightServer,
+    CppPulse,
     CppRemoteRead,
     FlightClientConfig,
     FlightServerConfig,
     FlightServerMetrics,
+    ReadPart,
+    add_local,
+    add_remote,
     SabotTicketSource,
     kTicketSourceCapsule,
+    open_joined,
+    release_parts,
     rethrow_stream_error,
     set_exception_types,
 )
@@ -37,7 +49,7 @@ cdef void release_stream_capsule(object capsule) noexcept:
 cdef class Server:
     cdef unique_ptr[CppFlightServer] server
 
-    def __cinit__(self, source, *, host, port, token, tls_certificate, tls_key, tls_client_root, compression, wire_bytes_per_second):
+    def __cinit__(self, *, host, port, token, tls_certificate, tls_key, tls_client_root, compression, wire_bytes_per_second):
         cdef FlightServerConfig config
         config.host = host.encode()
         config.port = port
@@ -47,10 +59,28 @@ cdef class Server:
         config.tls_client_root = tls_client_root
         config.compression.mode = compression.encode()
         config.compression.wire_bytes_per_second = wire_bytes_per_second
+        self.server.reset(new CppFlightServer(config))
+
+    def add_source(self, name, source):
         cdef SabotTicketSource* pointer = <SabotTicketSource*>PyCapsule_GetPointer(source, kTicketSourceCapsule)
         cdef SabotTicketSource taken = pointer[0]
         pointer.context = NULL
-        self.server.reset(new CppFlightServer(taken, config))
+        self.server.get().add_source(name.encode(), taken)
+
+    def remove_source(self, name):
+        cdef string text = name.encode()
+        with nogil:
+            self.server.get().remove_source(text)
+
+    def set_health(self, text):
+        self.server.get().set_health(<bytes?>text)
+
+    def accept(self, timeout_ms):
+        cdef int64_t wait_ms = timeout_ms
+        cdef shared_ptr[CppExchange] exchange
+        with nogil:
+            exchange = self.server.get().accept(wait_ms)
+        return Exchange.wrap(exchange) if exchange.get() != NULL else None
 
     @property
     def port(self):
@@ -74,24 +104,143 @@ cdef class Server:
             self.server.get().shutdown()
 
 
+cdef FlightClientConfig client_config(dict options) except *:
+    cdef FlightClientConfig config
+    config.host = options["host"].encode()
+    config.port = options["port"]
+    config.token = options["token"].encode()
+    config.tls = options["tls"]
+    config.tls_root_certificate = options["tls_root_certificate"]
+    config.tls_certificate = options["tls_certificate"]
+    config.tls_key = options["tls_key"]
+    config.connections = options.get("connections", 1)
+    config.credit_bytes = options.get("credit_bytes", 4 << 20)
+    config.silence_ms = options.get("silence_ms", 0)
+    return config
+
+
+cdef class Exchange:
+    """One end of a stream of messages in both directions."""
+
+    cdef shared_ptr[CppExchange] exchange
+
+    @staticmethod
+    cdef Exchange wrap(shared_ptr[CppExchange] exchange):
+        cdef Exchange result = Exchange.__new__(Exchange)
+        result.exchange = exchange
+        return result
+
+    @property
+    def command(self):
+        return self.exchange.get().command()
+
+    @property
+    def peer(self):
+        return self.exchange.get().peer().decode(errors="replace")
+
+    def send(self, message):
+        cdef string data = <bytes?>message
+        with nogil:
+            self.exchange.get().send(data)
+
+    def receive(self):
+        cdef optional[string] data
+        with nogil:
+            data = self.exchange.get().receive()
+        if not data.has_value():
+            return None
+        cdef string message = data.value()
+        return message
+
+    def send_stream(self, stream):
+        capsule = stream.__arrow_c_stream__()
+        cdef ArrowArrayStream* pointer = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream")
+        with nogil:
+            self.exchange.get().send_stream(pointer)
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        cdef ArrowArrayStream* stream = <ArrowArrayStream*>malloc(sizeof(ArrowArrayStream))
+        stream.release = NULL
+        capsule = PyCapsule_New(stream, "arrow_array_stream", release_stream_capsule)
+        with nogil:
+            self.exchange.get().receive_stream(stream)
+        return capsule
+
+    def raise_error(self):
+        rethrow_stream_error(self.exchange.get().error())
+
+    def close(self):
+        with nogil:
+            self.exchange.get().close()
+
+
+cdef class Pulse:
+    """Tells whether the other end of a connection runs and can be reached, whatever holds the GIL here or there."""
+
+    cdef unique_ptr[CppPulse] pulse
+
+    @staticmethod
+    cdef Pulse wrap(unique_ptr[CppPulse] pulse):
+        cdef Pulse result = Pulse.__new__(Pulse)
+        result.pulse.swap(pulse)
+        return result
+
+    @property
+    def silent_ms(self):
+        return self.pulse.get().silent_ms()
+
+    def stop(self):
+        with nogil:
+            self.pulse.get().stop()
+
+    def __dealloc__(self):
+        with nogil:
+            self.pulse.reset()
+
+
+cdef class ControlClient:
+    """A connection of its own to one agent's server."""
+
+    cdef unique_ptr[CppControlClient] client
+
+    def __cinit__(self, **options):
+        self.client.reset(new CppControlClient(client_config(options)))
+
+    def health(self, deadline_ms):
+        cdef int64_t limit_ms = max(1, int(deadline_ms))
+        cdef string text
+        with nogil:
+            text = self.client.get().health(limit_ms)
+        return text
+
+    def open(self, command):
+        cdef string name = <bytes?>command
+        cdef shared_ptr[CppExchange] exchange
+        with nogil:
+            exchange = self.client.get().open(name)
+        return Exchange.wrap(exchange)
+
+    def pulse(self, interval_ms):
+        cdef unique_ptr[CppPulse] pulse = self.client.get().pulse(interval_ms)
+        return Pulse.wrap(move(pulse))
+
+    def __dealloc__(self):
+        with nogil:
+            self.client.reset()
+
+
 cdef class ClientPool:
     cdef unique_ptr[CppFlightClientPool] pool
 
-    def __cinit__(self, *, host, port, token, tls, tls_root_certificate, tls_certificate, tls_key, connections, credit_bytes):
-        cdef FlightClientConfig config
-        config.host = host.encode()
-        config.port = port
-        config.token = token.encode()
-        config.tls = tls
-        config.tls_root_certificate = tls_root_certificate
-        config.tls_certificate = tls_certificate
-        config.tls_key = tls_key
-        config.connections = connections
-        config.credit_bytes = credit_bytes
-        self.pool.reset(new CppFlightClientPool(config))
+    def __cinit__(self, **options):
+        self.pool.reset(new CppFlightClientPool(client_config(options)))
 
     def read(self, ticket, deadline_ms):
         return RemoteStream.wrap(self.pool.get().read(<bytes?>ticket, max(1, int(deadline_ms))))
+
+    def __dealloc__(self):
+        with nogil:
+            self.pool.reset()
 
 
 cdef class RemoteStream:
@@ -119,3 +268,51 @@ cdef class RemoteStream:
 
     def raise_error(self):
         rethrow_stream_error(self.remote.get().error())
+
+
+cdef class JoinedStream:
+    """Streams of equal columns, those of other hosts among them, one after the other as one."""
+
+    cdef object schema
+    cdef list parts
+    cdef size_t ahead
+
+    def __cinit__(self, schema, parts, *, ahead):
+        self.schema = schema
+        self.parts = list(parts)
+        self.ahead = ahead
+
+    @property
+    def parts(self):
+        return tuple(self.parts)
+
+    def __arrow_c_schema__(self):
+        return self.schema.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        cdef vector[ReadPart] parts
+        cdef ArrowArrayStream* stream = <ArrowArrayStream*>malloc(sizeof(ArrowArrayStream))
+        stream.release = NULL
+        result = PyCapsule_New(stream, "arrow_array_stream", release_stream_capsule)
+        schema = self.schema.__arrow_c_schema__()
+        try:
+            for part in self.parts:
+                if isinstance(part, RemoteStream):
+                    add_remote(parts, (<RemoteStream>part).remote)
+                else:
+                    capsule = part.__arrow_c_stream__()
+                    add_local(parts, <ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream"))
+        except BaseException:
+            release_parts(parts)
+            raise
+        open_joined(<ArrowSchema*>PyCapsule_GetPointer(schema, "arrow_schema"), parts, self.ahead, stream)
+        return result
+
+    def raise_error(self):
+        for part in self.parts:
+            part.raise_error()
+
+    def cancel(self):
+        for part in self.parts:
+            if isinstance(part, RemoteStream):
+                part.cancel()

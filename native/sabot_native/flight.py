@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from sabot_native import _flight
-from sabot_native._flight import RemoteStream
+from sabot_native._flight import JoinedStream, RemoteStream
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sabot_native._native import ShuffleManager
 
-__all__ = ["FlightPeer", "FlightServer", "RemoteStream"]
+__all__ = ["FlightPeer", "FlightServer", "JoinedStream", "RemoteStream"]
 
 
 class FlightServer:
@@ -42,7 +42,6 @@ class FlightServer:
         wire_bytes_per_second: int = 1_250_000_000,
     ) -> None:
         self._server = _flight.Server(
-            manager.ticket_source(key),
             host=host,
             port=port,
             token=token,
@@ -52,6 +51,7 @@ class FlightServer:
             compression=compression,
             wire_bytes_per_second=wire_bytes_per_second,
         )
+        self._server.add_source("", manager.ticket_source(key))
         self.host = host
 
     @property
@@ -85,7 +85,8 @@ class FlightPeer:
     ``tls_root_certificate`` (PEM) turns TLS on; beyond loopback there is no other way. ``tls_certificate`` and
     ``tls_key`` are shown to a server that asks for them. However slow a reader, its server is at most twice
     ``credit_bytes`` and a few messages ahead of it. Reads beyond the first eight at a time have less, and for
-    each size of credit ``connections`` of their own.
+    each size of credit ``connections`` of their own. Reads of a server that answers nothing at all for ``silence_ms``
+    end with SegmentLost; 0 waits to the deadline.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class FlightPeer:
         tls_key: bytes = b"",
         connections: int = 1,
         credit_bytes: int = 4 << 20,
+        silence_ms: int = 0,
     ) -> None:
         self._pool = _flight.ClientPool(
             host=host,
@@ -110,6 +112,7 @@ class FlightPeer:
             tls_key=tls_key,
             connections=connections,
             credit_bytes=credit_bytes,
+            silence_ms=silence_ms,
         )
 
     def read(self, ticket: bytes, *, deadline_ms: int) -> RemoteStream:

@@ -27,6 +27,11 @@ class Agent(Protocol):
         """Whether it can take work."""
         ...
 
+    @property
+    def readable(self) -> bool:
+        """Whether what it committed can be read, be it alive or not."""
+        ...
+
     def begin(self, context: QueryContext) -> None:
         """Announce a query and its edges; work for an unknown query is refused."""
         ...

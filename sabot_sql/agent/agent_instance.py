@@ -12,6 +12,7 @@ import duckdb
 from sabot_planner.sql.text import quote
 from sabot_sql.agent.runner import Runner
 from sabot_sql.protocol.task_spec import QueryContext
+from sabot_sql.transport.interface import Transport
 
 if TYPE_CHECKING:
     import sabot_native
@@ -39,12 +40,18 @@ class AgentInstance:
     """Opens a DuckDB instance that may read what a query declares and keeps it for the next query.
 
     A locked configuration cannot be changed, so a query with other settings or more sources gets another instance,
-    which takes about 20 ms. Used by one thread.
+    which takes about 20 ms. Used by one thread. ``transport`` opens what tasks read, in place of the manager.
     """
 
-    def __init__(self, config: InstanceConfig, manager: sabot_native.ShuffleManager) -> None:
+    def __init__(
+        self,
+        config: InstanceConfig,
+        manager: sabot_native.ShuffleManager,
+        transport: Transport | None = None,
+    ) -> None:
         self._config = config
         self._manager = manager
+        self._transport = transport
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._runner: Runner | None = None
         self._settings: tuple[tuple[str, str], ...] = ()
@@ -84,7 +91,13 @@ class AgentInstance:
             self._sink = context.sink
             self._joins_ordered = context.joins_ordered
             self._connection = self._open()
-            self._runner = Runner(self._config.agent_id, self._connection, self._manager, settings_on_cursor=False)
+            self._runner = Runner(
+                self._config.agent_id,
+                self._connection,
+                self._manager,
+                settings_on_cursor=False,
+                transport=self._transport,
+            )
         return self._runner
 
     def _open(self) -> duckdb.DuckDBPyConnection:

@@ -14,6 +14,7 @@ import sabot_native
 from sabot_planner.sql.text import quote
 from sabot_sql.agent.runner import edge_sql, stream_name
 from sabot_sql.protocol.task_spec import EdgeInput, KeyQuestion
+from sabot_sql.transport.interface import Transport
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,9 +31,12 @@ class KeyFinder:
     The answer is for people: a question that is not answered in time, or fails, has none.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, manager: sabot_native.ShuffleManager) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, manager: sabot_native.ShuffleManager, transport: Transport
+    ) -> None:
         self._connection = connection
         self._manager = manager
+        self._transport = transport
 
     def find(self, question: KeyQuestion, deadline_ms: int) -> str | None:
         """The key as people write it, ``(a, b) = (1, 'x')``; None where it was not found within ``deadline_ms``."""
@@ -79,7 +83,7 @@ class KeyFinder:
     def _rows(self, cursor: duckdb.DuckDBPyConnection, edge: EdgeInput, ends: float) -> str:
         manifests = [sabot_native.Manifest.from_bytes(data) for data in edge.manifests]
         left_ms = max(1, int((ends - time.monotonic()) * 1e3))
-        stream = self._manager.read(manifests, edge.first, edge.last, deadline_ms=left_ms)
+        stream = self._transport.open(manifests, edge.first, edge.last, deadline_ms=left_ms)
         cursor.register(stream_name(edge.edge_id), stream)
         return f"FROM ({edge_sql(edge)})"
 

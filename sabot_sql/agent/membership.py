@@ -14,8 +14,6 @@ from sabot_sql.protocol.members import AgentJoined, AgentLost, AgentNotReplaced,
 START_ATTEMPTS = 3
 REPLACE_SECONDS = 30.0
 """The grace period: an agent that is not replaced by then is given up until the next query asks."""
-_HEAL_SECONDS = 2.0
-"""How long a query waits at its start for lost agents to be replaced, as long as there are others."""
 _RETRY_SECONDS = 0.1
 _YOUNG_SECONDS = 1.0
 """An agent that is lost within this time of joining counts as one that did not start."""
@@ -58,6 +56,9 @@ class Membership:
     ``start`` starts an agent under a new id, or raises; its argument raises when nobody wants it any more. ``admit``
     introduces it to the others before it is a member.
     """
+
+    heal_seconds = 2.0
+    """How long a query waits at its start for lost agents to be replaced, as long as there are others."""
 
     def __init__(self, places: int, start: Callable[[_Check], Agent], admit: Callable[[Agent], None]) -> None:
         self._start = start
@@ -142,7 +143,7 @@ class Membership:
                 waited = time.monotonic() - began
                 if not any(place.to_be_filled for place in self._places) or waited > REPLACE_SECONDS:
                     break
-                if self._members() and waited > _HEAL_SECONDS:
+                if self._members() and waited >= self.heal_seconds:
                     return
                 self._condition.wait(_CHECK_SECONDS)
                 check()
@@ -176,7 +177,7 @@ class Membership:
         place.failures = place.failures + 1 if young else 0
         place.agent, place.replaces = None, agent.agent_id
         self._departed.append(Departed(agent, set(self._listeners)))
-        self._tell(AgentLost(agent.agent_id))
+        self._tell(AgentLost(agent.agent_id, agent.readable))
         if place.failures >= START_ATTEMPTS:
             self._give_up(
                 place, AgentError(f"agent {agent.agent_id} was lost as soon as it had joined, as others before")

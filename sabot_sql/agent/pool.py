@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING
 import sabot_native
 from sabot_sql.agent.agent import Agent
 from sabot_sql.agent.agent_instance import AgentInstance, InstanceConfig
+from sabot_sql.agent.crew import Crew
 from sabot_sql.agent.key_finder import KeyFinder
 from sabot_sql.agent.membership import Membership
-from sabot_sql.agent.process_agent import Peer, ProcessAgent, agent_directories
+from sabot_sql.agent.process_agent import Peer, agent_directories
+from sabot_sql.agent.process_crew import ProcessCrew
 from sabot_sql.agent.runner import Runner
 from sabot_sql.agent.thread_agent import ThreadAgent
 from sabot_sql.config import Isolation, SessionConfig
@@ -23,11 +24,17 @@ from sabot_sql.forks import never_freed_in_children
 from sabot_sql.protocol.members import Listener
 from sabot_sql.protocol.task_spec import QueryContext, TaskSpec, Work
 from sabot_sql.scratch import Scratch
+from sabot_sql.transport.interface import Transport
+from sabot_sql.transport.this_host import ThisHost
 
 if TYPE_CHECKING:
     import duckdb
 
 SESSION_AGENT = "session"
+
+Hire = Callable[[sabot_native.ShuffleManager, Callable[[str], None]], Crew]
+"""Makes a crew for the session's manager, and tells the second argument which agents are lost."""
+
 _LEASE_CHECK_SECONDS = 0.25
 
 
@@ -35,8 +42,8 @@ class AgentPool:
     """All agents of a session, and the one in its own process that reads what only this process holds.
 
     Every agent has a DuckDB instance of its own, unless it is a thread and alone. Thread agents share the session's
-    shuffle manager, and its instance for what only that can read. Every process agent has its own manager and maps the
-    memory of all others. Close it, or use it as a context manager.
+    shuffle manager, and its instance for what only that can read. All other agents have managers of their own; their
+    crew starts them and lets them read each other. Close it, or use it as a context manager.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class AgentPool:
         config: SessionConfig,
         connection: duckdb.DuckDBPyConnection,
         check: Callable[[], None] = lambda: None,
+        hire: Hire | None = None,
     ) -> None:
         self.config = config
         never_freed_in_children(self)
@@ -55,7 +63,6 @@ class AgentPool:
         self._numbers = itertools.count(1)
         # From before a new agent learns of the others until they all know it; and while a dead one is forgotten.
         self._introducing = threading.RLock()
-        self._membership = Membership(config.agent_count, self._start_one, self._introduce_one)
         self._cursors: list[duckdb.DuckDBPyConnection] = []
         self._instances: list[AgentInstance] = []
         spill_directory, _ = agent_directories(self._scratch.path, SESSION_AGENT)
@@ -63,18 +70,27 @@ class AgentPool:
         self.manager = sabot_native.ShuffleManager(
             SESSION_AGENT, budget_bytes=config.shuffle_bytes * shared, spill_directory=spill_directory
         )
-        self._spill_directory = spill_directory
-        self.key_finder = KeyFinder(self._cursor(), self.manager)
-        self.session_agent: Agent = self._thread_agent(SESSION_AGENT)
+        self._crew: Crew | None = None
+        self._membership = Membership(config.agent_count, self._start_one, self._introduce_one)
         try:
+            if hire is not None:
+                self._crew = hire(self.manager, self.lost)
+            elif config.isolation is Isolation.PROCESS:
+                session: Peer = (SESSION_AGENT, spill_directory, self.manager.arena_fd())
+                self._crew = ProcessCrew(self.manager, session, self._scratch.path, self._instance_config, self.lost)
+            if self._crew is not None:
+                self._membership.heal_seconds = self._crew.heal_seconds
+            self.transport: Transport = self._crew.transport if self._crew else ThisHost(self.manager)
+            self.key_finder = KeyFinder(self._cursor(), self.manager, self.transport)
+            self.session_agent: Agent = self._thread_agent(SESSION_AGENT)
             started = self._start(config.agent_count, check)
             self._introduce(started)
             self._membership.found(started)
         except BaseException:
             self.close()
             raise
-        if config.isolation is Isolation.PROCESS:
-            threading.Thread(target=self._watch, name="sabot-leases", daemon=True).start()
+        if self._crew is not None:
+            threading.Thread(target=self._watch, args=(self._crew,), name="sabot-leases", daemon=True).start()
 
     @property
     def agents(self) -> tuple[Agent, ...]:
@@ -138,6 +154,8 @@ class AgentPool:
                 instance.close()
             for cursor in self._cursors:
                 cursor.close()
+        if self._crew is not None:
+            self._crew.close()
         self.manager.close()
         self._scratch.close()
 
@@ -147,23 +165,18 @@ class AgentPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _watch(self) -> None:
+    def _watch(self, crew: Crew) -> None:
         while not self._closing.wait(_LEASE_CHECK_SECONDS):
-            for agent in self.agents:
-                if isinstance(agent, ProcessAgent):
-                    agent.check_lease()
+            crew.check_leases(self.agents)
 
     def _forget(self) -> None:
         """Give up the memory and the files of dead agents that no query can read any more."""
         with self._introducing:
             for agent in self._membership.unread():
-                if isinstance(agent, ProcessAgent):
-                    self.manager.detach_peer(agent.agent_id)
-                for other in self.agents:
-                    if isinstance(other, ProcessAgent):
-                        other.detach(agent.agent_id)
-                agent.close()
-                shutil.rmtree(self._scratch.path / agent.agent_id, ignore_errors=True)
+                if self._crew is None:
+                    agent.close()
+                else:
+                    self._crew.forget(agent, self.agents)
 
     def _start_one(self, check: Callable[[], None]) -> Agent:
         (agent,) = self._start(1, check)
@@ -174,13 +187,19 @@ class AgentPool:
 
     def _start(self, count: int, check: Callable[[], None]) -> list[Agent]:
         names = [f"agent-{next(self._numbers)}" for _ in range(count)]
-        if self.config.isolation is Isolation.THREAD:
+        if self._crew is None:
             return [self._thread_agent(name) for name in names]
-        return list(self._process_agents(names, check))
+        return list(self._crew.start(names, check))
 
     def _thread_agent(self, agent_id: str) -> ThreadAgent:
         """An agent that runs on an instance of its own what can be read from one, and the rest on the session's."""
-        in_session = Runner(agent_id, self._cursor(), self.manager)
+        in_session = Runner(
+            agent_id,
+            self._cursor(),
+            self.manager,
+            transport=self.transport,
+            writer=self._crew.writer if self._crew else None,
+        )
         if agent_id == SESSION_AGENT or not self.config.own_instances:
             return ThreadAgent(agent_id, lambda _context, _work: nullcontext(in_session), self.manager)
         instance = AgentInstance(self._instance_config(agent_id), self.manager)
@@ -198,45 +217,11 @@ class AgentPool:
         self._cursors.append(cursor)
         return cursor
 
-    def _process_agents(self, names: Sequence[str], check: Callable[[], None]) -> list[ProcessAgent]:
-        """Those that came up; a place that stays vacant is filled before a query begins."""
-        started: list[ProcessAgent] = []
-        ready: list[ProcessAgent] = []
-        failures: list[AgentError] = []
-        try:
-            # All of them come up at the same time.
-            started.extend(ProcessAgent(self._instance_config(name), self.lost) for name in names)
-            for agent in started:
-                try:
-                    agent.wait_ready(check)
-                    ready.append(agent)
-                except AgentError as error:
-                    failures.append(error)
-            if failures and not ready:
-                raise failures[0]
-        except BaseException:
-            ready = []
-            raise
-        finally:
-            not_ready = [agent for agent in started if agent not in ready]
-            for agent in not_ready:
-                agent.kill()
-            for agent in not_ready:
-                agent.close()
-        return ready
-
     def _introduce(self, agents: Sequence[Agent]) -> None:
-        """Let process agents read each other, those that are there, and the dead ones that a query may still read."""
-        started = [agent for agent in agents if isinstance(agent, ProcessAgent)]
-        session: Peer = (SESSION_AGENT, self._spill_directory, self.manager.arena_fd())
-        with self._introducing:
-            others = [agent for agent in self._membership.known() if isinstance(agent, ProcessAgent)]
-            for agent in started:
-                self.manager.attach_peer(agent.agent_id, agent.arena_descriptor, agent.spill_directory)
-                agent.attach([session, *(_peer(other) for other in (*started, *others) if other is not agent)])
-            for other in others:
-                if other.alive:
-                    other.attach([_peer(agent) for agent in started])
+        """Let agents read each other, those that are there, and the dead ones that a query may still read."""
+        if self._crew is not None:
+            with self._introducing:
+                self._crew.introduce(agents, self._membership.known())
 
     def _instance_config(self, agent_id: str) -> InstanceConfig:
         spill_directory, temp_directory = agent_directories(self._scratch.path, agent_id)
@@ -252,19 +237,18 @@ class AgentPool:
 
 
 def start_agents(
-    config: SessionConfig, connection: duckdb.DuckDBPyConnection, check: Callable[[], None] = lambda: None
+    config: SessionConfig,
+    connection: duckdb.DuckDBPyConnection,
+    check: Callable[[], None] = lambda: None,
+    hire: Hire | None = None,
 ) -> AgentPool:
     """Start the agents that ``config`` asks for; ``connection`` is the session's own DuckDB.
 
-    ``check`` is called while they come up, and raises when they are not wanted any more.
+    ``check`` is called while they come up, and raises when they are not wanted any more. ``hire`` makes the crew of a
+    cluster; without it agents are of this host.
 
     Raises:
-        AgentError: one of them did not start.
+        AgentError: none of them started.
         ResourceError: no directory for spilled segments can be made.
     """
-    return AgentPool(config, connection, check)
-
-
-def _peer(agent: ProcessAgent) -> Peer:
-    # The descriptor is sent by a copy: the kernel keeps the memory for as long as any process has it.
-    return agent.agent_id, agent.spill_directory, agent.arena_descriptor
+    return AgentPool(config, connection, check, hire)

@@ -18,17 +18,16 @@ from pathlib import Path
 import sabot_native
 from sabot_sql.agent.agent import Done
 from sabot_sql.agent.agent_instance import InstanceConfig
+from sabot_sql.agent.command_handler import outcome_of
 from sabot_sql.errors import AgentError
 from sabot_sql.forks import closed_in_children
-from sabot_sql.protocol.codec import MalformedMessage, decode, encode
+from sabot_sql.protocol.codec import MalformedMessage, encode
 from sabot_sql.protocol.task_spec import (
     FailureKind,
     Outcome,
     QueryContext,
-    SplitReport,
     TaskFailure,
     TaskId,
-    TaskReport,
     TaskSpec,
     Work,
 )
@@ -104,6 +103,11 @@ class ProcessAgent:
     def alive(self) -> bool:
         """Whether the process can take work, as far as is known."""
         return self._alive
+
+    @property
+    def readable(self) -> bool:
+        """Always: the memory of a process outlives it where others map it."""
+        return True
 
     def wait_ready(self, check: Callable[[], None] = lambda: None) -> None:
         """Wait for the process to come up; ``check`` raises when it is not wanted any more.
@@ -289,7 +293,7 @@ class ProcessAgent:
                     self._metrics = dict(frame.body)
                     self._metrics_came.set()
                 else:
-                    self._answer(_outcome(frame))
+                    self._answer(outcome_of(frame))
         self._end()
 
     def _answer(self, outcome: Outcome) -> None:
@@ -345,13 +349,3 @@ def agent_directories(root: Path, agent_id: str) -> tuple[str, str]:
     for path in paths:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return str(paths[0]), str(paths[1])
-
-
-def _outcome(frame: Frame) -> Outcome:
-    kinds: dict[str, type[TaskReport] | type[SplitReport] | type[TaskFailure]] = {
-        kind.__name__: kind for kind in (TaskReport, SplitReport, TaskFailure)
-    }
-    kind = kinds.get(frame.kind)
-    if kind is None:
-        raise MalformedMessage(f"no message {frame.kind!r}")
-    return decode(kind, frame.body, frame.blobs)

@@ -13,9 +13,9 @@ from typing import Any
 
 import sabot_native
 from sabot_sql.agent.agent_instance import AgentInstance, InstanceConfig
+from sabot_sql.agent.command_handler import CommandHandler
 from sabot_sql.agent.thread_agent import ThreadAgent
-from sabot_sql.protocol.codec import MalformedMessage, decode, encode
-from sabot_sql.protocol.task_spec import Outcome, QueryContext, SplitSpec, TaskId, TaskSpec
+from sabot_sql.protocol.codec import decode
 from sabot_sql.protocol.wire import PROTOCOL_VERSION, Frame, receive_frame, send_frame
 
 
@@ -28,7 +28,8 @@ class _Server:
         )
         instance = AgentInstance(config, self.manager)
         instance.warm_up()
-        self._agent = ThreadAgent(config.agent_id, lambda context, _: instance.runner(context), self.manager)
+        agent = ThreadAgent(config.agent_id, lambda context, _: instance.runner(context), self.manager)
+        self._commands = CommandHandler(agent, self._send)
 
     def serve(self) -> None:
         hello = {"version": PROTOCOL_VERSION, "pid": os.getpid()}
@@ -37,40 +38,20 @@ class _Server:
             self._handle(frame)
 
     def _handle(self, frame: Frame) -> None:
-        body = frame.body
         match frame.kind:
-            case "begin":
-                self._agent.begin(decode(QueryContext, body, frame.blobs))
-            case "task":
-                self._agent.submit(decode(TaskSpec, body, frame.blobs), self._done)
-            case "split":
-                self._agent.submit(decode(SplitSpec, body, frame.blobs), self._done)
-            case "stop":
-                self._agent.stop(decode(TaskId, body, frame.blobs))
-            case "cancel":
-                self._agent.cancel(str(body))
-            case "release":
-                query_id, edge_id = body
-                self._agent.release(query_id, edge_id)
             case "peers":
-                self._attach(body, frame.descriptors)
+                self._attach(frame.body, frame.descriptors)
             case "detach":
-                self.manager.detach_peer(str(body))
+                self.manager.detach_peer(str(frame.body))
             case "ping":
                 self._send(Frame("pong"))
-            case "metrics":
-                self._send(Frame("metrics", self._agent.metrics()))
             case _:
-                raise MalformedMessage(f"no message {frame.kind!r}")
+                self._commands.handle(frame)
 
     def _attach(self, peers: list[Any], descriptors: tuple[int, ...]) -> None:
         for (agent_id, spill_directory), descriptor in zip(peers, descriptors, strict=True):
             self.manager.attach_peer(agent_id, descriptor, spill_directory)
             os.close(descriptor)
-
-    def _done(self, outcome: Outcome) -> None:
-        blobs: list[bytes] = []
-        self._send(Frame(type(outcome).__name__, encode(outcome, blobs), blobs))
 
     def _send(self, frame: Frame) -> None:
         with self._sending:

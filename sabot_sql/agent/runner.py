@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import sabot_native
 from sabot_planner.job.operators import Column
 from sabot_planner.sql.text import quote, task_sql
 from sabot_sql.agent.guard import require_query
+from sabot_sql.agent.output_writer import OutputWriter, OwnWriter, output_report
 from sabot_sql.duck.streams import StartedStatement
 from sabot_sql.errors import InternalError
 from sabot_sql.protocol.task_spec import (
@@ -19,7 +21,6 @@ from sabot_sql.protocol.task_spec import (
     EdgeOutput,
     FileSink,
     Fragment,
-    OutputReport,
     QueryContext,
     ScanRead,
     SplitReport,
@@ -28,8 +29,9 @@ from sabot_sql.protocol.task_spec import (
     TaskReport,
     TaskSpec,
     WriteKind,
-    WriteScheme,
 )
+from sabot_sql.transport.interface import EdgeStream, PartsLost, Transport
+from sabot_sql.transport.this_host import ThisHost
 
 if TYPE_CHECKING:
     import duckdb
@@ -62,6 +64,7 @@ class Attempt:
         self.token = sabot_native.CancelToken()
         self._lock = threading.Lock()
         self._cursor: duckdb.DuckDBPyConnection | None = None
+        self._streams: tuple[EdgeStream, ...] = ()
 
     def cancel(self) -> None:
         """Stop it soon.
@@ -73,6 +76,16 @@ class Attempt:
         with self._lock:
             if self._cursor is not None:
                 self._cursor.interrupt()
+            streams = self._streams
+        for stream in streams:
+            stream.cancel()
+
+    def reads(self, streams: tuple[EdgeStream, ...]) -> None:
+        """From now on a cancel ends what of ``streams`` is under way."""
+        with self._lock:
+            self._streams = streams
+        if self.token.cancelled:
+            self.cancel()
 
     def uses(self, cursor: duckdb.DuckDBPyConnection | None) -> None:
         """From now on a cancel interrupts ``cursor``."""
@@ -85,6 +98,7 @@ class Runner:
 
     A cursor is a connection of its own and does not inherit what was SET on another one: where the instance itself was
     not set up with a query's settings, the cursor is. It is kept for the next task, as long as none failed on it.
+    ``transport`` opens what tasks read and ``writer`` keeps what they write, in place of the manager of this process.
     """
 
     def __init__(
@@ -94,9 +108,13 @@ class Runner:
         manager: sabot_native.ShuffleManager,
         *,
         settings_on_cursor: bool = True,
+        transport: Transport | None = None,
+        writer: OutputWriter | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.manager = manager
+        self._transport = transport or ThisHost(manager)
+        self._writer = writer or OwnWriter(agent_id, manager)
         self._connection = connection
         self._settings_on_cursor = settings_on_cursor
         self._cursor: duckdb.DuckDBPyConnection | None = None
@@ -106,6 +124,7 @@ class Runner:
         """Run the fragment and commit all of its outputs, or none of them and raise."""
         began = time.monotonic()
         streams = {edge.edge_id: self._open(edge, spec, attempt) for edge in spec.fragment.all_edges()}
+        attempt.reads(tuple(streams.values()))
         registrations = {
             name: value for scan in spec.fragment.all_scans() for name, value in scan.registrations.items()
         }
@@ -128,8 +147,8 @@ class Runner:
             names = [column.name for column in columns]
             if len(set(names)) != len(names):
                 raise InternalError(f"the columns of a fragment repeat names: {', '.join(names)}")
-            outputs = [_native_output(spec, output, columns) for output in spec.outputs]
-            manifests = self.manager.write_partition(rows, outputs, cancel=attempt.token, deadline_ms=spec.deadline_ms)
+            outputs = [_stored(output, columns) for output in spec.outputs]
+            reports = self._writer.write(rows, spec.id, outputs, attempt.token, spec.deadline_ms)
             del started, rows
             for name in registrations:
                 cursor.unregister(name)
@@ -146,7 +165,7 @@ class Runner:
             spec.id,
             self.agent_id,
             columns,
-            tuple(output_report(manifest, self.agent_id) for manifest in manifests),
+            reports,
             sum(stream.rows for stream in streams.values()),
             (time.monotonic() - began) * 1e3,
             tuple(ScanRead(scan.name, scan.sliced, scan.spans) for scan in spec.fragment.all_scans()),
@@ -175,9 +194,14 @@ class Runner:
                 self._cursor.execute(f"SET SESSION {quote(name)} = {_text(value)}")
         return self._cursor
 
-    def _open(self, edge: EdgeInput, spec: TaskSpec, attempt: Attempt) -> sabot_native.PartitionStream:
+    def _open(self, edge: EdgeInput, spec: TaskSpec, attempt: Attempt) -> EdgeStream:
         manifests = [sabot_native.Manifest.from_bytes(data) for data in edge.manifests]
-        return self.manager.read(manifests, edge.first, edge.last, cancel=attempt.token, deadline_ms=spec.deadline_ms)
+        try:
+            return self._transport.open(
+                manifests, edge.first, edge.last, cancel=attempt.token, deadline_ms=spec.deadline_ms
+            )
+        except PartsLost as error:
+            raise _lost(edge, error) from error
 
 
 def fragment_sql(fragment: Fragment) -> str:
@@ -212,60 +236,25 @@ def stream_name(edge_id: str) -> str:
     return _PRIVATE + edge_id
 
 
-def output_report(manifest: sabot_native.Manifest, agent_id: str) -> OutputReport:
-    """What a coordinator needs to know of an output that ``agent_id`` committed; agents may share a manager."""
-    return OutputReport(
-        edge_id=manifest.edge_id,
-        agent_id=agent_id,
-        manifest=manifest.to_bytes(),
-        rows=manifest.rows,
-        size_bytes=manifest.bytes,
-        spilled_bytes=manifest.spilled_bytes,
-        partition_rows=tuple(manifest.partition_rows),
-        partition_bytes=tuple(manifest.partition_bytes),
-        heavy=tuple(manifest.heavy),
-        sample=tuple(manifest.sample),
-        key_sketch=manifest.key_sketch,
-    )
+def _lost(edge: EdgeInput, error: PartsLost) -> InputLost:
+    return InputLost(str(error), tuple((edge.edge_id, edge.producers[at]) for at in error.lost))
 
 
-def _raise_input_error(edges: Sequence[EdgeInput], streams: Mapping[str, sabot_native.PartitionStream]) -> None:
+def _raise_input_error(edges: Sequence[EdgeInput], streams: Mapping[str, EdgeStream]) -> None:
     for edge in edges:
         try:
-            streams[edge.edge_id].raise_error()
-        except sabot_native.CorruptSegment as error:
-            raise InputLost(str(error), tuple((edge.edge_id, producer) for producer in edge.producers)) from error
+            streams[edge.edge_id].raise_lost()
+        except PartsLost as error:
+            raise _lost(edge, error) from error
 
 
-def _native_output(spec: TaskSpec, output: EdgeOutput, columns: Sequence[Column]) -> sabot_native.Output:
+def _stored(output: EdgeOutput, columns: Sequence[Column]) -> EdgeOutput:
+    """The output with the names of the columns that are kept."""
     scheme = output.scheme
     stored = tuple(name for name in output.columns or tuple(column.name for column in columns) if name != scheme.column)
     if scheme.kind is WriteKind.SAMPLED and scheme.column is not None:
         stored = (*stored, scheme.column)
-    return sabot_native.Output(
-        query_id=spec.id.query_id,
-        edge_id=output.edge_id,
-        task=spec.id.task,
-        attempt=spec.id.attempt,
-        scheme=_native_scheme(scheme),
-        columns=stored,
-    )
-
-
-def _native_scheme(scheme: WriteScheme) -> sabot_native.Scheme:
-    match scheme:
-        case WriteScheme(WriteKind.HASH_COLUMN, partitions, str(column)):
-            return sabot_native.Scheme.hash_column(column, partitions)
-        case WriteScheme(WriteKind.HASH_COLUMNS, partitions, _, keys):
-            return sabot_native.Scheme.hash_columns(keys, partitions)
-        case WriteScheme(WriteKind.RANGE_COLUMN, _, str(column), _, bounds):
-            return sabot_native.Scheme.range_column(column, bounds)
-        case WriteScheme(WriteKind.SAMPLED, _, str(column)):
-            return sabot_native.Scheme.sampled(column)
-        case WriteScheme(WriteKind.ROUND_ROBIN, partitions):
-            return sabot_native.Scheme.round_robin(partitions)
-        case _:
-            return sabot_native.Scheme.single()
+    return replace(output, columns=stored)
 
 
 def _text(value: str) -> str:

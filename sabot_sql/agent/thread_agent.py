@@ -67,6 +67,11 @@ class ThreadAgent:
         """Whether it takes work."""
         return not self._closed
 
+    @property
+    def readable(self) -> bool:
+        """Always: the manager outlives the agent."""
+        return True
+
     def begin(self, context: QueryContext) -> None:
         """Announce a query."""
         self._manager.register_shuffle(context.query_id)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sabot_sql.catalog.catalog import Catalog
-from sabot_sql.config import SessionConfig
+from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.errors import SessionClosed
 
 if TYPE_CHECKING:
@@ -94,7 +94,12 @@ class Pools:
             self._check_open()
 
         self._catalog.share_memory(config)
-        return start_agents(config, self._catalog.agents_connection(), check_both)
+        hire = None
+        if config.isolation is Isolation.REMOTE and config.cluster is not None:
+            from sabot_sql.cluster.hire import hire_of
+
+            hire = hire_of(config, config.cluster)
+        return start_agents(config, self._catalog.agents_connection(), check_both, hire)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -80,7 +80,7 @@ class QuerySources:
         self.settings: PlanSettings = config.plan_settings()
         self._connection = connection
         self._facts = facts
-        self._in_processes = config.isolation is Isolation.PROCESS
+        self._in_processes = config.isolation is not Isolation.THREAD
         self._shadows = shadows
         self._estimates = estimates
         self._measured = measured

@@ -46,9 +46,9 @@ from sabot_sql.coordinator.snapshot import PlanSnapshot, running_snapshot
 from sabot_sql.coordinator.stage_run import Finished, Skipped
 from sabot_sql.errors import AgentError, QueryCancelled, QueryTimeout
 from sabot_sql.protocol.task_spec import FileSink, QueryContext, TaskFailure, TaskId, TaskReport
+from sabot_sql.transport.interface import EdgeStream
 
 if TYPE_CHECKING:
-    from sabot_native import PartitionStream
     from sabot_sql.catalog.sources import SourceBinder
 
 _POLL_SECONDS = 0.05
@@ -71,7 +71,7 @@ class Cancellation(Protocol):
 class OneAfterTheOther:
     """Streams of the same columns as one; it can be read once."""
 
-    def __init__(self, streams: Sequence[PartitionStream]) -> None:
+    def __init__(self, streams: Sequence[EdgeStream]) -> None:
         self._streams = streams
 
     def __arrow_c_schema__(self) -> object:
@@ -92,7 +92,7 @@ class FinishedQuery:
     ``distinct`` are numbers of groups by theirs, estimated from sketches of their keys.
     """
 
-    stream: PartitionStream | OneAfterTheOther
+    stream: EdgeStream | OneAfterTheOther
     columns: tuple[Column, ...]
     plan: PlanSnapshot
     stats: dict[str, Any]
@@ -358,7 +358,7 @@ class _Driver:
         sink, shuffle = self._execution.result()
         outputs = [shuffle.outputs[task] for task in sorted(shuffle.outputs)]
         manifests = [sabot_native.Manifest.from_bytes(output.manifest) for output in outputs]
-        parts = [self._pool.manager.read(manifests, part, part + 1) for part in range(shuffle.partitions)]
+        parts = [self._pool.transport.open(manifests, part, part + 1) for part in range(shuffle.partitions)]
         stream = parts[0] if len(parts) == 1 else OneAfterTheOther(parts)
         first = sink.tasks[0].state
         report = first.report if isinstance(first, Finished) else None

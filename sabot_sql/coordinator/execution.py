@@ -214,8 +214,9 @@ class Execution:
                 return []
             case KeyNamed(edge_id):
                 return self._release_read([edge_id])
-            case AgentLost(agent_id):
-                return self._lose_agent(agent_id, AgentError(f"agent {agent_id} is gone", agent=agent_id))
+            case AgentLost(agent_id, readable):
+                commands = self._lose_agent(agent_id, AgentError(f"agent {agent_id} is gone", agent=agent_id))
+                return commands if readable else commands + self._lose_outputs(agent_id)
             case AgentJoined(agent_id, replaces):
                 self._state.join(agent_id, replaces)
                 return self._begin_on([agent_id])
@@ -356,6 +357,18 @@ class Execution:
                     if fatal is not None:
                         return [*commands, self._fail(fatal)]
         return commands
+
+    def _lose_outputs(self, agent_id: str) -> list[Command]:
+        """Whatever an agent had committed has to be made again: readers need not each find that out."""
+        if not self._state.phase.runs:
+            return []
+        return self._rerun(
+            (shuffle.edge_id, producer)
+            for shuffle in self.shuffles.edges()
+            if not shuffle.released
+            for producer, output in shuffle.outputs.items()
+            if output.agent_id == agent_id
+        )
 
     def _fail(self, error: SabotSQLError) -> Fail:
         self._state.end(QueryPhase.FAILED)

@@ -8,7 +8,7 @@ from sabot_sql.plan_view.model import EdgeView, PlanModel, StageView
 from sabot_sql.plan_view.units import bytes_text, count_text, duration_text, plural, short_count_text
 from sabot_sql.printable import printable
 
-_ISOLATION = {"thread": "threads", "process": "processes"}
+_ISOLATION = {"thread": "threads", "process": "processes", "remote": "services"}
 
 
 _FINDING_CHARACTERS = 110

@@ -10,9 +10,10 @@ from sabot_sql.errors import SabotSQLError
 
 @dataclass(frozen=True, slots=True)
 class AgentLost:
-    """An agent is gone, busy or not."""
+    """An agent is gone, busy or not; ``readable``: what it had committed can still be read."""
 
     agent_id: str
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,12 +298,22 @@ Outcome = TaskReport | SplitReport | TaskFailure
 
 
 @dataclass(frozen=True, slots=True)
+class FileVersion:
+    """A file as it was when the query was planned."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueryContext:
     """What an agent is told of a query before its first task.
 
     ``settings`` change answers and hold for every fragment. ``paths`` are the files and directories that fragments may
     read; ``attachments`` are (name, database file) pairs to attach read-only. ``sink`` is the one directory that the
     query may write to, if any. ``joins_ordered``: fragments join in the order that DuckDB chose for the whole query.
+    ``files`` are local files among the paths, as the session sees them: an agent of another host must see the same.
     """
 
     query_id: str
@@ -313,3 +323,4 @@ class QueryContext:
     attachments: tuple[tuple[str, str], ...] = ()
     sink: str = ""
     joins_ordered: bool = False
+    files: tuple[FileVersion, ...] = ()

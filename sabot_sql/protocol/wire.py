@@ -1,4 +1,4 @@
-"""Frames between a session and its agent processes: a JSON value, raw bytes and file descriptors on a stream socket.
+"""Frames between a session and its agents: a JSON value, raw bytes and, on a stream socket, file descriptors.
 
 A frame is ``header, lengths of the byte strings, JSON, byte strings`` and, where descriptors travel, one more byte that
 carries them. Reads take exactly what a frame announces, so a descriptor never arrives with the wrong frame.
@@ -72,19 +72,58 @@ def receive_frame(connection: socket.socket) -> Frame | None:
     if header is None:
         return None
     magic, json_bytes, blob_count, descriptor_count = _HEADER.unpack(header)
+    _check_header(magic, json_bytes)
+    lengths = _lengths(_exactly(connection, 8 * blob_count))
+    kind, body = _parsed(_exactly(connection, json_bytes))
+    blobs = [_exactly(connection, length) for length in lengths]
+    return Frame(kind, body, blobs, _receive_descriptors(connection, descriptor_count))
+
+
+def frame_from_bytes(data: bytes) -> Frame:
+    """The one frame that :func:`frame_bytes` wrote, where messages arrive whole and carry no descriptors.
+
+    Raises:
+        MalformedMessage: it is something else.
+    """
+    rest = memoryview(data)
+
+    def take(count: int) -> bytes:
+        nonlocal rest
+        if count > len(rest):
+            raise MalformedMessage("a frame is shorter than it says")
+        taken, rest = bytes(rest[:count]), rest[count:]
+        return taken
+
+    magic, json_bytes, blob_count, descriptor_count = _HEADER.unpack(take(_HEADER.size))
+    _check_header(magic, json_bytes)
+    lengths = _lengths(take(8 * blob_count))
+    kind, body = _parsed(take(json_bytes))
+    blobs = [take(length) for length in lengths]
+    if rest or descriptor_count:
+        raise MalformedMessage("a frame is longer than it says")
+    return Frame(kind, body, blobs)
+
+
+def _check_header(magic: bytes, json_bytes: int) -> None:
     if magic != _MAGIC or json_bytes > _MAX_JSON_BYTES:
         raise MalformedMessage("not a frame of this protocol")
-    lengths = struct.unpack(f"!{blob_count}Q", _exactly(connection, 8 * blob_count))
+
+
+def _lengths(data: bytes) -> tuple[int, ...]:
+    lengths = struct.unpack(f"!{len(data) // 8}Q", data)
     if sum(lengths) > _MAX_BLOB_BYTES:
         raise MalformedMessage(f"a frame of {sum(lengths)} bytes is too large")
+    return lengths
+
+
+def _parsed(text: bytes) -> tuple[str, Any]:
     try:
-        kind, body = json.loads(_exactly(connection, json_bytes))
+        kind, body = json.loads(text)
     except (ValueError, TypeError, RecursionError) as reason:
         raise MalformedMessage(f"the JSON of a frame cannot be read: {reason}") from None
     if not isinstance(kind, str):
         raise MalformedMessage("a frame without a kind")
-    blobs = [_exactly(connection, length) for length in lengths]
-    return Frame(kind, body, blobs, _receive_descriptors(connection, descriptor_count))
+    return kind, body
 
 
 def _receive_descriptors(connection: socket.socket, count: int) -> tuple[int, ...]:

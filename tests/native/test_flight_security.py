@@ -280,13 +280,12 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize("host", OUTSIDE)
-def test_the_native_server_and_client_refuse_other_hosts_without_tls(manager: ShuffleManager, host: str) -> None:
+def test_the_native_server_and_client_refuse_other_hosts_without_tls(host: str) -> None:
     from sabot_native import _flight
 
     certificates = {"tls_certificate": b"", "tls_key": b""}
     with pytest.raises(NativeError, match="without TLS"):
         _flight.Server(
-            manager.ticket_source(KEY),
             host=host,
             port=0,
             token=TOKEN,

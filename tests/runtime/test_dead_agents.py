@@ -219,7 +219,7 @@ def test_a_query_whose_agents_all_die_and_cannot_be_replaced_ends_with_an_error(
 
     def disturb(snapshot: dict[str, Any]) -> None:
         if snapshot["state"] == "running" and not killed:
-            monkeypatch.setattr(pool, "_instance_config", lambda name: 1 / 0)
+            monkeypatch.setattr(pool._crew, "_config_of", lambda name: 1 / 0)
             for agent in pool.agents:
                 assert isinstance(agent, ProcessAgent)
                 os.kill(agent.process_id, signal.SIGKILL)

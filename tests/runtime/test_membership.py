@@ -21,6 +21,7 @@ class FakeAgent:
     def __init__(self, agent_id: str) -> None:
         self.agent_id = agent_id
         self.alive = True
+        self.readable = True
         self.ended = False
 
     def kill(self) -> None:

@@ -1,0 +1,136 @@
+"""Which agents on other hosts a session is to use: an address list, or a file that has one."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sabot_sql.arguments import shown
+from sabot_sql.errors import ConfigError
+
+DEFAULT_PORT = 8815
+LEASE_SECONDS = 15.0
+"""So long may the link to an agent of another host be silent before the agent is taken for lost."""
+
+_SCHEMES = ("grpc+tls", "grpc")
+_LOCAL = "local"
+_KEYS = frozenset({"agents", "addresses", "token_file", "tls_ca", "tls_cert", "tls_key", "lease_seconds", "tls"})
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterTarget:
+    """``addresses`` of agent services; none where ``scheme`` is ``local`` and services are started on this host."""
+
+    scheme: str
+    addresses: tuple[tuple[str, int], ...] = ()
+    token_file: str | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    lease_seconds: float = LEASE_SECONDS
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the session starts the services itself, on its own host."""
+        return self.scheme == _LOCAL
+
+
+def is_cluster(text: object) -> bool:
+    """Whether ``text`` names a cluster, and not a database."""
+    if not isinstance(text, str | os.PathLike):
+        return False
+    name = os.fspath(text)
+    scheme, separator, _ = name.partition("://") if isinstance(name, str) else ("", "", "")
+    return isinstance(name, str) and (name.endswith(".toml") or (bool(separator) and scheme in (*_SCHEMES, _LOCAL)))
+
+
+def parse_cluster(text: str | os.PathLike[str], **options: Any) -> ClusterTarget:
+    """The target that ``grpc+tls://host:port,…``, ``local`` or a cluster file names; ``options`` overrule the file's.
+
+    Raises:
+        ConfigError: it is none, or something is missing.
+    """
+    name = os.fspath(text)
+    given = {key: value for key, value in options.items() if value is not None}
+    if not name.endswith(".toml"):
+        return _target(name, given)
+    found = _cluster_file(Path(name))
+    beside = Path(name).absolute().parent
+    for key in ("token_file", "tls_ca", "tls_cert", "tls_key"):
+        if isinstance(found.get(key), str):
+            found[key] = str(beside / found[key])
+    addresses = found.pop("addresses", None)
+    if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses) or not addresses:
+        raise ConfigError(f"{name}: addresses is to be a list of 'host:port'")
+    secure = found.pop("tls", "tls_ca" in {**found, **given})
+    found.pop("agents", None)
+    return _target(f"{'grpc+tls' if secure else 'grpc'}://{','.join(addresses)}", {**found, **given})
+
+
+def agents_of(text: str | os.PathLike[str]) -> int | None:
+    """How many agents a cluster file asks for."""
+    name = os.fspath(text)
+    count = _cluster_file(Path(name)).get("agents") if name.endswith(".toml") else None
+    return count if isinstance(count, int) else None
+
+
+def parse_address(text: str, default_port: int | None = DEFAULT_PORT) -> tuple[str, int]:
+    """Host and port of ``host``, ``host:port`` or ``[address]:port``.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]{1,5}))?", text.strip())
+    port = int(match.group(2)) if match and match.group(2) else default_port
+    if match is None or port is None or port > 65535:
+        raise ConfigError(f"{shown(text)} is no address", hint="give host:port")
+    return match.group(1).strip("[]"), port
+
+
+def _target(name: str, options: Mapping[str, Any]) -> ClusterTarget:
+    scheme, _, rest = name.partition("://")
+    if scheme == _LOCAL:
+        return ClusterTarget(_LOCAL, lease_seconds=_lease(options))
+    if scheme not in _SCHEMES:
+        raise ConfigError(f"{shown(name)} names no cluster", hint=f"give {', '.join(f'{s}://…' for s in _SCHEMES)}")
+    addresses = tuple(dict.fromkeys(parse_address(part) for part in rest.rstrip("/").split(",")))
+    if scheme == "grpc" and options.get("tls_ca"):
+        raise ConfigError("tls_ca is for grpc+tls://")
+    if scheme == "grpc+tls" and not options.get("tls_ca"):
+        raise ConfigError("grpc+tls:// needs tls_ca: the certificate of the authority that signed those of the agents")
+    files = {key: _file(options, key) for key in ("token_file", "tls_ca", "tls_cert", "tls_key")}
+    return ClusterTarget(scheme, addresses, **files, lease_seconds=_lease(options))
+
+
+def _cluster_file(path: Path) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from None
+    unknown = sorted(found.keys() - _KEYS)
+    if unknown:
+        raise ConfigError(
+            f"{path} has unknown keys: {', '.join(unknown)}", hint=f"known are {', '.join(sorted(_KEYS))}"
+        )
+    return found
+
+
+def _file(options: Mapping[str, Any], key: str) -> str | None:
+    value = options.get(key)
+    if value is not None and not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{key}={shown(value)} is no name of a file")
+    return None if value is None else str(Path(value).absolute())
+
+
+def _lease(options: Mapping[str, Any]) -> float:
+    value = options.get("lease_seconds", LEASE_SECONDS)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 3600:
+        raise ConfigError(f"lease_seconds={shown(value)} is to be a number from 1 to 3600")
+    return float(value)

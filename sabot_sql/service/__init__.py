@@ -1,0 +1,1 @@
+"""The agent service: one process that serves agents to sessions on other hosts."""

@@ -1,0 +1,252 @@
+"""Agent services on this host: welcome, isolation of sessions, drain, loss, and what they refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import sabot_sql
+from sabot_sql.errors import AgentError, SabotSQLError
+from tests.support.services import Service, token_file
+
+GROUPS = "SELECT i % 101 AS k, count(*), sum(i) FROM range(400000) t(i) GROUP BY k ORDER BY k"
+EXPECTED = [(k, len(range(k, 400_000, 101)), sum(range(k, 400_000, 101))) for k in range(101)]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for part in range(4):
+        rows = range(part * 50_000, (part + 1) * 50_000)
+        pq.write_table(pa.table({"i": rows, "k": [i % 17 for i in rows]}), folder / f"part-{part}.parquet")
+    return folder
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    return token_file(tmp_path)
+
+
+@pytest.fixture
+def services(tmp_path: Path, token: Path, data: Path) -> Iterator[list[Service]]:
+    options = ["--token-file", str(token), "--memory", "512MiB", "--threads", "1", "--sessions", "2"]
+    options += ["--data", str(data)]
+    made = [Service(tmp_path / f"agent-{number}", options=options) for number in range(2)]
+    for service in made:
+        service.wait_ready()
+    yield made
+    for service in made:
+        service.stop()
+
+
+def url(services: list[Service]) -> str:
+    return "grpc://" + ",".join(f"127.0.0.1:{service.port}" for service in services)
+
+
+def wait_until(holds: object, seconds: float = 20.0) -> None:
+    give_up = time.monotonic() + seconds
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < give_up, "it does not come to hold"
+        time.sleep(0.02)
+
+
+def test_a_query_runs_on_services(services: list[Service], token: Path, data: Path) -> None:
+    with sabot_sql.connect(url(services), token_file=token) as session:
+        assert session.query(GROUPS).fetchall() == EXPECTED
+        sql = f"SELECT k, count(*), max(i) FROM '{data}/*.parquet' GROUP BY k ORDER BY k"
+        result = session.query(sql)
+        assert result.stats["mode"] == "distributed"
+        assert result.fetchall() == sabot_sql.query(sql).fetchall()
+    for service in services:
+        health = service.health("--token-file", str(token))
+        assert health["state"] == "serving"
+    wait_until(lambda: all(not service.left_behind() for service in services))
+
+
+def test_frames_and_tables_of_the_session_reach_the_agents(services: list[Service], token: Path) -> None:
+    frame = pa.table(
+        {"a": range(100_000), "b": [i % 11 for i in range(100_000)], "t": ["x" * (i % 5) for i in range(100_000)]}
+    )
+    with sabot_sql.connect(url(services), token_file=token) as session:
+        session.query("CREATE TABLE kept AS SELECT i AS b, 'name ' || i AS name FROM range(11) t(i)")
+        sql = "SELECT name, sum(a), max(t) FROM frame JOIN kept USING (b) GROUP BY name ORDER BY name"
+        result = session.query(sql)
+        assert result.stats["mode"] == "distributed"
+        with sabot_sql.connect() as alone:
+            alone.query("CREATE TABLE kept AS SELECT i AS b, 'name ' || i AS name FROM range(11) t(i)")
+            assert result.fetchall() == alone.query(sql).fetchall()
+        assert session.query("SELECT count(*), sum(a) FROM frame WHERE b > 20").fetchall() == [(0, None)]
+    assert frame.num_rows == 100_000
+
+
+def test_two_sessions_and_many_queries_at_once(services: list[Service], token: Path) -> None:
+    failures: list[BaseException] = []
+
+    def ask(session: sabot_sql.Session, number: int) -> None:
+        try:
+            low = number * 1000
+            sql = f"SELECT i % 7 AS k, sum(i) FROM range({low}, {low + 20_000}) t(i) GROUP BY k ORDER BY k"
+            rows = range(low, low + 20_000)
+            assert session.query(sql).fetchall() == [(k, sum(i for i in rows if i % 7 == k)) for k in range(7)]
+        except BaseException as error:  # noqa: BLE001 - the test fails with it
+            failures.append(error)
+
+    with (
+        sabot_sql.connect(url(services), token_file=token) as one,
+        sabot_sql.connect(url(services), token_file=token) as two,
+    ):
+        threads = [threading.Thread(target=ask, args=((one, two)[n % 2], n)) for n in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(100)
+        assert not failures
+        with (
+            pytest.raises(AgentError, match="serves 2 sessions already"),
+            sabot_sql.connect(url(services), token_file=token) as three,
+        ):
+            three.query(GROUPS)
+    with sabot_sql.connect(url(services), token_file=token) as four:
+        assert four.query(GROUPS).fetchall() == EXPECTED
+
+
+def test_an_agent_that_is_killed_is_replaced_by_none_and_the_query_goes_on(
+    services: list[Service], token: Path
+) -> None:
+    with sabot_sql.connect(url(services), token_file=token) as session:
+        assert session.query(GROUPS).fetchall() == EXPECTED
+        killed = threading.Event()
+
+        def observe(_: object) -> None:
+            if not killed.is_set():
+                killed.set()
+                services[1].kill()
+
+        sql = """
+            WITH l AS (SELECT i, i % 1000 AS k FROM range(3000000) t(i)),
+                 r AS (SELECT i AS k, i * 2 AS v FROM range(1000) t(i))
+            SELECT v % 10 AS g, count(*), sum(l.i) FROM l JOIN r USING (k) GROUP BY g ORDER BY g
+        """
+        result = session.query(sql, observer=observe)
+        assert result.fetchall() == sabot_sql.query(sql).fetchall()
+        if not killed.is_set():
+            services[1].kill()
+        assert session.query(GROUPS).fetchall() == EXPECTED
+
+
+def test_all_agents_killed_is_an_error(services: list[Service], token: Path) -> None:
+    with sabot_sql.connect(url(services), token_file=token) as session:
+        assert session.query(GROUPS).fetchall() == EXPECTED
+        for service in services:
+            service.kill()
+        began = time.monotonic()
+        with pytest.raises(AgentError):
+            session.query(GROUPS)
+        assert time.monotonic() - began < 60
+
+
+def test_a_service_that_is_not_there_is_skipped_and_named(services: list[Service], token: Path) -> None:
+    with socket.socket() as vacant:
+        vacant.bind(("127.0.0.1", 0))
+        port = vacant.getsockname()[1]
+    with (
+        sabot_sql.connect(f"{url(services)},127.0.0.1:{port}", token_file=token, agents=3) as session,
+        pytest.warns(RuntimeWarning, match=f"skipped: 127.0.0.1:{port}: Connection refused"),
+    ):
+        assert session.query(GROUPS).fetchall() == EXPECTED
+    with (
+        sabot_sql.connect(f"grpc://127.0.0.1:{port}", token_file=token, agents=2) as session,
+        pytest.raises(AgentError, match=f"no agent of the cluster can be reached: 127.0.0.1:{port}"),
+    ):
+        session.query(GROUPS)
+
+
+def test_sigterm_drains(services: list[Service], token: Path) -> None:
+    with sabot_sql.connect(url(services), token_file=token) as session:
+        assert session.query(GROUPS).fetchall() == EXPECTED
+        services[0].kill(signal.SIGTERM)
+        wait_until(lambda: session.query(GROUPS).fetchall() == EXPECTED and services[0].process.poll() is not None)
+        assert services[0].process.returncode == 0
+        assert list((services[0].folder / "spill").iterdir()) == []
+        assert session.query(GROUPS).fetchall() == EXPECTED
+
+
+def test_a_service_leaves_nothing_when_it_is_ended(services: list[Service], token: Path) -> None:
+    with sabot_sql.connect(url(services), token_file=token) as session:
+        session.query(GROUPS)
+        for service in services:
+            service.kill(signal.SIGINT)
+        for service in services:
+            assert service.process.wait(20) == 0
+            assert list((service.folder / "spill").iterdir()) == []
+
+
+def test_another_token_is_refused(services: list[Service], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.touch(mode=0o600)
+    other.write_text("another-token-altogether")
+    with (
+        sabot_sql.connect(url(services), token_file=other) as session,
+        pytest.raises(AgentError, match="no token of this session"),
+    ):
+        session.query(GROUPS)
+
+
+def test_files_outside_the_data_directories_are_not_read(services: list[Service], token: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.parquet"
+    pq.write_table(pa.table({"i": range(1000)}), secret)
+    with sabot_sql.connect(url(services), token_file=token) as session:
+        sql = f"SELECT count(*) AS n, sum(i) FROM '{secret}'"
+        with contextlib.suppress(SabotSQLError):
+            session.query(sql)
+        for service in services:
+            maps = Path(f"/proc/{service.pid}/fd")
+            assert not any(os.path.realpath(fd).endswith("secret.parquet") for fd in maps.iterdir())
+
+
+def run_agent(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sabot_sql.cli", "agent", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_service_that_would_be_open_to_anybody_does_not_start(token: Path) -> None:
+    ended = run_agent("--listen", "0.0.0.0:0", "--token-file", str(token))
+    assert ended.returncode == 1
+    assert "without TLS and a token" in ended.stderr
+    assert "--tls-cert" in ended.stderr
+    ended = run_agent("--listen", "127.0.0.1:0")
+    assert ended.returncode == 1
+    assert "needs --token-file" in ended.stderr
+    ended = run_agent("--listen", "nowhere")
+    assert ended.returncode == 1
+    assert "no address" in ended.stderr
+
+
+def test_other_versions_are_refused_and_both_are_named(
+    services: list[Service], token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from sabot_sql.cluster import link
+    from sabot_sql.protocol.handshake import own_versions
+
+    other = replace(own_versions(), duckdb="1.4.0")
+    monkeypatch.setattr(link, "own_versions", lambda: other)
+    with (
+        sabot_sql.connect(url(services), token_file=token) as session,
+        pytest.raises(AgentError, match=f"duckdb 1.4.0 at the session, {own_versions().duckdb} at the agent"),
+    ):
+        session.query(GROUPS)
