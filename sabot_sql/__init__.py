@@ -14,6 +14,7 @@ from sabot_sql.errors import (
     ConfigError,
     InternalError,
     JobError,
+    Location,
     OperatorError,
     QueryCancelled,
     QueryError,
@@ -29,6 +30,8 @@ from sabot_sql.errors import (
 from sabot_sql.forks import free_in_children as _free_in_children
 
 if TYPE_CHECKING:
+    from sabot_sql.call.observation import Observer
+    from sabot_sql.catalog.connection import Parameters
     from sabot_sql.jobs import (
         JobGraph,
         OperatorType,
@@ -38,19 +41,23 @@ if TYPE_CHECKING:
         ShuffleEdgeType,
         StreamOperatorNode,
     )
-    from sabot_sql.plan_view import Plan
+    from sabot_sql.plan_view import Plan, UnhappyEnd
     from sabot_sql.result import Result
     from sabot_sql.session import Agents, Session
 
 __all__ = [
     "AgentError",
+    "Agents",
     "BindError",
     "ConfigError",
     "InternalError",
     "JobError",
     "JobGraph",
+    "Location",
+    "Observer",
     "OperatorError",
     "OperatorType",
+    "Parameters",
     "ParquetFile",
     "Plan",
     "QueryCancelled",
@@ -67,6 +74,7 @@ __all__ = [
     "ShuffleEdgeType",
     "SourceError",
     "StreamOperatorNode",
+    "UnhappyEnd",
     "UsageError",
     "ValueFailure",
     "connect",
@@ -78,8 +86,11 @@ __version__ = "0.1.0"
 
 # DuckDB and pyarrow take a third of a second: they come with the first session, not with the import.
 _LATE = {
+    "Agents": "sabot_sql.session",
     "JobGraph": "sabot_sql.jobs",
+    "Observer": "sabot_sql.call.observation",
     "OperatorType": "sabot_sql.jobs",
+    "Parameters": "sabot_sql.catalog.connection",
     "ParquetFile": "sabot_sql.jobs",
     "Plan": "sabot_sql.plan_view",
     "Result": "sabot_sql.result",
@@ -88,6 +99,7 @@ _LATE = {
     "ShuffleEdge": "sabot_sql.jobs",
     "ShuffleEdgeType": "sabot_sql.jobs",
     "StreamOperatorNode": "sabot_sql.jobs",
+    "UnhappyEnd": "sabot_sql.plan_view",
 }
 
 _default_lock = threading.Lock()
@@ -127,11 +139,12 @@ def connect(
 ) -> Session:
     """Open a session on a DuckDB database, in memory unless a file is named, or on the agents of a cluster.
 
-    ``agents`` is how many agents run each query; ``"auto"`` lets DuckDB alone run what one machine can. Agents are
-    threads on this session's DuckDB or processes with one of their own. ``memory_limit`` bounds the whole of it, by
-    default 70 % of the machine; ``threads`` are per agent. ``partitions`` forces how many partitions a keyed exchange
-    has, ``adaptive=False`` keeps decisions of the plan whatever is measured. A join side up to ``broadcast_limit`` may
-    be copied to every agent. ``config`` holds DuckDB's own settings.
+    ``agents`` is how many agents run each query. ``"auto"`` is one: the session's own DuckDB, with every core. Several
+    are threads of this process or processes, with a DuckDB each. ``memory_limit`` bounds the whole of it, by default
+    70 % of the machine; ``threads`` are per agent, by default the cores shared by the agents of a query.
+    ``partitions`` forces how many partitions a keyed exchange has, ``adaptive=False`` keeps decisions of the plan
+    whatever is measured. A join side up to ``broadcast_limit`` may be copied to every agent. ``config`` holds DuckDB's
+    own settings.
 
     ``cluster``, or the first argument, names agents on other hosts: ``"grpc+tls://host:port,…"``, a cluster file
     (``"cluster.toml"``), or ``"local://"`` for services on this host. ``token_file`` and ``tls_ca``
@@ -168,7 +181,7 @@ def connect(
     )
 
 
-def query(sql: str, params: Any = None, **options: Any) -> Result:
+def query(sql: str, params: Parameters = None, **options: Any) -> Result:
     """Run ``sql`` on a session that all calls share; ``options`` are those of :meth:`Session.query`.
 
     Raises:

@@ -61,7 +61,8 @@ class SessionConfig:
 
     ``memory_bytes`` is the budget of the whole process tree; the other ``*_bytes`` are derived from it:
     ``duckdb_memory_bytes`` and ``shuffle_bytes`` are per agent, ``result_bytes`` for all results together.
-    ``threads`` is per agent. ``partitions`` forces the number of partitions of every keyed edge.
+    ``threads`` is per agent, and stays whatever the number of agents of a query where ``threads_given``. ``partitions``
+    forces the number of partitions of every keyed edge.
     ``duckdb`` are DuckDB's own settings, given to every instance when it is made. ``cluster`` has the agents where the
     isolation is ``REMOTE``; the budget is then that of the session's own process, and each service has its own.
     """
@@ -72,6 +73,7 @@ class SessionConfig:
     isolation: Isolation = Isolation.THREAD
     memory_bytes: int = 0
     threads: int = 1
+    threads_given: bool = False
     partitions: int | None = None
     adaptive: bool = True
     spill_directory: str = ""
@@ -163,14 +165,17 @@ class SessionConfig:
     def with_agents(self, agents: int | Literal["auto"] | None, isolation: str | None) -> SessionConfig:
         """This configuration with another number or kind of agents; None keeps what there is.
 
+        The cores are shared anew by them, unless the user said how many threads an agent has.
+
         Raises:
             ConfigError: there are no such agents, or too little memory for them.
         """
+        count = self.agents if agents is None else _parse_agents(agents)
         changed = replace(
             self,
-            agents=self.agents if agents is None else _parse_agents(agents),
+            agents=count,
             isolation=self.isolation if isolation is None else _parse_isolation(isolation),
-            threads=self.threads if agents is None or self.cluster else _threads(None, _parse_agents(agents)),
+            threads=self.threads if agents is None or self.threads_given or self.cluster else _threads(None, count),
         )
         return changed._checked()
 
@@ -234,6 +239,7 @@ def parse_config(
         isolation=_parse_isolation(isolation) if target is None else Isolation.REMOTE,
         memory_bytes=memory_budget_bytes(memory_limit),
         threads=_threads(threads, count),
+        threads_given=threads is not None,
         partitions=None if partitions is None else whole("partitions", partitions, least=1, most=MAX_PARTITIONS),
         adaptive=flag("adaptive", adaptive),
         # It is used until the session ends, wherever the process has gone by then.

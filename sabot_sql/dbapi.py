@@ -126,8 +126,7 @@ class Cursor:
         """(name, type, None, …) of each column; None where the statement gave no rows."""
         if self._result is None or not self._result.columns:
             return None
-        columns = zip(self._result.columns, self._result.types, strict=True)
-        return [(name, type_name, None, None, None, None, None) for name, type_name in columns]
+        return [*self._result.description]
 
     @property
     def rowcount(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import escape
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,11 +13,12 @@ from sabot_sql import arguments
 from sabot_sql.arguments import needed, whole
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.conversion import Converter, is_lossy
-from sabot_sql.errors import UsageError
+from sabot_sql.errors import SessionClosed, UsageError
 from sabot_sql.explain_view import explained_html, explained_text, is_explained
 from sabot_sql.plan_view import Plan
+from sabot_sql.plan_view.units import plural
 from sabot_sql.result_store import HeldStore, ResultStore, rebatched, renamed
-from sabot_sql.result_values import are_plain, python_rows
+from sabot_sql.result_values import are_plain, python_rows, row_type
 from sabot_sql.table_view import MAX_HTML_BYTES, TableSummary, html_table, text_table
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ class Result:
 
     It is complete when it is made: nothing runs any more, reading it again reads the same rows. A large result lives
     in a file of its session and goes with that. ``fetchone`` and ``fetchmany`` share one position, as in PEP 249.
-    Not for use by several threads at once.
+    It is an Arrow stream for whoever reads those: ``pa.table(result)``, ``pl.DataFrame(result)``. As a context manager
+    it lets its rows go at the end. Not for use by several threads at once.
     """
 
     def __init__(
@@ -51,7 +54,8 @@ class Result:
         plan: Mapping[str, Any],
         stats: Mapping[str, Any],
     ) -> None:
-        self._store = store
+        self._kept: ResultStore | HeldStore | None = store
+        self._length = store.rows
         self._converter = converter
         self.columns = [name for name, _ in columns]
         self.types = [type_name for _, type_name in columns]
@@ -62,6 +66,46 @@ class Result:
         self._position = 0
         self._shown: tuple[int, list[tuple[Any, ...]], list[tuple[Any, ...]]] | None = None
 
+    # -------------------------------------------------------------------------------------------------------- life
+
+    @property
+    def closed(self) -> bool:
+        """Whether the rows were let go."""
+        return self._kept is None
+
+    def close(self) -> None:
+        """Let the rows go, in memory or on disk; names, types, plan and statistics stay. May be called again."""
+        self._kept = None
+        self._shown = None
+
+    def __enter__(self) -> Result:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _store(self) -> ResultStore | HeldStore:
+        if self._kept is None:
+            raise SessionClosed("the result was closed", hint="read its rows before close(), or run the query again")
+        return self._kept
+
+    # ----------------------------------------------------------------------------------------------------- columns
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and Arrow types of the columns, as all Arrow forms of the result have them."""
+        kept = self._arrow_store
+        if kept is not None:
+            return self._named_schema(kept)
+        return self._converted(lambda relation: relation.to_arrow_table(), 0, 0).schema
+
+    @property
+    def description(self) -> list[tuple[str, str, None, None, None, None, None]]:
+        """Name and DuckDB type of each column, in the form of PEP 249."""
+        columns = zip(self.columns, self.types, strict=True)
+        return [(name, type_name, None, None, None, None, None) for name, type_name in columns]
+
     # ------------------------------------------------------------------------------------------------------- Arrow
 
     def to_arrow_table(self) -> pa.Table:
@@ -71,6 +115,8 @@ class Result:
             return self._converted(lambda relation: relation.to_arrow_table())
         schema = self._named_schema(kept)
         return pa.Table.from_batches(_named(kept, schema), schema)
+
+    arrow = to_arrow_table
 
     def to_arrow_reader(self, batch_size: int = 1_000_000) -> pa.RecordBatchReader:
         """All rows in batches of at most ``batch_size``."""
@@ -86,15 +132,13 @@ class Result:
         return self.to_arrow_reader().__arrow_c_stream__(requested_schema)
 
     def __arrow_c_schema__(self) -> object:
-        kept = self._arrow_store
-        if kept is None:
-            return self._converted(lambda relation: relation.to_arrow_table(), 0, 0).schema.__arrow_c_schema__()
-        return self._named_schema(kept).__arrow_c_schema__()
+        return self.schema.__arrow_c_schema__()
 
     @property
     def _arrow_store(self) -> ResultStore | None:
         """The rows, if they are kept in the form that DuckDB's own Arrow of them has."""
-        return self._store if isinstance(self._store, ResultStore) and not is_lossy(self.types) else None
+        store = self._store
+        return store if isinstance(store, ResultStore) and not is_lossy(self.types) else None
 
     def _named_schema(self, kept: ResultStore) -> pa.Schema:
         fields = zip(self.columns, kept.schema, strict=True)
@@ -125,6 +169,8 @@ class Result:
         frame: pd.DataFrame = self._converted(lambda relation: relation.df())
         return frame
 
+    to_pandas = df
+
     def pl(self) -> pl.DataFrame:
         """All rows as a polars frame."""
         polars = needed("polars")
@@ -133,6 +179,8 @@ class Result:
             return empty
         frame: pl.DataFrame = self._converted(lambda relation: relation.pl())
         return frame
+
+    to_polars = pl
 
     # ------------------------------------------------------------------------------------------------ Python values
 
@@ -156,21 +204,24 @@ class Result:
     def _rows(self, offset: int, count: int) -> list[tuple[Any, ...]]:
         if not self.columns or count <= 0 or offset >= len(self):
             return []
-        if count <= _SMALL_ROWS and isinstance(self._store, ResultStore) and are_plain(self.types):
-            values = python_rows(self._store.part(offset, count), self.types)
+        store = self._store
+        if count <= _SMALL_ROWS and isinstance(store, ResultStore) and are_plain(self.types):
+            values = python_rows(store.part(offset, count), self.types)
             if values is not None:
                 return values
         rows: list[tuple[Any, ...]] = self._converted(lambda relation: relation.fetchall(), offset, count)
         return rows
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """All rows; each knows the names of the columns, which ``pd.DataFrame(result)`` asks the first one for."""
         if not self.columns:
             return
+        row = row_type(self.columns)
         for offset in range(0, len(self), _ITERATION_ROWS):
-            yield from self._converted(lambda relation: relation.fetchall(), offset, _ITERATION_ROWS)
+            yield from map(row, self._converted(lambda relation: relation.fetchall(), offset, _ITERATION_ROWS))
 
     def __len__(self) -> int:
-        return self._store.rows
+        return self._length
 
     def __bool__(self) -> bool:
         return True  # there is a result, also when it has no rows
@@ -178,7 +229,7 @@ class Result:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
-        return self._store.rows, len(self.columns)
+        return self._length, len(self.columns)
 
     # ------------------------------------------------------------------------------------------------------- files
 
@@ -215,10 +266,12 @@ class Result:
         print(self.to_text(max_rows, max_width=max_width))
 
     def __repr__(self) -> str:
+        if self.closed:
+            return f"<closed Result: {plural(self._length, 'row')} × {plural(len(self.columns), 'column')}>"
         return self.to_text()
 
     def _repr_html_(self) -> str:
-        return self.to_html()
+        return f"<div>{escape(repr(self))}</div>" if self.closed else self.to_html()
 
     def to_text(self, max_rows: int = _SHOWN_ROWS, *, max_width: int = 160) -> str:
         """The first and last rows as a box table of text, at most 100 kB; the tree of an EXPLAIN as a tree."""
@@ -258,11 +311,6 @@ class Result:
             moved_bytes=self.plan.moved_bytes if distributed else None,
             truncated_at=self.stats.get("truncated_at"),
         )
-
-    # ----------------------------------------------------------------------------------------------------- control
-
-    def cancel(self) -> None:
-        """Does nothing: the query behind a result has ended. A running one is cancelled by ``Session.cancel``."""
 
 
 def _named(kept: ResultStore, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

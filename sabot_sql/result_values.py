@@ -27,6 +27,15 @@ def python_rows(batches: Sequence[pa.RecordBatch], types: Sequence[str]) -> list
         return None  # a date or time that Python cannot say, such as infinity
 
 
+def row_type(columns: Sequence[str]) -> type[tuple[Any, ...]]:
+    """The type of a row that is a tuple and knows the names of its columns.
+
+    pandas takes them for those of a frame, whatever characters they have; a copy in another process is a plain tuple.
+    """
+    body = {"__slots__": (), "_fields": tuple(columns), "__reduce__": lambda row: (tuple, (tuple(row),))}
+    return type("Row", (tuple,), body)
+
+
 def _values(column: pa.Array, type_name: str) -> list[Any]:
     if type_name not in _HUGE:
         values: list[Any] = column.to_pylist()

@@ -7,7 +7,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -15,14 +15,16 @@ from sabot_planner.job.plan import NotDistributed
 from sabot_sql import arguments
 from sabot_sql.call.clock import Phase
 from sabot_sql.call.memory_ladder import in_small_parts, with_all_memory
-from sabot_sql.call.observation import Observation, Observer
+from sabot_sql.call.observation import Observation, Observer, Progress
 from sabot_sql.call.pools import Pools
+from sabot_sql.call.query_plans import QueryPlans
 from sabot_sql.call.read_write_lock import Gate
 from sabot_sql.call.request import PlannedQuery, Request, WriteFailed
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.catalog import Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Parameters, Statement
 from sabot_sql.catalog.frames import Scope, caller_scopes
+from sabot_sql.catalog.table_names import TABLES_SQL, named_tables
 from sabot_sql.config import SessionConfig
 from sabot_sql.duck.errors import unforeseen
 from sabot_sql.errors import (
@@ -81,6 +83,7 @@ class Session:
         self._pools = Pools(self._catalog)
         self._gate = Gate()
         self._running: dict[str, RunningQuery] = {}
+        self._plans = QueryPlans()
         self._lock = threading.Lock()
         # Also when it is forgotten, and at the end of the process, no agent and no file stays behind.
         self._owner = os.getpid()
@@ -147,24 +150,19 @@ class Session:
         scopes = caller_scopes() if scope is None else (arguments.mapping("scope", scope),)
         running = RunningQuery(f"q-{uuid.uuid4().hex[:16]}", timeout)
         config = self.config.with_agents(agents, isolation)
+        request = self._request(sql, config, scopes, running, max_rows)
 
-        def run(observation: Observation | None) -> Result:
-            request = Request(sql, config, scopes, running, max_rows, observation)
+        def run() -> Result:
             result = None
-            with request.telling(lambda: self._waiting(request, "planning")):
-                for statement in self._catalog.split(sql, params):
-                    running.check()
-                    running.clock.enter(Phase.PLANNING)
-                    result = self._run(statement, request)
+            for statement in self._catalog.split(sql, params):
+                running.check()
+                running.clock.enter(Phase.PLANNING)
+                result = self._run(statement, request)
             return result or self._single_result(request, "nothing to run", ResultStore.empty(), (), None)
 
-        if observer is None:
-            return self._guarded(running, lambda: run(None))
-        with Observation(_observing(observer), running.clock) as observation:
-            return self._guarded(running, lambda: run(observation))
+        return self._watched(request, observer, run)
 
-    execute = query
-    sql = query
+    execute = query  # as connections of Python are asked
 
     def run_job(
         self,
@@ -188,16 +186,8 @@ class Session:
         scopes = caller_scopes() if scope is None else (arguments.mapping("scope", scope),)
         running = RunningQuery(f"j-{uuid.uuid4().hex[:16]}", timeout)
         config = self.config.with_agents(agents, isolation)
-
-        def run(observation: Observation | None) -> Result:
-            request = Request(f"job {getattr(job, 'job_id', '')}", config, scopes, running, None, observation)
-            with request.telling(lambda: self._waiting(request, "planning")):
-                return self._job_call(request).answer(job)
-
-        if observer is None:
-            return self._guarded(running, lambda: run(None))
-        with Observation(_observing(observer), running.clock) as observation:
-            return self._guarded(running, lambda: run(observation))
+        request = self._request(f"job {getattr(job, 'job_id', '')}", config, scopes, running, None)
+        return self._watched(request, observer, lambda: self._job_call(request).answer(job))
 
     def explain(
         self,
@@ -219,7 +209,7 @@ class Session:
         config = self.config.with_agents(agents, isolation)
         running = RunningQuery("planned", None)
         if not isinstance(sql, str) and hasattr(sql, "to_execution_graph"):
-            job, request = sql, Request("", config, scopes, running, None, None)
+            job, request = sql, self._request("", config, scopes, running, None)
             return self._guarded(running, lambda: Plan(self._job_call(request).explain(job)))
         sql, params = arguments.text("sql", sql), arguments.parameters(params)
 
@@ -238,6 +228,17 @@ class Session:
             return Plan(planned_snapshot(planned.plan, sql=sql, isolation=config.isolation.value))
 
         return self._guarded(running, run)
+
+    def plan(self, query_id: str) -> Plan:
+        """The plan of a query of this session: as far as it has got, or as it ended, for the last 32 that did.
+
+        An observer and a result know the id, and :meth:`running` has those of the queries that run.
+
+        Raises:
+            UsageError: no such query is known.
+        """
+        with self._open():
+            return self._plans.plan(arguments.text("query_id", query_id))
 
     def cancel(self, query_id: str | None = None) -> None:
         """Stop the query of that id, or all that run; returns at once."""
@@ -272,6 +273,13 @@ class Session:
         with self._open():
             self._catalog.unregister(arguments.text("name", name))
 
+    def tables(self) -> tuple[str, ...]:
+        """The names of all tables and views, registered ones included, as they are written after FROM.
+
+        Those outside the current schema have its name, or also that of the database, before theirs.
+        """
+        return named_tables(self.query(TABLES_SQL, agents=1, scope={}).fetchall())
+
     # -------------------------------------------------------------------------------------------------------- life
 
     def close(self) -> None:
@@ -294,6 +302,23 @@ class Session:
         return f"<Session {self.config.database}: {state}>"
 
     # ---------------------------------------------------------------------------------------------------- internal
+
+    def _request(
+        self, sql: str, config: SessionConfig, scopes: Sequence[Scope], running: RunningQuery, max_rows: int | None
+    ) -> Request:
+        progress = Progress(running.clock, lambda: self._waiting(request, "planning"))
+        request = Request(sql, config, scopes, running, max_rows, progress)  # which the progress tells of
+        return request
+
+    def _watched(self, request: Request, observer: Observer | None, run: Callable[[], Result]) -> Result:
+        """The result of ``run``, whose plan can be asked for, and is told to ``observer``, meanwhile."""
+        query_id, progress = request.running.query_id, request.progress
+        watching = nullcontext() if observer is None else Observation(_observing(observer), progress)
+        with self._plans.following(query_id, progress):
+            with watching:
+                result = self._guarded(request.running, run)
+            self._plans.keep(query_id, result.plan)
+        return result
 
     def _job_call(self, request: Request) -> JobCall:
         from sabot_sql.jobs.job_call import JobCall  # native code and sqlglot, which one agent does not need
@@ -438,7 +463,7 @@ class Session:
         with (
             request.running.interrupting(connection),
             clock.spending(Phase.RUNNING),
-            request.telling(lambda: self._waiting(request, "running", reason)),
+            request.progress.telling(lambda: self._waiting(request, "running", reason)),
             self._catalog.run(statement, request.scopes, sparing=sparing) as rows,
         ):
             store = request.take(rows.stream, self._room)

@@ -54,13 +54,13 @@ def run_on_agents(
     running = request.running
     running.clock.enter(Phase.STARTING)
     with (
-        request.telling(lambda: _starting(plan, request)),
+        request.progress.telling(lambda: _starting(plan, request)),
         pools.using(request.config, running.check) as pool,
         directory_sink(write.form if write else None, plan.output, running.query_id) as files,
     ):
         running.clock.enter(Phase.RUNNING)
         try:
-            with request.telling(None):
+            with request.progress.telling(None):
                 finished = run_query(
                     plan,
                     pool,
@@ -69,7 +69,7 @@ def run_on_agents(
                     sql=request.sql,
                     cancel=running,
                     deadline_ms=running.left_ms(),
-                    observer=request.observation.tell if request.observation else None,
+                    observer=request.progress.tell,
                     sink=files.sink if files else None,
                 )
         except QueryCancelled:

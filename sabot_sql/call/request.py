@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sabot_sql.call.observation import Observation
+from sabot_sql.call.observation import Progress
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.catalog import BoundQuery
 from sabot_sql.catalog.connection import Stream
@@ -15,7 +14,6 @@ from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.held_rows import HeldRows
 from sabot_sql.config import SessionConfig
 from sabot_sql.errors import SabotSQLError
-from sabot_sql.plan_document import PlanDocument
 from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import HeldStore, ResultStore
 
@@ -34,16 +32,7 @@ class Request:
     scopes: Sequence[Scope]
     running: RunningQuery
     max_rows: int | None
-    observation: Observation | None
-
-    @contextmanager
-    def telling(self, document: Callable[[], PlanDocument] | None) -> Iterator[None]:
-        """While this is open, whoever observes is told what ``document`` gives; None leaves it to others."""
-        if self.observation is None:
-            yield
-            return
-        with self.observation.telling(document):
-            yield
+    progress: Progress
 
     def drain(self, reader: pa.RecordBatchReader, room: ResultRoom, *, borrowed: bool = False) -> ResultStore:
         """The rows of ``reader`` as far as they are wanted; see :meth:`ResultStore.drain`."""

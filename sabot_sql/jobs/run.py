@@ -65,14 +65,14 @@ def run_on_agents(
     Raises:
         SabotSQLError: then nothing is left of it.
     """
-    running, observation = request.running, request.observation
+    running, progress = request.running, request.progress
     running.clock.enter(Phase.STARTING)
     with (
-        request.telling(lambda: {**planned_job(job, executable, request.config), "state": "starting"}),
+        progress.telling(lambda: {**planned_job(job, executable, request.config), "state": "starting"}),
         pools.using(request.config, running.check) as pool,
     ):
         running.clock.enter(Phase.RUNNING)
-        with request.telling(None):
+        with progress.telling(None):
             finished = run_job(
                 executable.graph,
                 pool,
@@ -81,7 +81,7 @@ def run_on_agents(
                 reason="; ".join(filter(None, (why, _reason(job)))),
                 cancel=running,
                 deadline_ms=running.left_ms(),
-                observer=(lambda plan: observation.tell(_described(plan, executable))) if observation else None,
+                observer=lambda plan: progress.tell(_described(plan, executable)),
             )
         running.clock.enter(Phase.HANDING_OVER)
         try:

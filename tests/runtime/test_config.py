@@ -70,6 +70,13 @@ def test_another_number_of_agents_keeps_the_rest() -> None:
     assert config.with_agents(None, None) == config
 
 
+def test_threads_that_the_user_gave_are_kept_whatever_agents_a_query_asks_for() -> None:
+    given, shared = parse_config(agents=2, threads=5), parse_config(agents=2)
+    for agents in (1, 2, 7, "auto"):
+        assert given.with_agents(agents, None).threads == 5  # type: ignore[arg-type]
+        assert shared.with_agents(agents, None).threads == parse_config(agents=agents).threads  # type: ignore[arg-type]
+
+
 def test_the_configuration_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         SessionConfig().threads = 3  # type: ignore[misc]

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import decimal
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from pandas.testing import assert_frame_equal
@@ -227,7 +229,6 @@ def test_diagnostics_say_what_happened(session: Session) -> None:
     assert result.stats["mode"] == plan["mode"]
     assert result.stats["elapsed_ms"] > 0
     assert result.sql.startswith("SELECT e")
-    result.cancel()
     assert len(result.fetchall()) == 2
 
 
@@ -237,3 +238,79 @@ def test_python_values_keep_their_precision() -> None:
             "SELECT 12345678901234567890.12345::DECIMAL(38, 5) AS d, 170141183460469231731687303715884105727 AS h"
         ).fetchone()
     assert row == (decimal.Decimal("12345678901234567890.12345"), 170141183460469231731687303715884105727)
+
+
+def test_a_closed_result_lets_its_rows_go(tmp_path: Path) -> None:
+    with sabot_sql.connect(memory_limit="256MiB", spill_directory=tmp_path) as session:
+        with session.query("SELECT range AS a, repeat('x', 100) AS b FROM range(600000)") as result:
+            assert result.stats["on_disk"]
+            assert not result.closed
+            assert result.fetchone() == (0, "x" * 100)
+            table = result.arrow()
+        assert result.closed
+        assert not list(tmp_path.rglob("*.arrow"))
+        assert table.num_rows == 600_000, "what was taken from it stays"
+        assert repr(result) == "<closed Result: 600,000 rows × 2 columns>"
+        assert "closed Result" in result._repr_html_()
+        assert (len(result), result.shape, result.columns) == (600_000, (600_000, 2), ["a", "b"])
+        assert result.plan.json()["state"] == "finished"
+        result.close()
+        for use in (result.fetchall, result.df, result.arrow, result.show, result.fetchone, lambda: list(result)):
+            with pytest.raises(SessionClosed, match="the result was closed"):
+                use()
+
+
+@pytest.mark.parametrize("sql", QUERIES)
+def test_the_schema_is_that_of_every_arrow_form(session: Session, sql: str) -> None:
+    result = session.query(sql)
+    assert result.schema == result.arrow().schema == result.to_arrow_reader().schema
+    assert pa.schema(result) == result.schema
+    assert result.schema.names == result.columns
+
+
+def test_the_description_is_that_of_pep_249(session: Session) -> None:
+    result = session.query('SELECT id, s AS "a b" FROM t WHERE false')
+    assert result.description == [
+        ("id", "BIGINT", None, None, None, None, None),
+        ("a b", "VARCHAR", None, None, None, None, None),
+    ]
+
+
+FRAMES = """
+    SELECT i AS id, 's' || i AS "a b", (i / 3)::DECIMAL(10, 2) AS "sum(x)", DATE '2020-01-01' + i::INTEGER AS day,
+        CASE WHEN i % 2 = 0 THEN i END AS even, i::DOUBLE AS f FROM range(100) r(i) ORDER BY i
+"""
+
+
+def test_frames_are_made_of_a_result(session: Session) -> None:
+    result = session.query(FRAMES)
+    frame = pd.DataFrame(result)
+    assert list(frame.columns) == result.columns
+    assert_frame_equal(frame[["id", "a b", "f"]], result.to_pandas()[["id", "a b", "f"]], check_dtype=False)
+    assert list(frame.itertuples(index=False, name=None))[1][:3] == (1, "s1", decimal.Decimal("0.33"))
+    assert_frame_equal(pd.DataFrame.from_arrow(result), pd.DataFrame.from_arrow(result.arrow()))
+    assert_frame_equal(result.to_pandas(), result.df())
+    assert pa.table(result) == result.arrow() == result.to_arrow_table()
+    assert pl.DataFrame(result).equals(result.to_polars())
+    assert pl.from_arrow(result.arrow()).equals(result.pl())
+    # polars makes a series of structs of any Arrow stream that is not pyarrow's.
+    assert pl.from_arrow(result).struct.unnest().equals(result.pl())
+
+
+def test_other_libraries_read_a_result(session: Session) -> None:
+    ibis, narwhals = pytest.importorskip("ibis"), pytest.importorskip("narwhals")
+    result = session.query(FRAMES)
+    table = ibis.memtable(result)
+    assert table.filter(table.id < 3).count().to_pyarrow().as_py() == 3
+    assert narwhals.from_arrow(result, backend="polars").to_native().equals(result.pl())
+    assert narwhals.from_arrow(result, backend="pyarrow").to_native() == result.arrow()
+    assert duckdb.sql("SELECT sum(id) FROM result").fetchall() == [(4950,)]
+
+
+def test_rows_of_an_iteration_are_tuples(session: Session) -> None:
+    result = session.query("SELECT id, id AS id, s FROM t ORDER BY id LIMIT 3")
+    rows = list(result)
+    assert rows == [(0, 0, None), (1, 1, "s1"), (2, 2, "s2")] == result.fetchall()
+    assert repr(rows[1]) == "(1, 1, 's1')"
+    assert list(pd.DataFrame(result).columns) == ["id", "id", "s"]
+    assert [type(row) for row in pickle.loads(pickle.dumps(rows))] == [tuple] * 3

@@ -90,3 +90,25 @@ def test_a_database_file_is_read_by_every_agent(tmp_path: Path) -> None:
         with sabot_sql.connect(agents=agents, isolation=isolation) as session:  # type: ignore[arg-type]
             session.execute(f"ATTACH '{file}' AS other (READ_ONLY)")
             assert session.query("SELECT count(*) FROM other.t WHERE a % 2 = 0").fetchall() == [(5000,)]
+
+
+def test_tables_are_listed_by_the_names_that_from_takes(session: Session) -> None:
+    assert session.tables() == ()
+    session.execute("""
+        CREATE TABLE plain AS SELECT 1 AS a; CREATE VIEW seen AS FROM plain; CREATE TEMP TABLE gone AS FROM plain;
+        CREATE SCHEMA other; CREATE TABLE other.far AS FROM plain; ATTACH ':memory:' AS elsewhere;
+        CREATE TABLE elsewhere.main.away AS FROM plain; CREATE TABLE "odd name" AS FROM plain;
+        CREATE TABLE "select" AS FROM plain; CREATE TABLE "a""b" AS FROM plain; CREATE TABLE "Large" AS FROM plain
+    """)
+    session.register("kept", pa.table({"a": [1]}))
+    names = session.tables()
+    assert sorted(names) == sorted(
+        [
+            *("plain", "seen", "gone", "other.far", "elsewhere.main.away", '"odd name"', '"select"', '"a""b"', "Large"),
+            "kept",
+        ]
+    )
+    for name in names:
+        assert session.query(f"FROM {name}").fetchall() == [(1,)]
+    session.execute("USE other")
+    assert {"far", "main.plain"} <= set(session.tables())
