@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import pytest
 from sqlglot import exp
@@ -25,7 +24,7 @@ from sabot_planner.logical import limit_by, nodes
 from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.names import PlanNames
-from sabot_planner.logical.node import Computed, Leaf, Node, Schema, SortKey, Unary, replace_inputs, rewrite
+from sabot_planner.logical.node import Computed, Leaf, Node, Schema, SortKey, Unary, derived, replace_inputs, rewrite
 from sabot_planner.logical.nodes import (
     Aggregate,
     CteRef,
@@ -163,7 +162,7 @@ class Unheard(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.input,)
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return self.input.schema
 

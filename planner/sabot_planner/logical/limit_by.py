@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from sqlglot import exp
 
-from sabot_planner.logical.node import Node, Schema
+from sabot_planner.logical.node import Node, Schema, derived
 from sabot_planner.logical.nodes import Join, JoinKind, Values
 from sabot_planner.sql.expression_tree import map_nodes, nodes
 from sabot_planner.sql.scalars import column
@@ -37,7 +36,7 @@ class LimitBy(Node):
         """This node over other inputs."""
         return replace(self, input=inputs[0], values=inputs[1])
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         """That of the rows."""
         return self.input.schema

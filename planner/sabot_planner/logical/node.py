@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from typing import Any, Generic, TypeVar, overload
 
 from sqlglot import exp
 
@@ -19,6 +19,30 @@ from sabot_planner.sql.scalars import column, columns_of
 
 Schema = Mapping[str, DuckType]
 """The names and types of columns, in order."""
+
+_T = TypeVar("_T")
+
+
+class derived(Generic[_T]):  # noqa: N801  (it is used as a decorator)
+    """A property that is computed once and kept by its object, without the lock of ``functools.cached_property``."""
+
+    def __init__(self, compute: Callable[[Any], _T]) -> None:
+        self._compute = compute
+        self._name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> derived[_T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> _T: ...
+
+    def __get__(self, instance: object, owner: type) -> derived[_T] | _T:
+        """The value, which stands in place of the property from then on."""
+        if instance is None:
+            return self
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +84,7 @@ class Node:
         """The nodes whose rows this one reads."""
         raise UnknownNode(self, "the inputs")
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         """Names and types of the columns that come out, in order."""
         raise UnknownNode(self, "the columns")
@@ -74,12 +98,12 @@ class Node:
         """This node over other inputs, as many as it has."""
         raise UnknownNode(self, "how to change the inputs")
 
-    @cached_property
+    @derived
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that come out, in order."""
         return tuple(self.schema)
 
-    @cached_property
+    @derived
     def all_nodes(self) -> tuple[Node, ...]:
         """This node and all below it, each once, inputs before the nodes that read them."""
         return _inputs_first(self)
@@ -118,7 +142,7 @@ class Unary(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.input,)
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return self.input.schema
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cached_property
 
 from sqlglot import exp
 
@@ -20,6 +19,7 @@ from sabot_planner.logical.node import (
     SortKey,
     Unary,
     both,
+    derived,
     renamed,
     schema_of,
 )
@@ -80,7 +80,7 @@ class Scan(Leaf):
     names: tuple[str, ...]
     alias: str
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return {n: duck_type(c.type) for n, c in zip(self.names, self.source.columns, strict=True)}
 
@@ -103,7 +103,7 @@ class Values(Leaf):
     count: int = 1
     text: str = ""
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return dict(zip(self.names, self.types, strict=True))
 
@@ -129,7 +129,7 @@ class Project(Unary):
 
     items: tuple[Computed, ...]
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return schema_of(self.items)
 
@@ -147,7 +147,7 @@ class LateralCall(Unary):
     types: tuple[DuckType, ...]
     left: bool = False
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return both(self.input.schema, dict(zip(self.names, self.types, strict=True)))
 
@@ -170,7 +170,7 @@ class Join(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.left, self.right)
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         if self.kind.right_only:
             return self.right.schema
@@ -199,7 +199,7 @@ class GroupBy(Unary):
     grouping_sets: tuple[tuple[int, ...], ...] | None = None
     groupings: tuple[Computed, ...] = ()
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return schema_of(self.keys + self.aggregates + self.groupings)
 
@@ -224,7 +224,7 @@ class Window(Unary):
     partition_by: tuple[exp.Expression, ...]
     items: tuple[Computed, ...]
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return both(self.input.schema, schema_of(self.items))
 
@@ -294,7 +294,7 @@ class SetOp(Node):
     def inputs(self) -> tuple[Node, ...]:
         return self.branches
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return renamed(self.branches[0].schema, self.names)
 
@@ -329,7 +329,7 @@ class CteRef(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.shared,)
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return renamed(self.shared.schema, self.names)
 
@@ -363,7 +363,7 @@ class RecursiveCte(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.anchor, self.step)
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return both(renamed(self.anchor.schema, self.names), schema_of(self.keys))
 
@@ -389,7 +389,7 @@ class RecursiveRef(Leaf):
     types: tuple[DuckType, ...]
     recurring: bool = False
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return dict(zip(self.names, self.types, strict=True))
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from sqlglot import exp
 
 from sabot_planner.job.operators import Decided, RangeSplit, ShuffleEdgeType
-from sabot_planner.logical.node import Computed, Leaf, Node, Schema, SortKey, Unary, both, reached, schema_of
+from sabot_planner.logical.node import Computed, Leaf, Node, Schema, SortKey, Unary, both, derived, reached, schema_of
 from sabot_planner.logical.nodes import CteRef, GroupBy, Scan, Shared
 from sabot_planner.sql.duck_type import BIGINT
 from sabot_planner.sql.scalars import columns_of
@@ -49,7 +48,7 @@ class Exchange(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.input,)
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return self.input.schema
 
@@ -77,7 +76,7 @@ class Reread(Leaf):
     exchange: Exchange
     reason: str = ""
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return self.exchange.schema
 
@@ -129,7 +128,7 @@ class RangeWindow(Unary):
 
     items: tuple[Computed, ...]
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return both(self.input.schema, schema_of(self.items))
 
@@ -144,7 +143,7 @@ class Numbered(Unary):
 
     name: str
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return both(self.input.schema, {self.name: BIGINT})
 
@@ -183,7 +182,7 @@ class HaloWindow(Node):
         """The same windows over other rows."""
         return replace(self, rows=inputs[0], halo=inputs[1])
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return both(self.rows.schema, schema_of(self.items))
 
@@ -210,7 +209,7 @@ class TaskOrdinal(Node):
     def inputs(self) -> tuple[Node, ...]:
         return (self.series,)
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return {self.name: BIGINT}
 
@@ -244,7 +243,7 @@ class Nothing(Node):
         (witness,) = inputs
         return replace(self, witness=witness)
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return self.columns_of_none
 
@@ -264,7 +263,7 @@ class TaskScan(Leaf):
     sliced: bool
     split: RangeSplit | None = None
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         return self.scan.schema
 
@@ -280,7 +279,7 @@ class CutRef(Leaf):
     reference: CteRef
     columns_read: tuple[str, ...]
 
-    @cached_property
+    @derived
     def schema(self) -> Schema:
         """The columns that are read, under this reading's names."""
         return {name: self.reference.schema[name] for name in self.columns_read}
