@@ -8,7 +8,7 @@ from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.place import place_node
 from sabot_planner.errors import Undistributable
 from sabot_planner.fragments.stage_names import StageNames
-from sabot_planner.fragments.stages import Cut, bucket_count, mark_shared
+from sabot_planner.fragments.stages import CutContext, bucket_count, mark_shared
 from sabot_planner.job.operators import Column
 from sabot_planner.job.plan import Mode, NotDistributed, PlanContext, QueryPlan
 from sabot_planner.logical.build import build
@@ -69,16 +69,16 @@ def _planned(exported_sql: str, context: PlanContext) -> QueryPlan | NotDistribu
     display.add(placed.node)
     root = mark_shared(placed.node)
     buckets = bucket_count(root, width, context.settings)
-    how = Cut(
+    cut_context = CutContext(
         _ordered(logical), width, buckets, context.settings, display, StageNames(query.names), placing.result_parts
     )
     context.check()
-    graph = initial_graph(root, how)
+    graph = initial_graph(root, cut_context)
     if not any(o.parallelism > 1 for o in graph.operators) and width > 1:
         return NotDistributed(_why_single(placed.node))
     mode = Mode.PARTLY if placing.gathered else Mode.DISTRIBUTED
     reason = "; ".join(dict.fromkeys(placing.gathered)) or f"distributed over {context.agents} agents"
-    state = AdaptivePlan(root, how) if context.settings.adaptive else None
+    state = AdaptivePlan(root, cut_context) if context.settings.adaptive else None
     return QueryPlan(mode, reason, context.agents, graph, output, state)
 
 

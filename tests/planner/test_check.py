@@ -187,5 +187,5 @@ def state(plan: QueryPlan) -> AdaptivePlan:
 
 
 def run(context: FakeContext, plan: QueryPlan, root: Node) -> Rows:
-    graph = cut(root, state(plan).how, OpenEdges())
+    graph = cut(root, state(plan).cut_context, OpenEdges())
     return Simulation(context, replace(plan, operator_graph=graph, planner_state=None), adaptive=False).run()

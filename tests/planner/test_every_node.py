@@ -53,16 +53,16 @@ from sabot_planner.physical import nodes as physical
 from sabot_planner.physical.nodes import (
     AggregateInPlace,
     CutRef,
+    EmptyRelation,
     Exchange,
     FinalAggregate,
     HaloWindow,
-    Nothing,
-    Numbered,
     PartialAggregate,
+    PartitionId,
     RangeWindow,
     Repeated,
     Reread,
-    TaskOrdinal,
+    RowNumber,
     TaskScan,
     own_nodes,
 )
@@ -130,7 +130,7 @@ NODES: tuple[Node, ...] = (
     RecursiveRef("r", ("c1",), (BIGINT,)),
     exchange(scan()),
     Reread(exchange(scan())),
-    Numbered(scan(), "c2"),
+    RowNumber(scan(), "c2"),
     Repeated(scan()),
     HaloWindow(
         scan(),
@@ -142,8 +142,8 @@ NODES: tuple[Node, ...] = (
     FINAL,
     AggregateInPlace(scan(), KEYS, COUNT, in_two_phases=FINAL),
     RangeWindow(scan(), (Computed("c2", exp.Window(this=OVER), BIGINT),)),
-    TaskOrdinal(SERIES, "c1"),
-    Nothing(scan("c2"), {"c1": BIGINT}),
+    PartitionId(SERIES, "c1"),
+    EmptyRelation(scan("c2"), {"c1": BIGINT}),
     TaskScan(scan(), sliced=True),
     TaskScan(scan(), True, RangeSplit("k", ("5",))),
     CutRef(REFERENCE, ("c1",)),
@@ -209,7 +209,7 @@ RAISES = call("error", literal("no"))
 @pytest.mark.parametrize("node", NODES, ids=ident)
 def test_what_must_fail_is_seen_below_every_node(node: Node) -> None:
     assert not may_raise(node)
-    if isinstance(node, TaskOrdinal | Reread):
+    if isinstance(node, PartitionId | Reread):
         return  # a series of numbers, and rows that were computed already
     failing = Project(scan("s1"), (Computed("s1", RAISES, BIGINT),))
     if isinstance(node, CutRef):

@@ -14,7 +14,7 @@ from sabot_planner.distribute.partitioning import (
     Partitioning,
     Ranged,
     Replicated,
-    Single,
+    SinglePartition,
     Sorted,
     merge_equal,
     renamed,
@@ -24,7 +24,7 @@ from sabot_planner.job.operators import RangeSplit
 
 pytestmark = pytest.mark.fast
 
-EVERY: list[Partitioning] = [Single(), Replicated(), Arbitrary(), Sorted()]
+EVERY: list[Partitioning] = [SinglePartition(), Replicated(), Arbitrary(), Sorted()]
 SPLIT = RangeSplit("a", ("10", "20"))
 
 
@@ -57,7 +57,7 @@ def test_a_row_by_row_operator_takes_rows_from_anywhere(offered: Partitioning) -
 
 
 @pytest.mark.parametrize("required", [OneTask(), Clustered(("a",)), Clustered(())])
-@pytest.mark.parametrize("offered", [Single(), Replicated()])
+@pytest.mark.parametrize("offered", [SinglePartition(), Replicated()])
 def test_rows_in_one_task_satisfy_everything(offered: Partitioning, required: Distribution) -> None:
     assert satisfies(offered, required)
 
@@ -120,6 +120,6 @@ def test_a_partitioning_whose_key_is_projected_away_is_lost() -> None:
 
 
 def test_rows_in_one_task_stay_there_under_any_name() -> None:
-    assert renamed(Single(), {}) == Single()
+    assert renamed(SinglePartition(), {}) == SinglePartition()
     assert renamed(Replicated(), {}) == Replicated()
     assert renamed(Arbitrary(), {"a": {"b"}}) == Arbitrary()

@@ -9,7 +9,7 @@ from sabot_planner.distribute.partitioning import (
     Arbitrary,
     Clustered,
     Hashed,
-    Single,
+    SinglePartition,
     Together,
     from_afar,
     merge_equal,
@@ -73,7 +73,7 @@ def test_what_another_stage_brought_together_is_placed_by_no_rule() -> None:
     assert not satisfies(afar, Clustered(("a",)))
     assert from_afar(Hashed((frozenset({"other"}),)), names) == Arbitrary()
     assert from_afar(Arbitrary(), names) == Arbitrary()
-    assert from_afar(Single(), names) == Single()
+    assert from_afar(SinglePartition(), names) == SinglePartition()
     assert merge_equal(afar, [("a", "x")]) == Together((frozenset({"a", "x"}), frozenset({"b"})))
     assert renamed(afar, {"a": {"z"}}) == Arbitrary()
     assert without(afar, frozenset({"a"})) == Arbitrary()

@@ -42,16 +42,16 @@ from sabot_planner.logical.nodes import (
 from sabot_planner.physical.nodes import (
     AggregateInPlace,
     CutRef,
+    EmptyRelation,
     Exchange,
     FinalAggregate,
     HaloWindow,
-    Nothing,
-    Numbered,
     PartialAggregate,
+    PartitionId,
     RangeWindow,
     Repeated,
     Reread,
-    TaskOrdinal,
+    RowNumber,
     TaskScan,
     own_nodes,
 )
@@ -151,11 +151,11 @@ def may_be_nothing(join: Join, stage_roots: Iterable[Node], where: OutputPartiti
                     | Window()
                     | Distinct()
                     | Shared()
-                    | Numbered()
+                    | RowNumber()
                     | Repeated()
                 ):
                     now_alone = alone[node]
-                case Scan() | Values() | RecursiveRef() | Reread() | TaskOrdinal() | Nothing() | TaskScan():
+                case Scan() | Values() | RecursiveRef() | Reread() | PartitionId() | EmptyRelation() | TaskScan():
                     raise AssertionError(f"a {type(reader).__name__} reads no rows of its stage")
                 case _:
                     raise UnknownNode(reader, "whether it stands rows that are in every task")

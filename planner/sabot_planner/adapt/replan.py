@@ -23,7 +23,7 @@ from sabot_planner.adapt.skewed_joins import splittable_inputs
 from sabot_planner.distribute.check import OutputPartitioning, check
 from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
 from sabot_planner.errors import UnknownNode
-from sabot_planner.fragments.stages import Cut, OpenEdges, cut, direct_reference
+from sabot_planner.fragments.stages import CutContext, OpenEdges, cut, direct_reference
 from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Decided, Placement, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts, QueryPlan
@@ -53,25 +53,27 @@ from sabot_planner.logical.nodes import (
 from sabot_planner.physical.nodes import (
     AggregateInPlace,
     CutRef,
+    EmptyRelation,
     Exchange,
     FinalAggregate,
     HaloWindow,
-    Nothing,
-    Numbered,
     PartialAggregate,
+    PartitionId,
     RangeWindow,
     Repeated,
     Reread,
-    TaskOrdinal,
+    RowNumber,
     TaskScan,
     own_nodes,
 )
 from sabot_planner.stats.fingerprints import Identities, partial_name
 
 
-def initial_graph(root: Node, how: Cut) -> OperatorGraph:
+def initial_graph(root: Node, cut_context: CutContext) -> OperatorGraph:
     """The operator graph before anything is measured; where a join is still open, its smaller side runs first."""
-    return cut(root, how, _still_open(root, how, frozenset()) if how.settings.adaptive else OpenEdges())
+    return cut(
+        root, cut_context, _still_open(root, cut_context, frozenset()) if cut_context.settings.adaptive else OpenEdges()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class AdaptivePlan:
     """A distributed plan that can still change; one per revision."""
 
     root: Node
-    how: Cut
+    cut_context: CutContext
     where: OutputPartitioning = field(default_factory=OutputPartitioning, repr=False, compare=False)
     """Where the rows of this plan are; of one that was changed they are derived anew."""
 
@@ -93,8 +95,8 @@ class AdaptivePlan:
             root, where = changed, OutputPartitioning()
         if root is self.root:
             return plan
-        graph = cut(root, self.how, _still_open(root, self.how, started))
-        return replace(plan, operator_graph=graph, planner_state=AdaptivePlan(root, self.how))
+        graph = cut(root, self.cut_context, _still_open(root, self.cut_context, started))
+        return replace(plan, operator_graph=graph, planner_state=AdaptivePlan(root, self.cut_context))
 
     def identities(self) -> dict[str, str]:
         """See :meth:`sabot_planner.job.plan.QueryPlan.identities`."""
@@ -105,8 +107,8 @@ class AdaptivePlan:
             identity = known.of(exchange.input)
             if identity is not None and not identity.filtered_by:
                 text = identity.text
-                name = partial_name(text, self.how.width) if _is_first_phase(exchange.input) else text
-                found[self.how.names.of("e", exchange)] = name
+                name = partial_name(text, self.cut_context.width) if _is_first_phase(exchange.input) else text
+                found[self.cut_context.names.of("e", exchange)] = name
         return found
 
     def key_identities(self) -> dict[str, str]:
@@ -117,7 +119,7 @@ class AdaptivePlan:
             hashed = ShuffleEdgeType.HASH in (exchange.written_as, exchange.edge_type)
             name = known.groups(exchange.keys, exchange.input) if hashed and exchange.keys else None
             if name is not None:
-                found[self.how.names.of("e", exchange)] = name
+                found[self.cut_context.names.of("e", exchange)] = name
         return found
 
     def _one_change(
@@ -129,7 +131,7 @@ class AdaptivePlan:
             PlannerError: the change should not have been made: a defect of the planner.
         """
         for top in _stage_roots(root):
-            if self.how.names.of("s", top) in started:
+            if self.cut_context.names.of("s", top) in started:
                 continue
             change = next(self._changes(root, top, facts, started, where), None)
             if change is not None:
@@ -143,22 +145,22 @@ class AdaptivePlan:
     ) -> Iterator[tuple[Node, Node]]:
         """What may be put in the place of what in one stage, the best first."""
         joins = [n for n in own_nodes(top) if isinstance(n, Join)]
-        rows = {e: facts[name].rows for e in _sides(joins) if (name := self.how.names.of("e", e)) in facts}
+        rows = {e: facts[name].rows for e in _sides(joins) if (name := self.cut_context.names.of("e", e)) in facts}
         for join in joins:
             side = empty_side(join, rows)
             if side is not None and may_be_nothing(join, _stage_roots(root), where):
                 witness = witness_of(side)
-                self.how.names.carry(side, witness)
-                yield join, Nothing(witness, join.schema)
+                self.cut_context.names.carry(side, witness)
+                yield join, EmptyRelation(witness, join.schema)
         for join in _open_joins(top, where):
             decided = self._decided(join, facts, started, where)
             if decided is not None:
                 yield join, decided
         for join in joins:
-            filtered = with_filter(join, self.how, facts, started)
+            filtered = with_filter(join, self.cut_context, facts, started)
             if filtered is not None:
                 yield join, filtered
-        twice = grouped_twice(top, self.how, facts)
+        twice = grouped_twice(top, self.cut_context, facts)
         if twice is not None:
             yield twice
 
@@ -169,7 +171,7 @@ class AdaptivePlan:
             (join.right, join.left, RIGHT_MAY_BE_COPIED),
             (join.left, join.right, LEFT_MAY_BE_COPIED),
         ):
-            measured = facts.get(self.how.names.of("e", copied)) if isinstance(copied, Exchange) else None
+            measured = facts.get(self.cut_context.names.of("e", copied)) if isinstance(copied, Exchange) else None
             if measured is None or not isinstance(copied, Exchange):
                 continue
             new = None
@@ -179,7 +181,7 @@ class AdaptivePlan:
                 new = self._hash_instead(copied, other, measured, where)
             if new is not None:
                 one, two = new
-                self.how.names.carry(copied, one)
+                self.cut_context.names.carry(copied, one)
                 return (
                     replace(join, left=two, right=one) if copied is join.right else replace(join, left=one, right=two)
                 )
@@ -188,11 +190,11 @@ class AdaptivePlan:
     def _copy_instead(
         self, copied: Exchange, other: Node, measured: EdgeFacts, started: frozenset[str], where: OutputPartitioning
     ) -> tuple[Node, Node] | None:
-        if not isinstance(other, Exchange) or self.how.names.of("s", other.input) in started:
+        if not isinstance(other, Exchange) or self.cut_context.names.of("s", other.input) in started:
             return None
         if not _may_stay(other, where):
             return None
-        limit = min(self.how.settings.broadcast_bytes, 2 * other.bytes // self.how.width)
+        limit = min(self.cut_context.settings.broadcast_bytes, 2 * other.bytes // self.cut_context.width)
         if measured.bytes > limit:
             return None
         reason = (
@@ -217,8 +219,8 @@ class AdaptivePlan:
             # Its stage, which would write the new edge, has run.
             return None
         other_bytes = copied.other_bytes
-        too_large = measured.bytes > self.how.settings.broadcast_bytes
-        if not too_large or measured.bytes * self.how.width <= 2 * other_bytes or not where.spreads(other):
+        too_large = measured.bytes > self.cut_context.settings.broadcast_bytes
+        if not too_large or measured.bytes * self.cut_context.width <= 2 * other_bytes or not where.spreads(other):
             return None
         reason = (
             f"measured {size(measured.bytes)} (estimated {size(copied.bytes)}): "
@@ -252,7 +254,7 @@ class AdaptivePlan:
                 else:
                     known = replace_inputs(node, tuple(visit(i) for i in node.inputs))
                 if known is not node:
-                    self.how.names.carry(node, known)
+                    self.cut_context.names.carry(node, known)
                 done[node] = known
             return known
 
@@ -324,11 +326,11 @@ def _open_joins(top: Node, where: OutputPartitioning) -> list[Join]:
                 | RecursiveRef()
                 | Exchange()
                 | Reread()
-                | Numbered()
+                | RowNumber()
                 | Repeated()
                 | HaloWindow()
-                | TaskOrdinal()
-                | Nothing()
+                | PartitionId()
+                | EmptyRelation()
                 | TaskScan()
                 | CutRef()
             ):
@@ -352,7 +354,7 @@ def _may_stay(other: Exchange, where: OutputPartitioning) -> bool:
     return not isinstance(inner, CutRef)
 
 
-def _still_open(root: Node, how: Cut, started: frozenset[str]) -> OpenEdges:
+def _still_open(root: Node, cut_context: CutContext, started: frozenset[str]) -> OpenEdges:
     """What waits for a measurement: the larger side of an open join of two hashed sides, and what a filter may reach.
 
     Whether a heavy partition may be shared out is known already.
@@ -365,7 +367,7 @@ def _still_open(root: Node, how: Cut, started: frozenset[str]) -> OpenEdges:
         if any(isinstance(n, Join) for n in own_nodes(top)):
             splittable |= splittable_inputs(top)
         for join in (n for n in own_nodes(top) if isinstance(n, Join)):
-            for late, first in awaited_filter(join, how, started):
+            for late, first in awaited_filter(join, cut_context, started):
                 waits[late] = (*waits.get(late, ()), first)
             left, right = join.left, join.right
             if join not in open_joins or not isinstance(left, Exchange) or not isinstance(right, Exchange):

@@ -19,7 +19,7 @@ from sqlglot import exp
 
 from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
 from sabot_planner.errors import UnknownNode
-from sabot_planner.fragments.stages import Cut, direct_reference
+from sabot_planner.fragments.stages import CutContext, direct_reference
 from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts
 from sabot_planner.logical.display import size
@@ -49,16 +49,16 @@ from sabot_planner.logical.nodes import (
 from sabot_planner.physical.nodes import (
     AggregateInPlace,
     CutRef,
+    EmptyRelation,
     Exchange,
     FinalAggregate,
     HaloWindow,
-    Nothing,
-    Numbered,
     PartialAggregate,
+    PartitionId,
     RangeWindow,
     Repeated,
     Reread,
-    TaskOrdinal,
+    RowNumber,
     TaskScan,
 )
 from sabot_planner.physical.raising import may_raise
@@ -150,7 +150,7 @@ class FilterPlacer:
 
     def _below_phases(self, node: Node, keys: tuple[EquiKey, ...], rows: Exchange) -> Node | None:
         """Below the exchange between two phases, or nowhere: what moves there are no rows of the query yet."""
-        if isinstance(node, Numbered):
+        if isinstance(node, RowNumber):
             return self._one(node, 0, keys, rows, self._below_phases)
         return self._across(node, keys, rows) if isinstance(node, Exchange) else None
 
@@ -174,7 +174,7 @@ class FilterPlacer:
         match node:
             case Project():
                 return self._one(node, 0, _renamed(keys, node.items), rows, step)
-            case Filter() | LateralCall() | Numbered():
+            case Filter() | LateralCall() | RowNumber():
                 return self._one(node, 0, _passed(keys, node.inputs[0]), rows, step)
             case Sort() if node.limit is None and not node.offset:
                 return self._one(node, 0, keys, rows, step)
@@ -211,8 +211,8 @@ class FilterPlacer:
                 | Reread()
                 | Repeated()
                 | HaloWindow()
-                | TaskOrdinal()
-                | Nothing()
+                | PartitionId()
+                | EmptyRelation()
                 | TaskScan()
                 | CutRef()
             ):
@@ -337,7 +337,7 @@ def smaller_side(join: Join) -> Exchange | None:
     return left if left.bytes < right.bytes else right
 
 
-def awaited_filter(join: Join, how: Cut, started: frozenset[str]) -> list[tuple[Exchange, Exchange]]:
+def awaited_filter(join: Join, cut_context: CutContext, started: frozenset[str]) -> list[tuple[Exchange, Exchange]]:
     """(exchange, side) for each exchange whose stage should wait until ``side`` of ``join`` is measured.
 
     Only the smaller side of a join is ever waited for, so that no two stages wait for each other.
@@ -346,37 +346,43 @@ def awaited_filter(join: Join, how: Cut, started: frozenset[str]) -> list[tuple[
     for source in key_sources(join):
         if source.rows.weighed or small not in (None, source.rows):
             continue
-        trial = FilterPlacer(_open_stages(how, started))
+        trial = FilterPlacer(_open_stages(cut_context, started))
         if not _places(trial, source):
             continue
-        if _pays(how, source.rows.rows, source.rows, trial.landed):
+        if _pays(cut_context, source.rows.rows, source.rows, trial.landed):
             return [(late, source.rows) for late in trial.landed]
     return []
 
 
-def with_filter(join: Join, how: Cut, facts: Mapping[str, EdgeFacts], started: frozenset[str]) -> Join | None:
+def with_filter(
+    join: Join, cut_context: CutContext, facts: Mapping[str, EdgeFacts], started: frozenset[str]
+) -> Join | None:
     """The join with one measured side as a filter of the other, or with the reason why it is none.
 
     None where nothing is to be decided.
     """
     for source in key_sources(join):
-        edge_id = how.names.of("e", source.rows)
+        edge_id = cut_context.names.of("e", source.rows)
         measured = facts.get(edge_id)
         if measured is None or source.rows.weighed:
             continue
-        trial = FilterPlacer(_open_stages(how, started))
+        trial = FilterPlacer(_open_stages(cut_context, started))
         if not _places(trial, source):
             continue
         said = f"{measured.rows:,} rows measured (estimated {source.rows.rows:,}) of about {source.rows.whole_rows:,}"
         share, moved = _share(measured.rows, source.rows), size(sum(e.bytes for e in trial.landed))
-        if _pays(how, measured.rows, source.rows, trial.landed):
+        if _pays(cut_context, measured.rows, source.rows, trial.landed):
             reason = f"{said}: their keys keep about {1 - share:.0%} of {moved} from moving"
-            placer = FilterPlacer(_open_stages(how, started), how.names.renew, share, f"filtered by {edge_id}", reason)
+            placer = FilterPlacer(
+                _open_stages(cut_context, started), cut_context.names.renew, share, f"filtered by {edge_id}", reason
+            )
             new = placer.place(source)
-            return None if new is None else _weighed(source, how, new, source.rows.reason)
-        if _pays(how, source.rows.rows, source.rows, trial.landed):
+            return None if new is None else _weighed(source, cut_context, new, source.rows.reason)
+        if _pays(cut_context, source.rows.rows, source.rows, trial.landed):
             refused = f"{said}: no filter, it would let about {share:.0%} of {moved} pass"
-            return _weighed(source, how, source.filtered, "; ".join(filter(None, (source.rows.reason, refused))))
+            return _weighed(
+                source, cut_context, source.filtered, "; ".join(filter(None, (source.rows.reason, refused)))
+            )
     return None
 
 
@@ -385,17 +391,17 @@ def _places(trial: FilterPlacer, source: KeySource) -> bool:
     return trial.place(source) is not None and not may_raise(source.filtered)
 
 
-def _weighed(source: KeySource, how: Cut, filtered: Node, reason: str) -> Join:
+def _weighed(source: KeySource, cut_context: CutContext, filtered: Node, reason: str) -> Join:
     rows = replace(source.rows, weighed=True, reason=reason)
-    how.names.renew("e", source.rows, rows)
+    cut_context.names.renew("e", source.rows, rows)
     if source.rows is source.join.left:
         return replace(source.join, left=rows, right=filtered)
     return replace(source.join, left=filtered, right=rows)
 
 
-def _open_stages(how: Cut, started: frozenset[str]) -> Callable[[Exchange], bool]:
+def _open_stages(cut_context: CutContext, started: frozenset[str]) -> Callable[[Exchange], bool]:
     """Exchanges whose stage is their own and may still change; a shared expression has other readers."""
-    return lambda e: direct_reference(e.input) is None and how.names.of("s", e.input) not in started
+    return lambda e: direct_reference(e.input) is None and cut_context.names.of("s", e.input) not in started
 
 
 def _share(rows: int, side: Exchange) -> float:
@@ -403,11 +409,11 @@ def _share(rows: int, side: Exchange) -> float:
     return min(1.0, rows / side.whole_rows) if side.whole_rows else 1.0
 
 
-def _pays(how: Cut, rows: int, side: Exchange, landed: Sequence[Exchange]) -> bool:
+def _pays(cut_context: CutContext, rows: int, side: Exchange, landed: Sequence[Exchange]) -> bool:
     share, moved_bytes = _share(rows, side), sum(exchange.bytes for exchange in landed)
     keys_bytes = rows * _KEY_BYTES
-    if share > how.settings.filter_share or moved_bytes < how.settings.filter_bytes:
+    if share > cut_context.settings.filter_share or moved_bytes < cut_context.settings.filter_bytes:
         return False
-    if keys_bytes > how.settings.grant_bytes // 4:
+    if keys_bytes > cut_context.settings.grant_bytes // 4:
         return False  # each task would hold them beside its own rows
-    return how.settings.filter_bytes == 0 or (1 - share) * moved_bytes > keys_bytes * how.width
+    return cut_context.settings.filter_bytes == 0 or (1 - share) * moved_bytes > keys_bytes * cut_context.width

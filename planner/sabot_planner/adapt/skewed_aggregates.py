@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sabot_planner.adapt.skewed_joins import splittable_inputs
-from sabot_planner.fragments.stages import Cut
+from sabot_planner.fragments.stages import CutContext
 from sabot_planner.job.operators import Decided, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts
 from sabot_planner.logical.node import Node, replace_inputs
@@ -25,28 +25,30 @@ _HEAVY = 1.3
 """A partition is heavy when it holds so many times the fair share of a task, as it is to the coordinator."""
 
 
-def grouped_twice(top: Node, how: Cut, facts: Mapping[str, EdgeFacts]) -> tuple[AggregateInPlace, Node] | None:
+def grouped_twice(
+    top: Node, cut_context: CutContext, facts: Mapping[str, EdgeFacts]
+) -> tuple[AggregateInPlace, Node] | None:
     """A GROUP BY of the stage ``top`` that should have two phases, and these; None where all are well as they are."""
     for node in own_nodes(top):
         if isinstance(node, AggregateInPlace):
-            reason = _heavy_partition(node.input, how, facts)
+            reason = _heavy_partition(node.input, cut_context, facts)
             if reason is not None:
                 return node, _over(node.in_two_phases, node.input, reason)
     return None
 
 
-def _heavy_partition(below: Node, how: Cut, facts: Mapping[str, EdgeFacts]) -> str | None:
+def _heavy_partition(below: Node, cut_context: CutContext, facts: Mapping[str, EdgeFacts]) -> str | None:
     """What is said of a partition of the hashed inputs below that is too large for one task and may be shared out."""
     hashed = [n for n in own_nodes(below) if isinstance(n, Exchange) and n.edge_type is ShuffleEdgeType.HASH]
-    measured = {n: facts.get(how.names.of("e", n)) for n in hashed}
+    measured = {n: facts.get(cut_context.names.of("e", n)) for n in hashed}
     sizes = {key: found.partition_bytes for key, found in measured.items() if found is not None}
     if len(sizes) < len(hashed) or len({len(s) for s in sizes.values()}) != 1:
         return None
     weights = [sum(partition) for partition in zip(*sizes.values(), strict=True)]
-    fair = sum(weights) / how.width
+    fair = sum(weights) / cut_context.width
     heaviest = max(range(len(weights)), key=weights.__getitem__)
     splittable = max((sizes[key][heaviest] for key in splittable_inputs(below) if key in sizes), default=0)
-    worth = fair >= max(1, how.settings.coalesce_bytes) and 2 * splittable >= weights[heaviest]
+    worth = fair >= max(1, cut_context.settings.coalesce_bytes) and 2 * splittable >= weights[heaviest]
     if not worth or weights[heaviest] <= _HEAVY * fair:
         return None
     return (

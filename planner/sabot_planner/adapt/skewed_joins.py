@@ -37,16 +37,16 @@ from sabot_planner.logical.nodes import (
 from sabot_planner.physical.nodes import (
     AggregateInPlace,
     CutRef,
+    EmptyRelation,
     Exchange,
     FinalAggregate,
     HaloWindow,
-    Nothing,
-    Numbered,
     PartialAggregate,
+    PartitionId,
     RangeWindow,
     Repeated,
     Reread,
-    TaskOrdinal,
+    RowNumber,
     TaskScan,
     own_nodes,
 )
@@ -84,11 +84,11 @@ def splittable_inputs(top: Node) -> frozenset[Node]:
                 | RecursiveRef()
                 | Exchange()
                 | Reread()
-                | Numbered()
+                | RowNumber()
                 | Repeated()
                 | HaloWindow()
-                | TaskOrdinal()
-                | Nothing()
+                | PartitionId()
+                | EmptyRelation()
                 | TaskScan()
                 | CutRef()
             ):

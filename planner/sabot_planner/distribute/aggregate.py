@@ -25,8 +25,8 @@ from sabot_planner.physical.nodes import (
     AggregateInPlace,
     Exchange,
     FinalAggregate,
-    Numbered,
     PartialAggregate,
+    RowNumber,
     own_nodes,
 )
 from sabot_planner.sql.dialect import call, function_call
@@ -92,7 +92,7 @@ def _numbered(context: PlacementContext, node: Aggregate, moved: Node) -> Aggreg
     aggregates = tuple(
         Computed(a.name, in_order(a.expression, ordinal), a.type) if depends_on_order(a) else a for a in node.aggregates
     )
-    return replace(node, input=Numbered(moved, ordinal), aggregates=aggregates)
+    return replace(node, input=RowNumber(moved, ordinal), aggregates=aggregates)
 
 
 def _through_groups(part: Partitioning, node: Aggregate) -> Partitioning:
@@ -203,7 +203,7 @@ def _in_two_phases(context: PlacementContext, node: Aggregate, child: Placed, ph
         moved = context.hash(placed, [k.expression for k in final_keys], "partial groups of equal keys must meet")
     else:
         moved = context.gather(placed, "one partial result of each task")
-    parts: Node = Numbered(moved.node, phases.ordinal) if ordered else moved.node
+    parts: Node = RowNumber(moved.node, phases.ordinal) if ordered else moved.node
     finals = tuple(phase.final for phase in phases.each)
     final = FinalAggregate(parts, final_keys, finals, parts=tuple(p.name for p in partials))
     if groupings == node.groupings and not groupings:

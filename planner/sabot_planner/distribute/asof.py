@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from sabot_planner.distribute.context import PlacementContext
-from sabot_planner.distribute.partitioning import Replicated, Single
+from sabot_planner.distribute.partitioning import Replicated, SinglePartition
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.windows.draft import RUNNING
 from sabot_planner.distribute.windows.place_window import worth_ranges
@@ -51,7 +51,7 @@ def asof_by_ranges(context: PlacementContext, node: Join, left: Placed, right: P
     """The join as a window over both sides, None where its sides are better joined another way."""
     if node.kind not in (JoinKind.ASOF, JoinKind.ASOF_LEFT):
         return None
-    if any(isinstance(p.partitioning, Single | Replicated) for p in (left, right)):
+    if any(isinstance(p.partitioning, SinglePartition | Replicated) for p in (left, right)):
         return None
     if not worth_ranges(context, node.left, node.right) or not _too_large(context, node):
         return None

@@ -18,7 +18,7 @@ from sabot_planner.distribute.partitioning import (
     Partitioning,
     Ranged,
     Replicated,
-    Single,
+    SinglePartition,
     Sorted,
     from_afar,
     merge_equal,
@@ -55,16 +55,16 @@ from sabot_planner.logical.nodes import (
 from sabot_planner.physical.nodes import (
     AggregateInPlace,
     CutRef,
+    EmptyRelation,
     Exchange,
     FinalAggregate,
     HaloWindow,
-    Nothing,
-    Numbered,
     PartialAggregate,
+    PartitionId,
     RangeWindow,
     Repeated,
     Reread,
-    TaskOrdinal,
+    RowNumber,
     TaskScan,
 )
 from sabot_planner.sql.scalars import EquiKey, equi_keys, key_name
@@ -92,12 +92,12 @@ class OutputPartitioning:
 
     def is_alone(self, node: Node) -> bool:
         """Whether the node's rows are in the only task of its stage, and not in every task."""
-        return isinstance(self._checker.of(node).partitioning, Single)
+        return isinstance(self._checker.of(node).partitioning, SinglePartition)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Where a node's rows are: ``Replicated`` in every task of the stage, ``Single`` in its only task.
+    """Where a node's rows are: ``Replicated`` in every task of the stage, ``SinglePartition`` in its only task.
 
     ``unfinished`` is the node of a first phase whose second phase has not come yet.
     """
@@ -135,7 +135,7 @@ class _Checker:
 
     def _derive(self, node: Node) -> _Found:
         match node:
-            case Numbered():
+            case RowNumber():
                 return self.of(node.input)
             case Exchange():
                 found = self.of(node.input)
@@ -163,7 +163,7 @@ class _Checker:
                 if node.split is not None and node.sliced:
                     named = {c.name: n for c, n in zip(node.scan.source.columns, node.scan.names, strict=True)}
                     return Ranged(frozenset({named[node.split.column]}), node.split)
-                return Arbitrary() if node.sliced else Single()
+                return Arbitrary() if node.sliced else SinglePartition()
             case Repeated():
                 _demand(isinstance(inputs[0], _WHOLE), node, "whole sources")
                 _demand(is_repeatable(node.input), node, "the same rows in every task")
@@ -173,7 +173,7 @@ class _Checker:
                 return from_afar(self._finished(reference.shared.input, node), _own_names(reference))
             case CteRef():
                 return from_afar(inputs[0], _own_names(node))
-            case Values() | Nothing() | RecursiveRef() | Reread():
+            case Values() | EmptyRelation() | RecursiveRef() | Reread():
                 return Replicated()
             case Filter() | LateralCall() | Shared():
                 return inputs[0]
@@ -192,7 +192,7 @@ class _Checker:
                 _demand(all(keys == [node.range_name] for keys in by_range), node, "windows within a range")
                 _demand(_is_parted_in_order(node.rows), node, "rows in ranges")
                 return Arbitrary()
-            case TaskOrdinal():
+            case PartitionId():
                 return Replicated()
             case Window():
                 keys = tuple(key_name(k) for k in node.partition_by)
@@ -204,7 +204,7 @@ class _Checker:
                 return _set_operation(node, inputs)
             case Sample() | RecursiveCte() | LimitBy():
                 _demand(all(isinstance(i, _WHOLE) for i in inputs), node, "all rows in one task")
-                return Single()
+                return SinglePartition()
             case _:
                 raise UnknownNode(node, "where the rows are")
 
@@ -214,7 +214,7 @@ class _Checker:
         """The unfinished phase that ``node`` reads over an exchange."""
         (child,) = node.inputs
         found = self.of(child)
-        moved = child.input if isinstance(child, Numbered) else child
+        moved = child.input if isinstance(child, RowNumber) else child
         _demand(found.unfinished is None or isinstance(moved, Exchange), node, "an exchange between two phases")
         return found.unfinished
 
@@ -262,7 +262,7 @@ class _Checker:
             alike = isinstance(first, Sort) and _same_order(first.keys, node.keys) and _covers(first, node)
             _demand(alike, node, "the order of its first phase")
         if isinstance(self.of(node.input).partitioning, _WHOLE):
-            return _Found(Single())
+            return _Found(SinglePartition())
         if node.limit is not None:
             _demand(first is None and node.offset == 0, node, "all rows in one task")
             return _Found(Arbitrary(), node)
@@ -276,7 +276,7 @@ class _Checker:
         if first is not None:
             _demand(isinstance(first, Limit) and _covers(first, node), node, "the rows of its first phase")
         if isinstance(self.of(node.input).partitioning, _WHOLE):
-            return _Found(Single())
+            return _Found(SinglePartition())
         _demand(first is None and node.limit is not None and not node.offset, node, "all rows in one task")
         return _Found(self.of(node.input).partitioning, node)
 
@@ -298,14 +298,14 @@ def _is_parted_in_order(node: Node) -> bool:
         case Exchange():
             return node.edge_type is ShuffleEdgeType.RANGE
         case Join():
-            return isinstance(node.right, TaskOrdinal) or _is_parted_in_order(node.left)
+            return isinstance(node.right, PartitionId) or _is_parted_in_order(node.left)
         case CutRef():
             return _is_parted_in_order(node.reference.shared)
         case Project() | CteRef() | Shared():
             return _is_parted_in_order(node.inputs[0])
         case RangeWindow():
             return _is_parted_in_order(node.input)
-        case Nothing():
+        case EmptyRelation():
             return True
         case (
             Scan()
@@ -326,10 +326,10 @@ def _is_parted_in_order(node: Node) -> bool:
             | RecursiveCte()
             | RecursiveRef()
             | Reread()
-            | Numbered()
+            | RowNumber()
             | Repeated()
             | HaloWindow()
-            | TaskOrdinal()
+            | PartitionId()
             | TaskScan()
         ):
             return False
@@ -354,7 +354,7 @@ def _moved(node: Exchange) -> Partitioning:
     if node.edge_type is ShuffleEdgeType.BROADCAST:
         return Replicated()
     if node.gather:
-        return Single()
+        return SinglePartition()
     if node.edge_type is ShuffleEdgeType.HASH:
         _demand(bool(node.keys), node, "keys")
         return Hashed(tuple(frozenset({key_name(k)}) for k in node.keys))
@@ -381,11 +381,11 @@ def _same_order(one: tuple[SortKey, ...], two: tuple[SortKey, ...]) -> bool:
 
 def _join(node: Join, left: Partitioning, right: Partitioning) -> Partitioning:
     if isinstance(left, _WHOLE) and isinstance(right, _WHOLE):
-        return left if isinstance(left, Single) else right
+        return left if isinstance(left, SinglePartition) else right
     keys, _ = equi_keys(node.condition, frozenset(node.left.columns), frozenset(node.right.columns))
     pairs = [(key_name(k.left), key_name(k.right)) for k in keys]
     # What only one task has would be missing in the others.
-    alone = isinstance(left, Single) or isinstance(right, Single)
+    alone = isinstance(left, SinglePartition) or isinstance(right, SinglePartition)
     _demand(not alone, node, "the side that is in one task copied to all")
     if isinstance(right, Replicated):
         # Every task of the stage has the right side whole, so its unmatched rows must not come out.
@@ -432,7 +432,7 @@ def _keys(part: Partitioning) -> tuple[frozenset[str], ...]:
 def _set_operation(node: SetOp, parts: list[Partitioning]) -> Partitioning:
     whole = [isinstance(p, _WHOLE) for p in parts]
     if all(whole):
-        return Single() if Single() in parts else Replicated()
+        return SinglePartition() if SinglePartition() in parts else Replicated()
     _demand(not any(whole), node, "all branches spread, or none: one of them would be read by every task")
     if node.kind is SetKind.UNION_ALL:
         return Arbitrary()
@@ -454,7 +454,7 @@ def _demand(holds: bool, node: Node, wanted: str) -> None:
         raise PlannerError(f"the plan's {type(node).__name__} needs {wanted}")
 
 
-_WHOLE = (Single, Replicated)
+_WHOLE = (SinglePartition, Replicated)
 
 _LEFT_PADDED = frozenset({JoinKind.RIGHT, JoinKind.FULL, JoinKind.ASOF_RIGHT, JoinKind.ASOF_FULL})
 _RIGHT_PADDED = frozenset({JoinKind.LEFT, JoinKind.FULL, JoinKind.SINGLE, JoinKind.ASOF_LEFT, JoinKind.ASOF_FULL})

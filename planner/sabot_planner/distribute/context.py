@@ -11,7 +11,7 @@ from sabot_planner.distribute.partitioning import (
     Arbitrary,
     Hashed,
     Replicated,
-    Single,
+    SinglePartition,
 )
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.repeat import is_repeatable, source_rows
@@ -124,13 +124,13 @@ class PlacementContext:
 
     def gather(self, placed: Placed, reason: str) -> Placed:
         """All rows in one task, in task order."""
-        if isinstance(placed.partitioning, Single | Replicated) and not placed.local:
-            return replace(placed, partitioning=Single())
-        return Placed(self.exchange(placed, ShuffleEdgeType.REBALANCE, gather=True, reason=reason), Single())
+        if isinstance(placed.partitioning, SinglePartition | Replicated) and not placed.local:
+            return replace(placed, partitioning=SinglePartition())
+        return Placed(self.exchange(placed, ShuffleEdgeType.REBALANCE, gather=True, reason=reason), SinglePartition())
 
     def gather_rows(self, placed: Placed, reason: str) -> Placed:
         """As :meth:`gather`, for an operator that could not be split: the plan says so."""
-        if not isinstance(placed.partitioning, Single | Replicated):
+        if not isinstance(placed.partitioning, SinglePartition | Replicated):
             self.gathered.append(reason)
         return self.gather(placed, reason)
 
@@ -154,7 +154,7 @@ class PlacementContext:
             return None
         for branch in branches:
             placed = self.place(branch)
-            if placed.local or isinstance(placed.partitioning, Single | Replicated):
+            if placed.local or isinstance(placed.partitioning, SinglePartition | Replicated):
                 return None
         name = self.names.column()
         numbered = numbered_branches(root, name, iter(partition_hashes(len(branches))), self.names)
@@ -169,11 +169,11 @@ class PlacementContext:
         """
         if isinstance(node, SetOp) and node.kind is SetKind.UNION_ALL:
             branches = [self.gather_in_order(b, parallel, reason).node for b in node.branches]
-            return Placed(replace_inputs(node, tuple(branches)), Single())
+            return Placed(replace_inputs(node, tuple(branches)), SinglePartition())
         if isinstance(node, Join) and joins_one_row(node) and order_is_unions(node):
             rows = self.gather_in_order(node.left, parallel, reason)
             one = self.gather(self.place(node.right, parallel), "the one row that is joined to all")
-            return Placed(replace_inputs(node, (rows.node, one.node)), Single())
+            return Placed(replace_inputs(node, (rows.node, one.node)), SinglePartition())
         if order_is_unions(node) and not isinstance(node, CteRef):
             (below,) = ordered_by(node)
             inner = self.gather_in_order(below, parallel, reason)
@@ -188,7 +188,7 @@ class PlacementContext:
 
     def broadcast(self, node: Node, placed: Placed, reason: str) -> Exchange:
         """All rows in every task; a small sub-plan is not split first."""
-        if not isinstance(placed.partitioning, Single) and self.is_small(node):
+        if not isinstance(placed.partitioning, SinglePartition) and self.is_small(node):
             placed = self.place(node, parallel=False)
         return self.exchange(placed, ShuffleEdgeType.BROADCAST, reason=reason)
 

@@ -14,7 +14,7 @@ from sabot_planner.distribute.partitioning import (
     Partitioning,
     Ranged,
     Replicated,
-    Single,
+    SinglePartition,
     Together,
     merge_equal,
     without,
@@ -54,12 +54,14 @@ def place_join(context: PlacementContext, node: Join, parallel: bool) -> Placed:
     if node.kind is JoinKind.POSITIONAL:
         reason = "a positional join needs both sides in order"
         one, two = (context.gather_in_order(side, parallel, reason) for side in (node.left, node.right))
-        return replace(one, node=_joined(node, one.node, two.node), partitioning=Single())
+        return replace(one, node=_joined(node, one.node, two.node), partitioning=SinglePartition())
     left, right = context.place(node.left, parallel), context.place(node.right, parallel)
     if _together(left, right):
         both_copied = isinstance(left.partitioning, Replicated) and isinstance(right.partitioning, Replicated)
         return replace(
-            left, node=_joined(node, left.node, right.node), partitioning=Replicated() if both_copied else Single()
+            left,
+            node=_joined(node, left.node, right.node),
+            partitioning=Replicated() if both_copied else SinglePartition(),
         )
     keys = _usable_keys(context, node)
     together = _cut_alike(left, right, keys)
@@ -91,12 +93,12 @@ def _joined(node: Join, left: Node, right: Node) -> Join:
 
 
 def _together(left: Placed, right: Placed) -> bool:
-    return all(isinstance(p.partitioning, Single | Replicated) and not p.local for p in (left, right))
+    return all(isinstance(p.partitioning, SinglePartition | Replicated) and not p.local for p in (left, right))
 
 
 def _in_one_task(context: PlacementContext, node: Join, left: Placed, right: Placed, reason: str) -> Placed:
     one, two = context.gather_rows(left, reason), context.gather_rows(right, reason)
-    return replace(one, node=_joined(node, one.node, two.node), partitioning=Single())
+    return replace(one, node=_joined(node, one.node, two.node), partitioning=SinglePartition())
 
 
 def _usable_keys(context: PlacementContext, node: Join) -> list[EquiKey]:
@@ -147,7 +149,7 @@ def _by_copying(
     if repeated is not None:
         copied = Placed(repeated, Replicated())
     cost = 0 if _is_copied(copied) else context.bytes(side) * context.width
-    if anchor.local or isinstance(anchor.partitioning, Single | Replicated):
+    if anchor.local or isinstance(anchor.partitioning, SinglePartition | Replicated):
         cost += context.bytes(other)
         anchor = context.spread(anchor, "to join in parallel")
     pairs = [(k.left, k.right) if copy_left else (k.right, k.left) for k in keys]

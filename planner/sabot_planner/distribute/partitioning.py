@@ -19,7 +19,7 @@ Key = frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Single:
+class SinglePartition:
     """All rows are in one task."""
 
 
@@ -63,7 +63,7 @@ class Sorted:
     """Task i holds sorted rows that come before those of task i + 1."""
 
 
-Partitioning = Single | Replicated | Arbitrary | Hashed | Ranged | Together | Sorted
+Partitioning = SinglePartition | Replicated | Arbitrary | Hashed | Ranged | Together | Sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,9 @@ def satisfies(offered: Partitioning, required: Distribution) -> bool:
         case AnyDistribution():
             return True
         case OneTask():
-            return isinstance(offered, Single | Replicated)
+            return isinstance(offered, SinglePartition | Replicated)
         case Clustered(keys):
-            if isinstance(offered, Single | Replicated):
+            if isinstance(offered, SinglePartition | Replicated):
                 return True
             wanted = set(keys)
             if isinstance(offered, Ranged):
@@ -144,8 +144,8 @@ def without(partitioning: Partitioning, names: frozenset[str]) -> Partitioning:
 
 def from_afar(partitioning: Partitioning, names: dict[str, set[str]]) -> Partitioning:
     """How rows are read that another stage has partitioned so, task by task, under the ``names`` they have here."""
-    if isinstance(partitioning, Single | Replicated):
-        return Single()
+    if isinstance(partitioning, SinglePartition | Replicated):
+        return SinglePartition()
     keys = _keys(partitioning)
     return renamed(Together(keys), names) if keys else Arbitrary()
 
@@ -164,5 +164,5 @@ def _with_keys(partitioning: Partitioning, keys: Sequence[Key]) -> Partitioning:
             return Hashed(tuple(keys))
         case Together():
             return Together(tuple(keys))
-        case Single() | Replicated() | Sorted() | Arbitrary():
+        case SinglePartition() | Replicated() | Sorted() | Arbitrary():
             return partitioning

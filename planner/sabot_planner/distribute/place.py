@@ -12,7 +12,7 @@ from sabot_planner.distribute.aggregate import place_aggregate
 from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.join import place_join
 from sabot_planner.distribute.order_and_limit import place_limit, place_sort
-from sabot_planner.distribute.partitioning import Arbitrary, Ranged, Replicated, Single, from_afar, renamed
+from sabot_planner.distribute.partitioning import Arbitrary, Ranged, Replicated, SinglePartition, from_afar, renamed
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.set_operations import place_distinct, place_set_operation
 from sabot_planner.distribute.windows.place_window import place_window
@@ -68,7 +68,7 @@ def place_node(context: PlacementContext, node: Node, parallel: bool) -> Placed:
         case LimitBy():
             rows = context.gather_in_order(node.input, parallel, "LIMIT by a value that the query computes")
             value = context.gather(context.place(node.values, parallel), "the value of LIMIT")
-            return Placed(replace_inputs(node, (rows.node, value.node)), Single())
+            return Placed(replace_inputs(node, (rows.node, value.node)), SinglePartition())
         case Distinct():
             return place_distinct(context, node, parallel)
         case Sample():
@@ -103,7 +103,7 @@ def _scan(context: PlacementContext, node: Scan, parallel: bool) -> Placed:
     if split is not None:
         name, ranges = split
         return Placed(TaskScan(node, sliced, ranges), Ranged(frozenset({name}), ranges))
-    return Placed(TaskScan(node, sliced), Arbitrary() if sliced else Single())
+    return Placed(TaskScan(node, sliced), Arbitrary() if sliced else SinglePartition())
 
 
 def _project(context: PlacementContext, node: Project, parallel: bool) -> Placed:
@@ -117,13 +117,13 @@ def _project(context: PlacementContext, node: Project, parallel: bool) -> Placed
 
 def _in_one_task(context: PlacementContext, node: Node, parallel: bool, reason: str) -> Placed:
     placed = [context.gather_in_order(i, parallel, reason) for i in node.inputs]
-    return Placed(replace_inputs(node, tuple(p.node for p in placed)), Single())
+    return Placed(replace_inputs(node, tuple(p.node for p in placed)), SinglePartition())
 
 
 def _recursive(context: PlacementContext, node: RecursiveCte, parallel: bool) -> Placed:
     anchor = context.gather_in_order(node.anchor, parallel, "a recursive query runs in one task")
     step = _around_reference(context, node.step, node.cte_id, parallel)
-    return Placed(replace_inputs(node, (anchor.node, step)), Single())
+    return Placed(replace_inputs(node, (anchor.node, step)), SinglePartition())
 
 
 def _around_reference(context: PlacementContext, node: Node, cte_id: str, parallel: bool) -> Node:

@@ -29,16 +29,16 @@ from sabot_planner.logical.nodes import (
 from sabot_planner.physical.nodes import (
     AggregateInPlace,
     CutRef,
+    EmptyRelation,
     Exchange,
     FinalAggregate,
     HaloWindow,
-    Nothing,
-    Numbered,
     PartialAggregate,
+    PartitionId,
     RangeWindow,
     Repeated,
     Reread,
-    TaskOrdinal,
+    RowNumber,
     TaskScan,
 )
 
@@ -100,11 +100,11 @@ def is_repeatable(node: Node) -> bool:
                 | RecursiveRef()
                 | Exchange()
                 | Reread()
-                | Numbered()
+                | RowNumber()
                 | Repeated()
                 | HaloWindow()
-                | TaskOrdinal()
-                | Nothing()
+                | PartitionId()
+                | EmptyRelation()
                 | CutRef()
             ):
                 return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sabot_planner.distribute.context import PlacementContext
-from sabot_planner.distribute.partitioning import Arbitrary, Clustered, Hashed, Replicated, Single, satisfies
+from sabot_planner.distribute.partitioning import Arbitrary, Clustered, Hashed, Replicated, SinglePartition, satisfies
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.logical.node import Node, replace_inputs
 from sabot_planner.logical.nodes import Distinct, SetKind, SetOp
@@ -20,7 +20,7 @@ def place_distinct(context: PlacementContext, node: Distinct, parallel: bool) ->
         return replace(child, node=replace_inputs(node, (child.node,)))
     if not context.hashable(node.on, node.input):
         gathered = context.gather_rows(child, "DISTINCT over values whose equality is not that of their hash")
-        return Placed(replace_inputs(node, (gathered.node,)), Single())
+        return Placed(replace_inputs(node, (gathered.node,)), SinglePartition())
     plain = not node.order and {column_name(e) for e in node.on} == set(node.columns)
     if plain:
         child = replace(child, node=replace_inputs(node, (child.node,)))
@@ -34,12 +34,12 @@ def place_set_operation(context: PlacementContext, node: SetOp, parallel: bool) 
     parts = [p.partitioning for p in placed]
     if all(isinstance(p, Replicated) for p in parts):
         return Placed(replace_inputs(node, tuple(p.node for p in placed)), Replicated())
-    if all(isinstance(p, Single | Replicated) for p in parts):
-        return Placed(replace_inputs(node, tuple(p.node for p in placed)), Single())
+    if all(isinstance(p, SinglePartition | Replicated) for p in parts):
+        return Placed(replace_inputs(node, tuple(p.node for p in placed)), SinglePartition())
     if node.kind is SetKind.UNION_ALL:
         moved = [
             context.spread(p, "one branch is in one task, the other is not")
-            if isinstance(p.partitioning, Single | Replicated)
+            if isinstance(p.partitioning, SinglePartition | Replicated)
             else p
             for p in placed
         ]
@@ -50,4 +50,4 @@ def place_set_operation(context: PlacementContext, node: SetOp, parallel: bool) 
         keys = tuple(frozenset({name}) for name in node.names)
         return Placed(replace_inputs(node, tuple(branches)), Hashed(keys))
     branches = [context.gather_rows(p, "a set operation over values that cannot be hashed").node for p in placed]
-    return Placed(replace_inputs(node, tuple(branches)), Single())
+    return Placed(replace_inputs(node, tuple(branches)), SinglePartition())

@@ -40,15 +40,15 @@ from sabot_planner.logical.nodes import (
 )
 from sabot_planner.physical.nodes import (
     AggregateInPlace,
+    EmptyRelation,
     Exchange,
     FinalAggregate,
     HaloWindow,
-    Nothing,
-    Numbered,
     PartialAggregate,
+    PartitionId,
     RangeWindow,
     Repeated,
-    TaskOrdinal,
+    RowNumber,
 )
 from sabot_planner.sql.dialect import to_sql
 from sabot_planner.sql.expression_tree import nodes
@@ -167,17 +167,17 @@ class FragmentWriter:
         match node:
             case Values():
                 return self._values(node)
-            case Numbered():
+            case RowNumber():
                 block = self._open(node.input)
                 number = f"{builtin('row_number')} OVER () AS {node.name}"
                 return replace(block, columns=node.columns, select=[*node.input.columns, number])
             case HaloWindow():
                 return self._halo_window(node)
-            case TaskOrdinal():
+            case PartitionId():
                 (value,) = node.series.columns
                 series = self._leaf(node.series)
                 return Block(f"(SELECT {builtin('min', value)} AS {node.name} FROM {series})", node.columns)
-            case Nothing():
+            case EmptyRelation():
                 items = [f"CAST(NULL AS {kind}) AS {name}" for name, kind in node.schema.items()]
                 return Block(self.block(node.witness).relation(), node.columns, select=items, where=["false"])
             case Filter():

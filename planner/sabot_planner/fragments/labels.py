@@ -30,16 +30,16 @@ from sabot_planner.logical.nodes import (
 from sabot_planner.physical.nodes import (
     AggregateInPlace,
     CutRef,
+    EmptyRelation,
     Exchange,
     FinalAggregate,
     HaloWindow,
-    Nothing,
-    Numbered,
     PartialAggregate,
+    PartitionId,
     RangeWindow,
     Repeated,
     Reread,
-    TaskOrdinal,
+    RowNumber,
     TaskScan,
 )
 
@@ -78,10 +78,10 @@ def operator_type(root: Node) -> OperatorType:
                 | RecursiveRef()
                 | Exchange()
                 | Reread()
-                | Numbered()
+                | RowNumber()
                 | Repeated()
-                | TaskOrdinal()
-                | Nothing()
+                | PartitionId()
+                | EmptyRelation()
                 | CutRef()
             ):
                 if isinstance(node, Exchange) or not node.inputs:
@@ -96,7 +96,7 @@ def operator_label(root: Node, display: DisplayNames) -> str:
     words: list[str] = []
 
     def visit(node: Node) -> None:
-        if isinstance(node, Exchange | TaskOrdinal):
+        if isinstance(node, Exchange | PartitionId):
             return
         if isinstance(node, TaskScan):
             by = f" by {node.split.column}" if node.split is not None else ""
@@ -151,10 +151,10 @@ def _word(node: Node, display: DisplayNames) -> str:
             | RecursiveRef()
             | Exchange()
             | Reread()
-            | Numbered()
+            | RowNumber()
             | Repeated()
-            | TaskOrdinal()
-            | Nothing()
+            | PartitionId()
+            | EmptyRelation()
             | TaskScan()
             | CutRef()
         ):

@@ -37,7 +37,7 @@ _SPREADING = (ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE, ShuffleEdgeType.REBAL
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class CutContext:
     """What ``cut`` needs besides the plan itself. ``buckets`` is the number of partitions of every HASH edge."""
 
     ordered: bool
@@ -75,14 +75,14 @@ def bucket_count(root: Node, width: int, settings: PlanSettings) -> int:
     return max(fewest, min(needed, _MOST_BUCKETS))
 
 
-def cut(root: Node, how: Cut, still_open: OpenEdges) -> OperatorGraph:
+def cut(root: Node, cut_context: CutContext, still_open: OpenEdges) -> OperatorGraph:
     """The operator graph of a distributed plan whose shared expressions are marked by :func:`mark_shared`."""
-    cutter = _Cutter(how, still_open)
+    cutter = _Cutter(cut_context, still_open)
     sink = cutter.stage(root)
     edges = [draft.edge(cutter) for draft in cutter.edges]  # first: a second reading may bring a stage back
     operators = tuple(cutter.operator(stage) for stage in cutter.stages)
     read = tuple(replace(edge, reads=cutter.reads[edge.edge_id]) for edge in edges)
-    return OperatorGraph(operators, read, sink.operator_id, how.ordered, how.result_parts)
+    return OperatorGraph(operators, read, sink.operator_id, cut_context.ordered, cut_context.result_parts)
 
 
 def mark_shared(root: Node) -> Node:
@@ -197,12 +197,12 @@ class _Draft:
 
 
 class _Cutter:
-    def __init__(self, how: Cut, still_open: OpenEdges) -> None:
-        self.display = how.display
-        self.width = how.width
-        self.buckets = how.buckets
-        self.settings = how.settings
-        self._names = how.names
+    def __init__(self, cut_context: CutContext, still_open: OpenEdges) -> None:
+        self.display = cut_context.display
+        self.width = cut_context.width
+        self.buckets = cut_context.buckets
+        self.settings = cut_context.settings
+        self._names = cut_context.names
         self._waits = still_open.waits
         self.splittable = still_open.splittable
         self.stages: list[_Stage] = []

@@ -107,7 +107,7 @@ class FinalAggregate(GroupBy):
     @property
     def first_phase(self) -> PartialAggregate | None:
         """The first phase, below the exchange; None where something else has come between."""
-        moved = self.input.input if isinstance(self.input, Numbered) else self.input
+        moved = self.input.input if isinstance(self.input, RowNumber) else self.input
         first = moved.input if isinstance(moved, Exchange) else None
         return first if isinstance(first, PartialAggregate) else None
 
@@ -138,7 +138,7 @@ class RangeWindow(Unary):
 
 
 @dataclass(frozen=True, eq=False)
-class Numbered(Unary):
+class RowNumber(Unary):
     """The input's rows with their ordinal, as each task reads them, in the column ``name``."""
 
     name: str
@@ -196,7 +196,7 @@ class HaloWindow(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class TaskOrdinal(Node):
+class PartitionId(Node):
     """One row in each task: a number that grows from task to task.
 
     ``series`` is a sliced series of integers; slices are contiguous, so that the least of each will do.
@@ -225,14 +225,14 @@ class TaskOrdinal(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Nothing(Node):
-    """No rows, of the columns ``columns_of_none``: what an inner join with an empty side comes to.
+class EmptyRelation(Node):
+    """No rows, of the columns ``declared``: what an inner join with an empty side comes to.
 
     ``witness`` is the empty side; it stays in the plan to show why.
     """
 
     witness: Node
-    columns_of_none: Schema
+    declared: Schema
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -245,7 +245,7 @@ class Nothing(Node):
 
     @derived
     def schema(self) -> Schema:
-        return self.columns_of_none
+        return self.declared
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:

@@ -36,16 +36,16 @@ from sabot_planner.logical.nodes import (
 from sabot_planner.physical.nodes import (
     AggregateInPlace,
     CutRef,
+    EmptyRelation,
     Exchange,
     FinalAggregate,
     HaloWindow,
-    Nothing,
-    Numbered,
     PartialAggregate,
+    PartitionId,
     RangeWindow,
     Repeated,
     Reread,
-    TaskOrdinal,
+    RowNumber,
     TaskScan,
 )
 from sabot_planner.sql.scalars import conjuncts, equi_keys
@@ -144,11 +144,11 @@ class Estimator:
                 | RecursiveRef()
                 | Exchange()
                 | Reread()
-                | Numbered()
+                | RowNumber()
                 | Repeated()
                 | HaloWindow()
-                | TaskOrdinal()
-                | Nothing()
+                | PartitionId()
+                | EmptyRelation()
             ):
                 return self.whole(node.inputs[0]) if node.inputs else 0
             case _:
@@ -225,7 +225,7 @@ class Estimator:
                 if node.source.rows is None:
                     return Guess(_UNKNOWN_ROWS, _UNKNOWN_ROWS)
                 return Guess(node.source.rows, node.source.rows, SOURCE)
-            case TaskOrdinal():
+            case PartitionId():
                 return Guess(1, 1)
             case Values():
                 return Guess(node.count, node.count)
@@ -275,10 +275,10 @@ class Estimator:
                 | RecursiveCte()
                 | RecursiveRef()
                 | Reread()
-                | Numbered()
+                | RowNumber()
                 | Repeated()
                 | HaloWindow()
-                | Nothing()
+                | EmptyRelation()
                 | CutRef()
             ):
                 if not node.inputs:

@@ -42,16 +42,16 @@ from sabot_planner.logical.nodes import (
 from sabot_planner.physical.nodes import (
     AggregateInPlace,
     CutRef,
+    EmptyRelation,
     Exchange,
     FinalAggregate,
     HaloWindow,
-    Nothing,
-    Numbered,
     PartialAggregate,
+    PartitionId,
     RangeWindow,
     Repeated,
     Reread,
-    TaskOrdinal,
+    RowNumber,
     TaskScan,
 )
 from sabot_planner.sql.dialect import to_sql
@@ -103,7 +103,7 @@ class Identities:
                 return self._scan(node)
             case TaskScan():
                 return self.of(node.scan)
-            case Exchange() | Shared() | Numbered() | Repeated():
+            case Exchange() | Shared() | RowNumber() | Repeated():
                 return self.of(node.inputs[0])
             case Window() | RangeWindow():
                 inner = self.of(node.input)
@@ -146,8 +146,8 @@ class Identities:
                 | RecursiveRef()
                 | Reread()
                 | HaloWindow()
-                | TaskOrdinal()
-                | Nothing()
+                | PartitionId()
+                | EmptyRelation()
             ):
                 return None
             case _:
@@ -270,7 +270,7 @@ def same_keys_below(keys: Sequence[exp.Expression], rows: Node) -> tuple[list[ex
             return [substitute(key, groups) for key in keys], rows.input
         case Distinct() if columns_of(*keys) <= {column_name(e) for e in rows.on}:
             return list(keys), rows.input
-        case Exchange() | Numbered() | Repeated():
+        case Exchange() | RowNumber() | Repeated():
             return list(keys), rows.inputs[0]
         case (
             Scan()
@@ -297,8 +297,8 @@ def same_keys_below(keys: Sequence[exp.Expression], rows: Node) -> tuple[list[ex
             | RecursiveRef()
             | Reread()
             | HaloWindow()
-            | TaskOrdinal()
-            | Nothing()
+            | PartitionId()
+            | EmptyRelation()
             | TaskScan()
             | CutRef()
         ):

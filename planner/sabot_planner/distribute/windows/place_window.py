@@ -7,7 +7,7 @@ from dataclasses import replace
 from sqlglot import exp
 
 from sabot_planner.distribute.context import PlacementContext
-from sabot_planner.distribute.partitioning import Clustered, Single, satisfies
+from sabot_planner.distribute.partitioning import Clustered, SinglePartition, satisfies
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.row_order import order_is_unions
 from sabot_planner.distribute.windows.draft import ValueReach, WindowDraft
@@ -40,7 +40,7 @@ def place_window(context: PlacementContext, node: Window, parallel: bool) -> Pla
         if draft.order:
             child = context.settled(child)
         in_order = bool(draft.order) or not (child.local or order_is_unions(node.input))
-        if in_order and not isinstance(child.partitioning, Single):
+        if in_order and not isinstance(child.partitioning, SinglePartition):
             return over_ranges(context, node, child, draft)
     child = context.gather_in_order(node.input, parallel, "a window without PARTITION BY needs all rows in order")
     return replace(child, node=replace_inputs(node, (child.node,)))

@@ -24,7 +24,7 @@ from functools import reduce
 from sqlglot import exp
 
 from sabot_planner.distribute.context import PlacementContext
-from sabot_planner.distribute.partitioning import Arbitrary, Single
+from sabot_planner.distribute.partitioning import Arbitrary, SinglePartition
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.windows.draft import CountReach, Reach, ValueReach, WindowDraft
 from sabot_planner.job.operators import ShuffleEdgeType
@@ -37,8 +37,8 @@ from sabot_planner.physical.nodes import (
     FinalAggregate,
     HaloWindow,
     PartialAggregate,
+    PartitionId,
     RangeWindow,
-    TaskOrdinal,
     TaskScan,
 )
 from sabot_planner.sql.dialect import call
@@ -81,7 +81,7 @@ def _local(context: PlacementContext, child: Placed, draft: WindowDraft) -> Node
     if draft.order:
         return local
     series = Scan(context.catalog.source(_SERIES, ()), context.names.columns(1), "")
-    return Join(JoinKind.CROSS, local, TaskOrdinal(TaskScan(series, sliced=True), draft.here), None)
+    return Join(JoinKind.CROSS, local, PartitionId(TaskScan(series, sliced=True), draft.here), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class _Ranges:
     def handed_out(self, totals: Node) -> Exchange:
         """The totals in every task."""
         reason = "what goes before each range"
-        return self.context.exchange(Placed(totals, Single()), ShuffleEdgeType.BROADCAST, reason=reason)
+        return self.context.exchange(Placed(totals, SinglePartition()), ShuffleEdgeType.BROADCAST, reason=reason)
 
     def with_totals(self, rows: _Reading, totals: Node) -> Node:
         """Each row with what belongs to its range."""
@@ -159,7 +159,7 @@ class _Ranges:
         read = columns_of(*(w.expression for w in windows))
         halo = self._halo(totals, rows, own, read)
         reason = "the rows of other ranges that windows of a range read"
-        copied = self.context.exchange(Placed(halo, Single()), ShuffleEdgeType.BROADCAST, reason=reason)
+        copied = self.context.exchange(Placed(halo, SinglePartition()), ShuffleEdgeType.BROADCAST, reason=reason)
         return HaloWindow(own, copied, draft.number, windows)
 
     def _halo(self, totals: Shared, rows: _Reading, own: Project, read: frozenset[str]) -> Node:
