@@ -10,10 +10,11 @@ import pytest
 from sqlglot import exp
 
 from sabot_planner import Column, RangeSplit, ShuffleEdgeType, SourceInfo, Zone
-from sabot_planner.adapt.replan import _open_joins
-from sabot_planner.adapt.runtime_filters import FilterPlacer
+from sabot_planner.adapt.filter_placement import FilterPlacer
+from sabot_planner.adapt.open_joins import open_joins
 from sabot_planner.adapt.skewed_joins import splittable_inputs
-from sabot_planner.distribute.check import OutputPartitioning, _is_parted_in_order
+from sabot_planner.distribute.check import OutputPartitioning
+from sabot_planner.distribute.check_order import is_parted_in_order
 from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.place import place_node
 from sabot_planner.distribute.repeat import is_repeatable
@@ -272,10 +273,10 @@ PASSES: dict[str, Callable[[FakeContext, Node], object]] = {
     "identity": lambda _, node: Identities().of(node),
     "keys below": lambda _, node: same_keys_below([column(node.columns[0])], node),
     "places": lambda _, node: whereabouts(node),
-    "parts": lambda _, node: _is_parted_in_order(node),
+    "parts": lambda _, node: is_parted_in_order(node),
     "repeated": lambda _, node: is_repeatable(node),
     "split": lambda _, node: splittable_inputs(node),
-    "open joins": lambda _, node: _open_joins(in_tasks(node), OutputPartitioning()),
+    "open joins": lambda _, node: open_joins(in_tasks(node), OutputPartitioning()),
     "filter": lambda _, node: filtered(node),
     "labels": lambda _, node: labels(node),
 }

@@ -17,54 +17,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sabot_planner.adapt.empty_joins import empty_side, may_be_nothing, witness_of
+from sabot_planner.adapt.open_joins import may_stay, open_joins
 from sabot_planner.adapt.runtime_filters import awaited_filter, smaller_side, with_filter
 from sabot_planner.adapt.skewed_aggregates import grouped_twice
 from sabot_planner.adapt.skewed_joins import splittable_inputs
 from sabot_planner.distribute.check import OutputPartitioning, check
 from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
-from sabot_planner.errors import UnknownNode
 from sabot_planner.fragments.stages import CutContext, OpenEdges, cut, direct_reference
 from sabot_planner.job.operator_graph import OperatorGraph
-from sabot_planner.job.operators import Decided, Placement, ShuffleEdgeType
+from sabot_planner.job.operators import Decided, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts, QueryPlan
 from sabot_planner.logical.display import size
-from sabot_planner.logical.limit_by import LimitBy
-from sabot_planner.logical.node import Node, reached, replace_inputs
+from sabot_planner.logical.node import Node, replace_inputs
 from sabot_planner.logical.nodes import (
-    Aggregate,
-    CteRef,
     Distinct,
-    Filter,
     Join,
-    LateralCall,
-    Limit,
     Project,
-    RecursiveCte,
-    RecursiveRef,
-    Sample,
-    Scan,
-    SetKind,
-    SetOp,
-    Shared,
-    Sort,
-    Values,
-    Window,
 )
 from sabot_planner.physical.nodes import (
-    AggregateInPlace,
     CutRef,
     EmptyRelation,
     Exchange,
-    FinalAggregate,
-    HaloWindow,
     PartialAggregate,
-    PartitionId,
-    RangeWindow,
-    Repeated,
-    Reread,
-    RowNumber,
-    TaskScan,
     own_nodes,
+    stage_roots,
 )
 from sabot_planner.stats.fingerprints import Identities, partial_name
 
@@ -130,7 +106,7 @@ class AdaptivePlan:
         Raises:
             PlannerError: the change should not have been made: a defect of the planner.
         """
-        for top in _stage_roots(root):
+        for top in stage_roots(root):
             if self.cut_context.names.of("s", top) in started:
                 continue
             change = next(self._changes(root, top, facts, started, where), None)
@@ -148,11 +124,11 @@ class AdaptivePlan:
         rows = {e: facts[name].rows for e in _sides(joins) if (name := self.cut_context.names.of("e", e)) in facts}
         for join in joins:
             side = empty_side(join, rows)
-            if side is not None and may_be_nothing(join, _stage_roots(root), where):
+            if side is not None and may_be_nothing(join, stage_roots(root), where):
                 witness = witness_of(side)
                 self.cut_context.names.carry(side, witness)
                 yield join, EmptyRelation(witness, join.schema)
-        for join in _open_joins(top, where):
+        for join in open_joins(top, where):
             decided = self._decided(join, facts, started, where)
             if decided is not None:
                 yield join, decided
@@ -192,7 +168,7 @@ class AdaptivePlan:
     ) -> tuple[Node, Node] | None:
         if not isinstance(other, Exchange) or self.cut_context.names.of("s", other.input) in started:
             return None
-        if not _may_stay(other, where):
+        if not may_stay(other, where):
             return None
         limit = min(self.cut_context.settings.broadcast_bytes, 2 * other.bytes // self.cut_context.width)
         if measured.bytes > limit:
@@ -274,84 +250,8 @@ def _is_first_phase(node: Node) -> bool:
     return isinstance(node, Distinct) and not isinstance(node.input, Exchange)
 
 
-def _stage_roots(root: Node) -> list[Node]:
-    """The root of every stage, each once."""
-
-    def read_by(top: Node) -> list[Node]:
-        """The roots of the stages that a stage reads, the last first."""
-        read = []
-        for node in reversed(own_nodes(top)):
-            if isinstance(node, Exchange):
-                read.append(node.input)
-            elif isinstance(node, CutRef):
-                read.append(node.reference.shared.input)
-        return read
-
-    return [top for top in reached([root], read_by) if not isinstance(top, CutRef)]
-
-
 def _exchanges(root: Node) -> list[Exchange]:
-    return [n for top in _stage_roots(root) for n in own_nodes(top) if isinstance(n, Exchange)]
-
-
-def _open_joins(top: Node, where: OutputPartitioning) -> list[Join]:
-    """Joins of a stage whose rows may be anywhere, as far as the rest of the stage is concerned."""
-
-    def onward(node: Node) -> Sequence[Node]:
-        """The inputs whose rows may be anywhere if the node's own may be."""
-        match node:
-            case Join():
-                # Below a join that is hashed by its keys on both sides, the sides' own places matter.
-                if not where.spreads(node.left):
-                    return (node.right,)
-                return () if where.spreads(node.right) else (node.left,)
-            case Filter() | Project() | LateralCall() | Shared() | PartialAggregate() | Sort() | Limit():
-                return node.inputs
-            case SetOp() if node.kind is SetKind.UNION_ALL:
-                return node.branches
-            case (
-                Scan()
-                | Values()
-                | Aggregate()
-                | AggregateInPlace()
-                | FinalAggregate()
-                | RangeWindow()
-                | Window()
-                | LimitBy()
-                | Sample()
-                | Distinct()
-                | SetOp()
-                | CteRef()
-                | RecursiveCte()
-                | RecursiveRef()
-                | Exchange()
-                | Reread()
-                | RowNumber()
-                | Repeated()
-                | HaloWindow()
-                | PartitionId()
-                | EmptyRelation()
-                | TaskScan()
-                | CutRef()
-            ):
-                return ()
-            case _:
-                raise UnknownNode(node, "whether joins below it are open")
-
-    return [node for node in reached([top], onward) if isinstance(node, Join)]
-
-
-def _may_stay(other: Exchange, where: OutputPartitioning) -> bool:
-    """Whether an exchange may be taken out: its stage is its own, spread, and not bound to the session's process."""
-    if other.edge_type is not ShuffleEdgeType.HASH or not where.spreads(other.input):
-        return False
-    for node in own_nodes(other.input):
-        if isinstance(node, TaskScan) and node.scan.source.placement is Placement.SESSION:
-            return False
-    inner = other.input
-    while isinstance(inner, Project):
-        inner = inner.input
-    return not isinstance(inner, CutRef)
+    return [n for top in stage_roots(root) for n in own_nodes(top) if isinstance(n, Exchange)]
 
 
 def _still_open(root: Node, cut_context: CutContext, started: frozenset[str]) -> OpenEdges:
@@ -362,15 +262,15 @@ def _still_open(root: Node, cut_context: CutContext, started: frozenset[str]) ->
     waits: dict[Exchange, tuple[Exchange, ...]] = {}
     splittable: set[Node] = set()
     where = OutputPartitioning()
-    for top in _stage_roots(root):
-        open_joins = _open_joins(top, where)
+    for top in stage_roots(root):
+        still_open = open_joins(top, where)
         if any(isinstance(n, Join) for n in own_nodes(top)):
             splittable |= splittable_inputs(top)
         for join in (n for n in own_nodes(top) if isinstance(n, Join)):
             for late, first in awaited_filter(join, cut_context, started):
                 waits[late] = (*waits.get(late, ()), first)
             left, right = join.left, join.right
-            if join not in open_joins or not isinstance(left, Exchange) or not isinstance(right, Exchange):
+            if join not in still_open or not isinstance(left, Exchange) or not isinstance(right, Exchange):
                 continue
             if left.edge_type is not ShuffleEdgeType.HASH or right.edge_type is not ShuffleEdgeType.HASH:
                 continue
@@ -380,6 +280,6 @@ def _still_open(root: Node, cut_context: CutContext, started: frozenset[str]) ->
             assert small is not None
             large = right if small is left else left
             may_copy = LEFT_MAY_BE_COPIED if small is left else RIGHT_MAY_BE_COPIED
-            if join.kind in may_copy and _may_stay(large, where):
+            if join.kind in may_copy and may_stay(large, where):
                 waits[large] = (*waits.get(large, ()), small)
     return OpenEdges(waits, frozenset(splittable))

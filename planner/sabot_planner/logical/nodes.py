@@ -71,7 +71,7 @@ class SetKind(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Scan(Leaf):
-    """A table, a set of files or a table function. ``names[i]`` is the plan's name of ``source.columns[i]``.
+    """Reads a table, a set of files or a table function. ``names[i]`` is the plan's name of ``source.columns[i]``.
 
     ``alias`` is the relation's alias in the exported plan, by which DuckDB's estimates are asked for.
     """
@@ -91,7 +91,7 @@ class Scan(Leaf):
 
 @dataclass(frozen=True, eq=False)
 class Values(Leaf):
-    """Literal rows; with no names it is the single empty row of a SELECT without FROM.
+    """Gives literal rows; with no names it is the single empty row of a SELECT without FROM.
 
     Of very many rows of constants ``rows`` has the first only, and ``text`` is a query that gives all of them;
     ``count`` is their number.
@@ -114,7 +114,7 @@ class Values(Leaf):
 
 @dataclass(frozen=True, eq=False)
 class Filter(Unary):
-    """The input's rows for which ``predicate`` is true."""
+    """Keeps the input's rows for which ``predicate`` is true."""
 
     predicate: exp.Expression
 
@@ -125,7 +125,7 @@ class Filter(Unary):
 
 @dataclass(frozen=True, eq=False)
 class Project(Unary):
-    """Computed columns. An ``unnest`` among them multiplies rows; it stays local to the row."""
+    """Computes columns of each row. An ``unnest`` among them multiplies rows; it stays local to the row."""
 
     items: tuple[Computed, ...]
 
@@ -140,7 +140,7 @@ class Project(Unary):
 
 @dataclass(frozen=True, eq=False)
 class LateralCall(Unary):
-    """``input CROSS JOIN function(columns of input)``: a table function applied to each row."""
+    """Applies a table function to each row: ``input CROSS JOIN function(columns of input)``."""
 
     function: exp.Expression
     names: tuple[str, ...]
@@ -158,7 +158,7 @@ class LateralCall(Unary):
 
 @dataclass(frozen=True, eq=False)
 class Join(Node):
-    """A join; ``condition`` is None for CROSS and POSITIONAL; ``marker`` names the boolean column of a MARK join."""
+    """Joins two inputs; ``condition`` is None for CROSS and POSITIONAL; ``marker`` names the boolean column of a MARK join."""
 
     kind: JoinKind
     left: Node
@@ -214,7 +214,7 @@ class GroupBy(Unary):
 
 @dataclass(frozen=True, eq=False)
 class Aggregate(GroupBy):
-    """Whole groups of the input's rows."""
+    """Forms whole groups of the input's rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +248,7 @@ class Sort(Unary):
 
 @dataclass(frozen=True, eq=False)
 class Limit(Unary):
-    """The first rows in input order; ``limit`` None means no bound. ``percent`` is a share of all rows instead."""
+    """Keeps the first rows in input order; ``limit`` None means no bound. ``percent`` is a share of all rows instead."""
 
     limit: int | None
     offset: int
@@ -261,7 +261,7 @@ class Limit(Unary):
 
 @dataclass(frozen=True, eq=False)
 class Sample(Unary):
-    """A random part of the rows; ``clause`` is the text after USING SAMPLE."""
+    """Keeps a random part of the rows; ``clause`` is the text after USING SAMPLE."""
 
     clause: str
 
@@ -272,7 +272,7 @@ class Sample(Unary):
 
 @dataclass(frozen=True, eq=False)
 class Distinct(Unary):
-    """One row per distinct value of ``on``; ``order`` says which row wins where other columns are kept."""
+    """Keeps one row per distinct value of ``on``; ``order`` says which row wins where other columns are kept."""
 
     on: tuple[exp.Expression, ...]
     order: tuple[SortKey, ...] = ()
@@ -284,7 +284,7 @@ class Distinct(Unary):
 
 @dataclass(frozen=True, eq=False)
 class SetOp(Node):
-    """A set operation over inputs with the same number and types of columns, matched by position."""
+    """Combines inputs with the same number and types of columns, matched by position."""
 
     kind: SetKind
     branches: tuple[Node, ...]
@@ -309,7 +309,7 @@ class SetOp(Node):
 
 @dataclass(frozen=True, eq=False)
 class Shared(Unary):
-    """A common table expression that is computed once; ``cte_id`` is unique in the plan."""
+    """Computes a common table expression once; ``cte_id`` is unique in the plan."""
 
     cte_id: str
 
@@ -320,7 +320,7 @@ class Shared(Unary):
 
 @dataclass(frozen=True, eq=False)
 class CteRef(Node):
-    """One reading of a ``Shared``; ``names[i]`` is this reading's name of the shared node's i-th column."""
+    """Reads a ``Shared``; ``names[i]`` is this reading's name of the shared node's i-th column."""
 
     shared: Shared
     names: tuple[str, ...]
@@ -346,7 +346,7 @@ class CteRef(Node):
 
 @dataclass(frozen=True, eq=False)
 class RecursiveCte(Node):
-    """A recursive common table expression; inside ``step``, ``RecursiveRef`` reads the rows of the last round.
+    """Computes a recursive common table expression; inside ``step``, ``RecursiveRef`` reads the rows of the last round.
 
     With ``keys``, which is USING KEY, a row replaces the one of its key: a plain column is a part of the key, an
     aggregate over the columns gives a column of its name from the rows of one key. They stand for all columns.
@@ -382,7 +382,7 @@ class RecursiveCte(Node):
 
 @dataclass(frozen=True, eq=False)
 class RecursiveRef(Leaf):
-    """The rows of the last round (``recurring``: of all rounds) of the recursive expression ``cte_id``."""
+    """Reads the rows of the last round (``recurring``: of all rounds) of the recursive expression ``cte_id``."""
 
     cte_id: str
     names: tuple[str, ...]

@@ -15,7 +15,7 @@ from sabot_planner.sql.scalars import columns_of
 
 @dataclass(frozen=True, eq=False)
 class Exchange(Node):
-    """The input's rows, moved: the input is computed by one stage, this node is read by the next.
+    """Moves the input's rows: one stage computes the input, the next one reads this node.
 
     ``keys`` place the rows of HASH, ``sort_keys`` those of RANGE. ``gather``: one task reads everything, in producer
     order. ``rows`` and ``bytes`` are estimates.
@@ -68,7 +68,7 @@ class Exchange(Node):
 
 @dataclass(frozen=True, eq=False)
 class Reread(Leaf):
-    """The rows of a finished exchange once more, all of them in every task: their keys filter what is to be joined.
+    """Reads a finished exchange once more, all of it in every task: its keys filter what is to be joined.
 
     It is a leaf of its stage, and no second movement: the rows are read where they were written.
     """
@@ -87,7 +87,7 @@ class Reread(Leaf):
 
 @dataclass(frozen=True, eq=False)
 class PartialAggregate(GroupBy):
-    """The first of two phases: each task groups the rows it has, so that groups need not be whole.
+    """Groups the rows that each task has: the first of two phases, whose groups need not be whole.
 
     ``silent_when_empty``: a phase without keys gives no row where its task has none.
     """
@@ -97,7 +97,7 @@ class PartialAggregate(GroupBy):
 
 @dataclass(frozen=True, eq=False)
 class FinalAggregate(GroupBy):
-    """The second of two phases: the groups of all tasks put together.
+    """Puts the groups of all tasks together: the second of two phases.
 
     ``parts[i]`` is the column of the first phase of which ``aggregates[i]`` is made.
     """
@@ -114,7 +114,7 @@ class FinalAggregate(GroupBy):
 
 @dataclass(frozen=True, eq=False)
 class AggregateInPlace(GroupBy):
-    """Whole groups, formed where the join below has brought their rows together.
+    """Forms whole groups where the join below has brought their rows together.
 
     ``in_two_phases`` is the same over an exchange, for a join that turns out to be skewed.
     """
@@ -124,7 +124,7 @@ class AggregateInPlace(GroupBy):
 
 @dataclass(frozen=True, eq=False)
 class RangeWindow(Unary):
-    """Window columns that each task computes over its own part of the rows alone; what other parts add comes later."""
+    """Computes window columns over each task's own part of the rows alone; what other parts add comes later."""
 
     items: tuple[Computed, ...]
 
@@ -139,7 +139,7 @@ class RangeWindow(Unary):
 
 @dataclass(frozen=True, eq=False)
 class RowNumber(Unary):
-    """The input's rows with their ordinal, as each task reads them, in the column ``name``."""
+    """Numbers the input's rows as each task reads them, in the column ``name``."""
 
     name: str
 
@@ -154,7 +154,7 @@ class RowNumber(Unary):
 
 @dataclass(frozen=True, eq=False)
 class Repeated(Unary):
-    """A small sub-plan that each of several tasks computes for itself, from whole sources."""
+    """Computes a small sub-plan in each of several tasks, from whole sources."""
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -163,7 +163,7 @@ class Repeated(Unary):
 
 @dataclass(frozen=True, eq=False)
 class HaloWindow(Node):
-    """Window functions of ``rows`` within ranges that also see the rows of ``halo``; only ``rows`` come out.
+    """Computes window functions of ``rows`` within ranges that also see the rows of ``halo``; only ``rows`` come out.
 
     Both have the same columns, by position. The column ``range_name`` of ``rows`` says for which range a row is, one of
     its own or one of another range that it may read; every item is partitioned by it.
@@ -197,7 +197,7 @@ class HaloWindow(Node):
 
 @dataclass(frozen=True, eq=False)
 class PartitionId(Node):
-    """One row in each task: a number that grows from task to task.
+    """Gives one row in each task: a number that grows from task to task.
 
     ``series`` is a sliced series of integers; slices are contiguous, so that the least of each will do.
     """
@@ -226,7 +226,7 @@ class PartitionId(Node):
 
 @dataclass(frozen=True, eq=False)
 class EmptyRelation(Node):
-    """No rows, of the columns ``declared``: what an inner join with an empty side comes to.
+    """Gives no rows, of the columns ``declared``: what an inner join with an empty side comes to.
 
     ``witness`` is the empty side; it stays in the plan to show why.
     """
@@ -254,7 +254,7 @@ class EmptyRelation(Node):
 
 @dataclass(frozen=True, eq=False)
 class TaskScan(Leaf):
-    """A scan in a stage: with ``sliced`` each task reads its own part of the source, else the one task reads it all.
+    """Reads a source in a stage: with ``sliced`` each task its own part, else the one task all of it.
 
     ``split`` says that the parts are ranges of a column.
     """
@@ -274,7 +274,7 @@ class TaskScan(Leaf):
 
 @dataclass(frozen=True, eq=False)
 class CutRef(Leaf):
-    """A reading of a shared expression that another stage computes; only ``columns_read`` of it travel."""
+    """Reads a shared expression that another stage computes; only ``columns_read`` of it travel."""
 
     reference: CteRef
     columns_read: tuple[str, ...]
@@ -309,3 +309,19 @@ class CutRef(Leaf):
 def own_nodes(top: Node) -> list[Node]:
     """The nodes of the stage whose root is ``top``."""
     return reached([top], lambda node: () if isinstance(node, Exchange) else node.inputs)
+
+
+def stage_roots(root: Node) -> list[Node]:
+    """The root of every stage, each once."""
+
+    def read_by(top: Node) -> list[Node]:
+        """The roots of the stages that a stage reads, the last first."""
+        read = []
+        for node in reversed(own_nodes(top)):
+            if isinstance(node, Exchange):
+                read.append(node.input)
+            elif isinstance(node, CutRef):
+                read.append(node.reference.shared.input)
+        return read
+
+    return [top for top in reached([root], read_by) if not isinstance(top, CutRef)]
