@@ -158,7 +158,7 @@ class LateralCall(Unary):
 
 @dataclass(frozen=True, eq=False)
 class Join(Node):
-    """Joins two inputs; ``condition`` is None for CROSS and POSITIONAL; ``marker`` names the boolean column of a MARK join."""
+    """Joins two inputs; CROSS and POSITIONAL have no ``condition``; ``marker`` is the boolean column of a MARK join."""
 
     kind: JoinKind
     left: Node
@@ -248,7 +248,7 @@ class Sort(Unary):
 
 @dataclass(frozen=True, eq=False)
 class Limit(Unary):
-    """Keeps the first rows in input order; ``limit`` None means no bound. ``percent`` is a share of all rows instead."""
+    """Keeps the first rows in input order; ``limit`` None means no bound. ``percent`` is a share of all instead."""
 
     limit: int | None
     offset: int
