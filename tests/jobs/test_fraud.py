@@ -17,7 +17,8 @@ from examples.fraud_detection import KINDS, FraudData, fraud_job, one_query, tra
 from sabot_sql import JobGraph, OperatorType, Result, Session, StreamOperatorNode
 from sabot_sql.config import Isolation, SessionConfig
 
-ROWS = 300_000
+ROWS = 200_000
+ROWS_BEYOND_MEMORY = 500_000
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,8 @@ def test_the_planted_frauds_and_nothing_else(data: FraudData, agents: int, isola
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
-def test_with_too_little_memory_for_the_shuffle(data: FraudData, isolation: str) -> None:
+def test_with_too_little_memory_for_the_shuffle(tmp_path: Path, isolation: str) -> None:
+    data = transactions(tmp_path, ROWS_BEYOND_MEMORY)
     least = SessionConfig(agents=2, isolation=Isolation(isolation)).least_memory_bytes
     with sabot_sql.connect(agents=2, isolation=isolation, memory_limit=least, threads=1) as session:
         result = session.run_job(fraud_job(data))
