@@ -33,13 +33,17 @@ if TYPE_CHECKING:
     from sabot_sql.call.observation import Observer
     from sabot_sql.catalog.connection import Parameters
     from sabot_sql.jobs import (
+        DBOSParallelController,
         JobGraph,
         OperatorType,
         ParquetFile,
         SessionTable,
+        ShuffleCoordinator,
         ShuffleEdge,
         ShuffleEdgeType,
+        ShuffleManager,
         StreamOperatorNode,
+        Workload,
     )
     from sabot_sql.plan_view import Plan, UnhappyEnd
     from sabot_sql.result import Result
@@ -50,6 +54,7 @@ __all__ = [
     "Agents",
     "BindError",
     "ConfigError",
+    "DBOSParallelController",
     "InternalError",
     "JobError",
     "JobGraph",
@@ -70,13 +75,16 @@ __all__ = [
     "Session",
     "SessionClosed",
     "SessionTable",
+    "ShuffleCoordinator",
     "ShuffleEdge",
     "ShuffleEdgeType",
+    "ShuffleManager",
     "SourceError",
     "StreamOperatorNode",
     "UnhappyEnd",
     "UsageError",
     "ValueFailure",
+    "Workload",
     "connect",
     "default_session",
     "query",
@@ -87,6 +95,7 @@ __version__ = "0.1.0"
 # DuckDB and pyarrow take a third of a second: they come with the first session, not with the import.
 _LATE = {
     "Agents": "sabot_sql.session",
+    "DBOSParallelController": "sabot_sql.jobs",
     "JobGraph": "sabot_sql.jobs",
     "Observer": "sabot_sql.call.observation",
     "OperatorType": "sabot_sql.jobs",
@@ -96,10 +105,13 @@ _LATE = {
     "Result": "sabot_sql.result",
     "Session": "sabot_sql.session",
     "SessionTable": "sabot_sql.jobs",
+    "ShuffleCoordinator": "sabot_sql.jobs",
     "ShuffleEdge": "sabot_sql.jobs",
     "ShuffleEdgeType": "sabot_sql.jobs",
+    "ShuffleManager": "sabot_sql.jobs",
     "StreamOperatorNode": "sabot_sql.jobs",
     "UnhappyEnd": "sabot_sql.plan_view",
+    "Workload": "sabot_sql.jobs",
 }
 
 _default_lock = threading.Lock()

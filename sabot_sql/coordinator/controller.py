@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar, overload
 
+from sabot_planner.job.execution_graph import Task
+from sabot_sql.errors import UsageError
 from sabot_sql.plan_view.units import bytes_text
+
+_Task = TypeVar("_Task", int, str)
+
+_GUESSED_ROW_BYTES = 64
 
 _MOST_RANGES = 128
 """Bounds come from samples of a thousand keys a task: more ranges would differ too much in size."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerCount:
-    """How many tasks, and why."""
+class WorkerCount(int):
+    """How many tasks: a number, which also says why."""
 
-    count: int
     reason: str
+
+    def __new__(cls, count: int, reason: str) -> WorkerCount:
+        """The number ``count`` with its ``reason``."""
+        made = super().__new__(cls, count)
+        made.reason = reason
+        return made
+
+    @property
+    def count(self) -> int:
+        """The number alone."""
+        return int(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is to be done: the bytes to read, and the rows where they are known and their size is not.
+
+    ``tasks`` is how many tasks somebody planned for it.
+    """
+
+    input_bytes: int = 0
+    rows: int = 0
+    tasks: int | None = None
+
+    @property
+    def estimated_bytes(self) -> int:
+        """The bytes; of rows alone a guess."""
+        return self.input_bytes or self.rows * _GUESSED_ROW_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +62,21 @@ class TaskDemand:
     pinned: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+@dataclass(frozen=True, slots=True, eq=False)
+class Assignment(Mapping[_Task, str]):
     """Task → agent, and why."""
 
-    agents: Mapping[int, str]
+    agents: Mapping[_Task, str]
     reason: str
+
+    def __getitem__(self, task: _Task) -> str:
+        return self.agents[task]
+
+    def __iter__(self) -> Iterator[_Task]:
+        return iter(self.agents)
+
+    def __len__(self) -> int:
+        return len(self.agents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +85,28 @@ class DBOSParallelController:
 
     ``coalesce_bytes``: a task is worth its cost from this much input on. ``grant_bytes``: the working set of one task
     should stay below it. ``few_rows``: fewer are sorted by one task sooner than several are started. 0 switches a rule
-    off.
+    off. ``max_workers`` bounds the tasks of a workload, and the agents where none are named.
     """
 
     coalesce_bytes: int = 4 << 20
     grant_bytes: int = 512 << 20
     few_rows: int = 4096
+    max_workers: int = 64
 
-    def calculate_optimal_worker_count(self, input_bytes: int, *, planned: int, most: int) -> WorkerCount:
-        """Tasks for ``input_bytes`` of measured input: ``planned``, fewer for little, up to ``most`` for much."""
+    def __post_init__(self) -> None:
+        if self.max_workers < 1:
+            raise UsageError(f"max_workers={self.max_workers} must be at least 1", code="MAX_WORKERS")
+
+    def calculate_optimal_worker_count(
+        self, workload: int | Workload, *, planned: int | None = None, most: int | None = None
+    ) -> WorkerCount:
+        """Tasks for a workload, or for so many bytes of input: ``planned``, fewer for little, up to ``most`` for much.
+
+        Without them as many as are worth their cost, up to ``max_workers``.
+        """
+        asked = workload if isinstance(workload, Workload) else Workload(input_bytes=workload)
+        input_bytes, most = asked.estimated_bytes, most or self.max_workers
+        planned = planned or min(most, asked.tasks or most)
         needed = min(most, -(-input_bytes // self.grant_bytes)) if self.grant_bytes else 1
         if needed > planned:
             return WorkerCount(
@@ -69,7 +124,33 @@ class DBOSParallelController:
             return WorkerCount(1, f"{rows} rows are few: one range")
         return self.calculate_optimal_worker_count(input_bytes, planned=planned, most=max(planned, _MOST_RANGES))
 
-    def assign_tasks_to_agents(self, tasks: Sequence[TaskDemand], agents: Sequence[str]) -> Assignment:
+    @overload
+    def assign_tasks_to_agents(self, tasks: Sequence[TaskDemand], agents: Sequence[str]) -> Assignment[int]: ...
+
+    @overload
+    def assign_tasks_to_agents(self, tasks: Sequence[Task], agents: Sequence[str] | None = None) -> Assignment[str]: ...
+
+    def assign_tasks_to_agents(
+        self, tasks: Sequence[TaskDemand] | Sequence[Task], agents: Sequence[str] | None = None
+    ) -> Assignment[int] | Assignment[str]:
+        """Spread tasks over ``agents``; gives the agent of each task.
+
+        The tasks of an execution graph are spread operator by operator, and what is chained into one task stays
+        together; without ``agents`` these are ``agent-1``, ``agent-2`` and so on, as many as ``max_workers`` allows
+        and there are tasks for. Tasks whose input was measured go where load and bytes to move are least together.
+
+        Raises:
+            ValueError: there are no agents.
+        """
+        whole = [task for task in tasks if isinstance(task, Task)]
+        if agents is None:
+            groups = len({task.runs_in or task.task_id for task in whole})
+            agents = [f"agent-{number}" for number in range(1, min(self.max_workers, max(1, groups)) + 1)]
+        if whole:
+            return _spread(whole, agents)
+        return self._place([task for task in tasks if isinstance(task, TaskDemand)], agents)
+
+    def _place(self, tasks: Sequence[TaskDemand], agents: Sequence[str]) -> Assignment[int]:
         """Spread ``tasks`` over ``agents``: each goes where load and bytes to move are least together.
 
         Tasks of unknown size count alike. Large ones are placed first. Ties go round in the order of ``agents``.
@@ -97,3 +178,21 @@ class DBOSParallelController:
     def _cost(task: TaskDemand, size: int, agent: str, load: int) -> int:
         away = sum(count for holder, count in task.bytes_by_agent.items() if holder != agent)
         return load + size + away
+
+
+def _spread(tasks: Sequence[Task], agents: Sequence[str]) -> Assignment[str]:
+    """Operator by operator onto the agents with the fewest tasks so far; chained tasks count and go as one."""
+    if not agents:
+        raise ValueError("no agents to assign tasks to")
+    load = dict.fromkeys(agents, 0)
+    homes: dict[str, str] = {}
+    for task in tasks:
+        group = task.runs_in or task.task_id
+        if group not in homes:
+            homes[group] = min(agents, key=lambda agent: load[agent])
+            load[homes[group]] += 1
+    placed = {task.task_id: homes[task.runs_in or task.task_id] for task in tasks}
+    used = len(set(placed.values()))
+    together = len(tasks) - len(homes)
+    reason = f"{len(tasks)} tasks on {used} of {len(agents)} agents, {max(load.values())} at most on one"
+    return Assignment(placed, f"{reason}; {together} are chained into another and stay with it" if together else reason)

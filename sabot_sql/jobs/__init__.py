@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from sabot_planner.job.execution_graph import ExecutionGraph, Task
 from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType
+from sabot_sql.coordinator.controller import DBOSParallelController, Workload
 from sabot_sql.jobs.job_graph import Connection, JobGraph
 from sabot_sql.jobs.operators import StreamOperatorNode
+from sabot_sql.jobs.shuffle_coordinator import ShuffleCoordinator
+from sabot_sql.jobs.shuffle_manager import ShuffleManager
 from sabot_sql.jobs.sink_targets import Callback, ParquetFile, SessionTable
 
 __all__ = [
     "Callback",
     "Connection",
+    "DBOSParallelController",
     "ExecutionGraph",
     "JobGraph",
     "OperatorType",
     "ParquetFile",
     "SessionTable",
+    "ShuffleCoordinator",
     "ShuffleEdge",
     "ShuffleEdgeType",
+    "ShuffleManager",
     "StreamOperatorNode",
     "Task",
+    "Workload",
 ]

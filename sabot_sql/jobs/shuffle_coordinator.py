@@ -1,0 +1,120 @@
+"""Tells shuffle managers what to write and where to read, for tasks that are placed by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sabot_planner.job.execution_graph import ExecutionGraph, Task
+from sabot_planner.job.operators import ShuffleEdge
+from sabot_sql.errors import JobError
+from sabot_sql.jobs.shuffle_manager import Location, ShuffleManager, as_text
+
+_NUMBERED = re.compile(r"task_(\d+)\Z")
+
+
+class ShuffleCoordinator:
+    """Knows the edges of an execution graph, where each task runs, and which manager has its rows."""
+
+    def __init__(self, execution_graph: ExecutionGraph) -> None:
+        self.execution_graph = execution_graph
+        self._locations: dict[str, Location] = {}
+        self._managers: dict[str, ShuffleManager] = {}
+        self._tasks = {task.task_id: task for task in execution_graph.tasks}
+
+    async def initialize(self, task_locations: Mapping[str, str | bytes]) -> None:
+        """Take note of where each task runs: its id, or ``task_0`` for the first of the graph → ``agent:host:port``.
+
+        Raises:
+            JobError: no such task, or no such form of a location.
+        """
+        located = {self._task(name).task_id: Location.parsed(place) for name, place in task_locations.items()}
+        addresses: dict[str, Location] = {}
+        for place in located.values():
+            if addresses.setdefault(place.agent_id, place) != place:
+                reason = f"agent {place.agent_id!r} is at {place} and at {addresses[place.agent_id]}"
+                raise JobError(reason, code="LOCATION")
+        self._locations = located
+
+    async def register_shuffles_with_agents(self, managers: Mapping[str, ShuffleManager]) -> None:
+        """Make every edge known to the managers of the agents that have tasks at either end of it.
+
+        Raises:
+            JobError: an agent that has tasks has no manager here.
+        """
+        self._managers = self._complete(managers)
+        for edge in self.execution_graph.edges:
+            for agent_id in self._agents_of(edge):
+                self._managers[agent_id].register_shuffle(
+                    edge.source,
+                    edge.keys,
+                    edge.edge_type,
+                    shuffle_id=edge.edge_id,
+                    num_partitions=self._readers(edge),
+                )
+
+    async def set_task_locations(self, managers: Mapping[str, ShuffleManager]) -> None:
+        """Tell each manager which agent has each task whose rows it may be asked for.
+
+        Raises:
+            JobError: an agent that has tasks has no manager here.
+        """
+        self._managers = self._complete(managers)
+        for edge in self.execution_graph.edges:
+            producers = {
+                task.index: self._locations[task.task_id].agent_id
+                for task in self.execution_graph.tasks_of(edge.source)
+                if task.task_id in self._locations
+            }
+            for agent_id in self._agents_of(edge):
+                self._managers[agent_id].set_locations(edge.edge_id, producers, self._managers)
+
+    def location(self, task_id: str) -> Location | None:
+        """Where a task runs."""
+        return self._locations.get(self._task(task_id).task_id)
+
+    def get_shuffle_metrics(self) -> dict[str, Any]:
+        """Totals over all managers, and for each edge its rows, bytes, batches, and rows by partition."""
+        edges: dict[str, dict[str, Any]] = {}
+        for edge in self.execution_graph.edges:
+            known = [m for m in self._managers.values() if edge.edge_id in m.metrics()]
+            figures = [manager.metrics()[edge.edge_id] for manager in known]
+            by_partition = [manager.partition_rows(edge.edge_id) for manager in known]
+            edges[edge.edge_id] = {
+                "edge_type": edge.edge_type.name,
+                **{name: sum(f[name] for f in figures) for name in ("rows", "bytes", "batches", "write_ms")},
+                "partition_rows": [sum(rows) for rows in zip(*by_partition, strict=True)],
+            }
+        memories = [manager.memory_metrics() for manager in self._managers.values()]
+        return {
+            **{f"total_{name}_shuffled": sum(e[name] for e in edges.values()) for name in ("rows", "bytes", "batches")},
+            "total_wait_ms": sum(memory["wait_ms"] for memory in memories),
+            "total_spilled_bytes": sum(memory["spilled_bytes"] for memory in memories),
+            "edges": edges,
+        }
+
+    def _task(self, name: str) -> Task:
+        found = self._tasks.get(as_text(name))
+        numbered = _NUMBERED.match(as_text(name))
+        if found is None and numbered and int(numbered[1]) < len(self.execution_graph.tasks):
+            found = self.execution_graph.tasks[int(numbered[1])]
+        if found is None:
+            known = ", ".join(list(self._tasks)[:5])
+            raise JobError(f"there is no task {as_text(name)!r}; there are {known} and so on", code="UNKNOWN_TASK")
+        return found
+
+    def _readers(self, edge: ShuffleEdge) -> int:
+        return max(edge.partitions, len(self.execution_graph.tasks_of(edge.target)))
+
+    def _agents_of(self, edge: ShuffleEdge) -> list[str]:
+        ends = (*self.execution_graph.tasks_of(edge.source), *self.execution_graph.tasks_of(edge.target))
+        found = (self._locations.get(task.task_id) for task in ends)
+        return list(dict.fromkeys(place.agent_id for place in found if place is not None))
+
+    def _complete(self, managers: Mapping[str, ShuffleManager]) -> dict[str, ShuffleManager]:
+        given = {as_text(agent_id): manager for agent_id, manager in managers.items()}
+        missing = sorted({place.agent_id for place in self._locations.values()} - set(given))
+        if missing:
+            raise JobError(f"no manager is given for {', '.join(missing)}, which have tasks", code="UNKNOWN_AGENT")
+        return given
