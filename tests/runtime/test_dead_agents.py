@@ -62,7 +62,8 @@ def descriptors() -> int:
 
 
 def comes_true(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
+    """Whether it does within half a minute, which is long even where processes have to start on a busy machine."""
+    deadline = time.monotonic() + 30
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     return condition()
@@ -127,7 +128,21 @@ def test_it_is_given_up_at_once_between_queries(pool: AgentPool) -> None:
     pool.heal()
     assert comes_true(lambda: len(pool.agents) == 2)
     assert not any(maps(os.getpid(), arena) for arena in arenas)
-    assert descriptors() == before, "the dead ones' descriptors went with them"
+    # One whose start took long is introduced while this looks.
+    assert comes_true(lambda: descriptors() == before), "the dead ones' descriptors went with them"
+
+
+_EXITING = 0x4
+"""Of the flags of a process: it is about to end."""
+_KILLED = 1 << (signal.SIGKILL - 1)
+
+
+def is_ending(process: int) -> bool:
+    """Whether a process has been killed, although the kernel has not yet come to end it."""
+    status = Path(f"/proc/{process}/status").read_text().splitlines()
+    pending = [int(line.split()[1], 16) for line in status if line.startswith(("SigPnd", "ShdPnd"))]
+    flags = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[6])
+    return bool(flags & _EXITING) or any(signals & _KILLED for signals in pending)
 
 
 def children() -> set[int]:
@@ -139,7 +154,7 @@ def children() -> set[int]:
             ids += (task / "children").read_text().split()
     for child in ids:
         with contextlib.suppress(OSError):
-            if b"process_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"process_main" in Path(f"/proc/{child}/cmdline").read_bytes() and not is_ending(int(child)):
                 found.add(int(child))
     return found
 
@@ -170,8 +185,8 @@ def test_a_storm_of_kills_makes_no_wrong_answer_and_never_more_agents_than_asked
         storming = threading.Thread(target=storm)
         storming.start()
         answered = 0
-        deadline = time.monotonic() + 12
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + 90
+        while (killed <= 10 or answered <= 3) and time.monotonic() < deadline:
             # Where every attempt of a task is killed that is an error; a wrong row or a hang it is never.
             with contextlib.suppress(AgentError):
                 assert sorted(session.query(sql, timeout=30).fetchall()) == expected
