@@ -18,7 +18,7 @@ from sabot_sql.call.memory_ladder import in_small_parts, with_all_memory
 from sabot_sql.call.observation import Observation, Observer, Progress
 from sabot_sql.call.pools import Pools
 from sabot_sql.call.query_plans import QueryPlans
-from sabot_sql.call.read_write_lock import Gate
+from sabot_sql.call.read_write_lock import ReadWriteLock
 from sabot_sql.call.request import PlannedQuery, Request, WriteFailed
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.catalog import Catalog
@@ -81,7 +81,7 @@ class Session:
         self._room = ResultRoom(self._scratch)
         self._catalog = Catalog(config, self._scratch)
         self._pools = Pools(self._catalog)
-        self._gate = Gate()
+        self._read_write_lock = ReadWriteLock()
         self._running: dict[str, RunningQuery] = {}
         self._plans = QueryPlans()
         self._lock = threading.Lock()
@@ -331,17 +331,20 @@ class Session:
         ) -> Result:
             return self._result(request, store, columns, document, stats)
 
-        return JobCall(request, self._catalog, self._pools, self._room, self._gate, run, result)
+        return JobCall(request, self._catalog, self._pools, self._room, self._read_write_lock, run, result)
 
     def _run(self, statement: Statement, request: Request) -> Result:
         check = request.running.check
         if not statement.reads:
-            with self._gate.writing(check):
+            with self._read_write_lock.writing(check):
                 return self._run_writing(statement, request)
         if request.config.agent_count == 1:
             return self._run_single(statement, _ONE_AGENT.reason, request)
         running = request.running
-        with self._gate.reading(check), self._catalog.listed(statement, request.scopes, running.interrupting) as query:
+        with (
+            self._read_write_lock.reading(check),
+            self._catalog.listed(statement, request.scopes, running.interrupting) as query,
+        ):
             planned = self._plan(query, request.config, request.scopes, running)
             try:
                 result = self._try(query, planned, request)

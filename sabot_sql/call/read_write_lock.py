@@ -9,7 +9,7 @@ from contextlib import contextmanager
 _CHECK_SECONDS = 0.05
 
 
-class Gate:
+class ReadWriteLock:
     """Any number of distributed queries, or one statement that may change what they read.
 
     The tasks of one query read at different moments, each a state of its own: a change in between would give an answer

@@ -113,7 +113,6 @@ class EdgeBook:
     _edges: dict[str, EdgeShuffle] = field(init=False, default_factory=dict)
     _declared: dict[str, ShuffleEdge] = field(init=False, default_factory=dict)
     _written: dict[str, str] = field(init=False, default_factory=dict)
-    _locations: dict[str, str] = field(init=False, default_factory=dict)
     _agents: list[str] = field(init=False, default_factory=list)
 
     def initialize(self, execution_graph: ExecutionGraph) -> None:
@@ -131,14 +130,6 @@ class EdgeBook:
     def registered(self) -> Mapping[str, tuple[str, ...]]:
         """Agent → the edges, for all agents that were told of them."""
         return {agent: tuple(self._declared) for agent in self._agents}
-
-    def set_task_locations(self, locations: Mapping[str, str]) -> None:
-        """Task id → agent, for tasks that were just placed."""
-        self._locations.update(locations)
-
-    def location(self, task_id: str) -> str | None:
-        """The agent on which the task was placed last."""
-        return self._locations.get(task_id)
 
     def open(self, edge_id: str, scheme: WriteScheme, producers: int) -> EdgeShuffle:
         """Start an edge: its producers are about to write it so."""
@@ -175,21 +166,6 @@ class EdgeBook:
     def readers(self, edge_id: str) -> frozenset[str]:
         """The operators that read what was written for an edge."""
         return frozenset(edge.target for edge in self._declared.values() if edge.written_id == edge_id)
-
-    def get_shuffle_metrics(self) -> dict[str, dict[str, int]]:
-        """Edge → rows, bytes, spilled bytes, partitions, and (producer, agent) connections so far."""
-        metrics = {}
-        for edge_id, shuffle in self._edges.items():
-            outputs = shuffle.outputs.values()
-            metrics[edge_id] = {
-                "rows": sum(output.rows for output in outputs),
-                "bytes": sum(output.size_bytes for output in outputs),
-                "spilled_bytes": sum(output.spilled_bytes for output in outputs),
-                "partitions": shuffle.partitions,
-                "producers": shuffle.producers,
-                "agents": len({output.agent_id for output in outputs}),
-            }
-        return metrics
 
 
 def _sums(rows: Iterable[tuple[int, ...]], length: int) -> tuple[int, ...]:

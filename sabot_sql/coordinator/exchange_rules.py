@@ -60,7 +60,7 @@ def write_scheme(graph: OperatorGraph, edge: ShuffleEdge) -> WriteScheme:
         return WriteScheme(WriteKind.SAMPLED, 1, edge.partition_by)
     if kind is ShuffleEdgeType.REBALANCE and partitions > 1:
         return WriteScheme(WriteKind.ROUND_ROBIN, partitions, edge.partition_by)
-    return WriteScheme(WriteKind.SINGLE, 1, edge.partition_by)
+    return WriteScheme(WriteKind.ONE_PARTITION, 1, edge.partition_by)
 
 
 def stage_outputs(graph: OperatorGraph, stage: Stage) -> tuple[EdgeOutput, ...]:
@@ -76,7 +76,7 @@ def result_scheme(graph: OperatorGraph, *, to_files: bool) -> WriteScheme:
     """How the sink's tasks place their rows; what writes files commits the numbers of them instead."""
     parts = graph.result_parts
     if parts is None or to_files:
-        return WriteScheme(WriteKind.SINGLE, 1, parts.column if parts is not None else None)
+        return WriteScheme(WriteKind.ONE_PARTITION, 1, parts.column if parts is not None else None)
     return WriteScheme(WriteKind.HASH_COLUMN, parts.count, parts.column)
 
 

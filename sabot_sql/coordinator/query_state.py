@@ -149,7 +149,6 @@ class QueryState:
         """The waiting tasks of a stage are meant for these agents."""
         for task, agent in agents.items():
             self._set_task(stage_id, task, state=Waiting(agent))
-        self.shuffles.set_task_locations({f"{stage_id}_{task}": agent for task, agent in agents.items()})
 
     def measured(self, stage_id: str) -> None:
         """All tasks of a stage have committed for the first time."""
@@ -178,7 +177,6 @@ class QueryState:
     def start(self, task_id: TaskId, agent: str, now_ms: float, reads: Mapping[str, Read], rows_in: int) -> None:
         """An attempt was given to an agent."""
         self._set_task(task_id.stage, task_id.task, state=Running(task_id.attempt, agent, now_ms, reads, rows_in))
-        self.shuffles.set_task_locations({f"{task_id.stage}_{task_id.task}": agent})
 
     def commit(self, report: TaskReport, given: Running, columns: Mapping[str, tuple[Any, ...]]) -> None:
         """An attempt has committed its outputs, which have these ``columns``."""

@@ -148,14 +148,6 @@ def unforeseen(error: Exception) -> SabotSQLError:
     return InternalError(f"{type(error).__name__}: {text}")
 
 
-def is_missing_table(error: BaseException) -> str | None:
-    """The name of the table that DuckDB did not find, if that is what ``error`` says."""
-    fields = _fields(error)
-    if fields.get("error_subtype") == "MISSING_ENTRY" and fields.get("type") == "Table":
-        return str(fields["name"])
-    return None
-
-
 def _fields(error: BaseException) -> dict[str, Any]:
     text = str(error)
     begin = text.find('{"exception_type"')

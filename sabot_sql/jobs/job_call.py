@@ -12,7 +12,7 @@ import pyarrow as pa
 from sabot_sql.call.clock import Phase
 from sabot_sql.call.memory_ladder import with_all_memory
 from sabot_sql.call.pools import Pools
-from sabot_sql.call.read_write_lock import Gate
+from sabot_sql.call.read_write_lock import ReadWriteLock
 from sabot_sql.call.request import Request
 from sabot_sql.catalog.catalog import Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Statement
@@ -44,7 +44,7 @@ class JobCall:
     catalog: Catalog
     pools: Pools
     room: ResultRoom
-    gate: Gate
+    read_write_lock: ReadWriteLock
     run: RunStatement
     result: MakeResult
 
@@ -58,7 +58,7 @@ class JobCall:
         self.request.running.clock.enter(Phase.PLANNING)
         with self._executable(job) as ready:
             check_targets(ready.sinks, self._sql)
-            with self.gate.reading(self.request.running.check):
+            with self.read_write_lock.reading(self.request.running.check):
                 answer = self._run(job, ready)
         return self._handed_over(ready, answer)
 

@@ -17,7 +17,7 @@ from sabot_sql.errors import SabotSQLError
 class WriteKind(StrEnum):
     """How a task's output rows are placed in partitions."""
 
-    SINGLE = "single"
+    ONE_PARTITION = "one_partition"
     HASH_COLUMN = "hash_column"
     HASH_COLUMNS = "hash_columns"
     RANGE_COLUMN = "range_column"

@@ -245,7 +245,7 @@ def _partition(shuffle: EdgeShuffle, index: int, value: Any) -> int:
             return sum(bound <= bytes(value) for bound in shuffle.bounds or ())
         case WriteKind.ROUND_ROBIN:
             return index % shuffle.partitions
-        case WriteKind.SINGLE:
+        case WriteKind.ONE_PARTITION:
             return 0
         case kind:
             raise AssertionError(f"{shuffle.edge_id}: no fragment of the planner is written as {kind}")

@@ -396,7 +396,7 @@ def test_few_rows_are_one_range_and_are_not_moved_again() -> None:
 def test_one_planned_range_is_written_without_its_key() -> None:
     run = Simulation(sort(ranges=1))
     scheme = run.running["source_0"].outputs[0].scheme
-    assert (scheme.kind, scheme.column) == (WriteKind.SINGLE, "h")
+    assert (scheme.kind, scheme.column) == (WriteKind.ONE_PARTITION, "h")
 
 
 def test_an_agent_lost_before_its_split_makes_the_producer_write_ranges_at_once() -> None:

@@ -62,7 +62,7 @@ def comes_true(condition: Callable[[], bool], seconds: float) -> bool:
 def submit(agent: ProcessAgent, sql: str) -> list[Outcome]:
     outcomes: list[Outcome] = []
     agent.begin(QueryContext("q"))
-    output = EdgeOutput("e", WriteScheme(WriteKind.SINGLE))
+    output = EdgeOutput("e", WriteScheme(WriteKind.ONE_PARTITION))
     agent.submit(TaskSpec(TaskId("q", "s", 0, 0), Fragment(sql), (output,)), outcomes.append)
     return outcomes
 

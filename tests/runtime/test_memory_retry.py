@@ -169,7 +169,7 @@ def test_an_attempt_that_was_overtaken_is_interrupted_and_no_other(isolation: st
         (agent,) = pool.agents
         agent.begin(QueryContext("q", edges=("e",)))
         ids = [TaskId("q", "s", 0, attempt) for attempt in range(3)]
-        output = EdgeOutput("e", WriteScheme(WriteKind.SINGLE))
+        output = EdgeOutput("e", WriteScheme(WriteKind.ONE_PARTITION))
         agent.submit(TaskSpec(ids[0], Fragment(forever), (output,)), outcomes.put)
         agent.submit(TaskSpec(ids[1], Fragment(forever), (output,)), outcomes.put)
         agent.submit(TaskSpec(ids[2], Fragment("SELECT 42 AS n"), (output,)), outcomes.put)

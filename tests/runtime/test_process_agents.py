@@ -65,7 +65,7 @@ def agent(tmp_path: Path) -> Iterator[ProcessAgent]:
 
 def outcome_of(agent: ProcessAgent, query_id: str, attempt: int = 0, sql: str = "SELECT 1 AS a") -> Outcome:
     outcomes: list[Outcome] = []
-    output = EdgeOutput("e", WriteScheme(WriteKind.SINGLE))
+    output = EdgeOutput("e", WriteScheme(WriteKind.ONE_PARTITION))
     agent.submit(TaskSpec(TaskId(query_id, "s", 0, attempt), Fragment(sql), (output,)), outcomes.append)
     deadline = time.monotonic() + 10
     while not outcomes and time.monotonic() < deadline:
@@ -181,7 +181,7 @@ def test_a_killed_process_answers_for_its_work(agent: ProcessAgent) -> None:
     agent.begin(QueryContext("q"))
     outcomes: list[Outcome] = []
     sql = "SELECT count(*) AS n FROM range(10_000_000) a, range(10_000_000) b WHERE a.range + b.range = -1"
-    output = EdgeOutput("e", WriteScheme(WriteKind.SINGLE))
+    output = EdgeOutput("e", WriteScheme(WriteKind.ONE_PARTITION))
     agent.submit(TaskSpec(TaskId("q", "s", 0, 0), Fragment(sql), (output,)), outcomes.append)
     time.sleep(0.1)
     began = time.monotonic()
