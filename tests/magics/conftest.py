@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -93,7 +94,7 @@ class Notebook:
         return ran
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InteractiveShell]:
     folder = tmp_path_factory.mktemp("ipython")
     config = Config()
@@ -102,9 +103,10 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InteractiveShell
     config.InteractiveShell.colors = "nocolor"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPYTHONDIR", str(folder))
-        shell = InteractiveShell.instance(config=config)
-    yield shell
-    InteractiveShell.clear_instance()
+        # The shell puts a module of its own in its place, from which processes cannot be spawned.
+        patch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+        yield InteractiveShell.instance(config=config)
+        InteractiveShell.clear_instance()
 
 
 @pytest.fixture

@@ -93,6 +93,7 @@ def test_the_notebook_example_runs(workplace: Path, monkeypatch: pytest.MonkeyPa
     cells = blocks("ipython")
     assert len(cells) == 2
     monkeypatch.chdir(workplace)
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     shell = shell_module.InteractiveShell.instance()
     try:
         for cell in cells:
