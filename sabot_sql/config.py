@@ -216,11 +216,15 @@ def parse_config(
     Raises:
         ConfigError: an option has a wrong type or value.
     """
+    database = path("database", database)
     if is_cluster(database):
         if cluster is not None:
             raise ConfigError("the cluster is named twice: as the first argument and as cluster=")
         database, cluster = ":memory:", database
-    files = {"token_file": token_file, "tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key}
+    files = {
+        name: None if file is None else path(name, file)
+        for name, file in (("token_file", token_file), ("tls_ca", tls_ca), ("tls_cert", tls_cert), ("tls_key", tls_key))
+    }
     if cluster is None:
         unused = [name for name, value in {**files, "lease_seconds": lease_seconds}.items() if value is not None]
         if unused:
@@ -229,11 +233,12 @@ def parse_config(
             )
         target = None
     else:
+        cluster = path("cluster", cluster)
         target = parse_cluster(cluster, lease_seconds=lease_seconds, **files)
         agents = _agents_of_cluster(cluster, target, agents)
     count = _parse_agents(agents)
     parsed = SessionConfig(
-        database=path("database", database),
+        database=database,
         read_only=flag("read_only", read_only),
         agents=count,
         isolation=_parse_isolation(isolation) if target is None else Isolation.REMOTE,

@@ -131,10 +131,6 @@ class SabotSQLError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         return error_from_dict, (self.to_dict(),)
 
-    def _render_traceback_(self) -> list[str]:
-        # IPython shows this instead of a Python traceback, which would tell an analyst nothing.
-        return f"SabotSQLError {self}".splitlines()
-
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values; :func:`error_from_dict` makes the same error of them in another process."""
         fields = {name: value for name, value in vars(self).items() if not name.startswith("_") and value is not None}

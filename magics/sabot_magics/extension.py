@@ -11,6 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from sabot_magics.completion import SQLCompleter
 from sabot_magics.magic import SabotMagic
+from sabot_magics.short_errors import ShortErrors
 from sabot_sql import Result
 
 _NAME = "sabot"
@@ -25,6 +26,7 @@ class _Loaded:
 
     magic: SabotMagic
     matcher: Callable[..., Any]
+    errors: ShortErrors
     found: dict[str, Any]
     config: Any
 
@@ -45,7 +47,8 @@ def load(shell: InteractiveShell) -> None:
     ipython_display, bundle = _formatters(shell)
     ipython_display.for_type(Result, magic.display_shown)
     bundle.for_type(Result, magic.bundle)
-    setattr(shell, _ATTRIBUTE, _Loaded(magic, matcher, found, copy.deepcopy(shell.config.get(_SECTION))))
+    errors = ShortErrors.install(shell, lambda: bool(magic.short_errors))
+    setattr(shell, _ATTRIBUTE, _Loaded(magic, matcher, errors, found, copy.deepcopy(shell.config.get(_SECTION))))
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -62,6 +65,7 @@ def unload(shell: InteractiveShell) -> None:
         _configurables(shell).remove(loaded.magic)
     for formatter in _formatters(shell):
         formatter.pop(Result, None)
+    loaded.errors.remove()
     if loaded.matcher in shell.Completer.custom_matchers:
         shell.Completer.custom_matchers.remove(loaded.matcher)
     # %config writes into the shell's configuration too, from where the next load would read it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -17,7 +17,7 @@ from sabot_magics.completion import Query
 from sabot_magics.display import CellOutput, Look, done_bundle, kept_bundle, result_bundle, show_plan
 from sabot_magics.namespace import Parameters, bind_parameters
 from sabot_magics.options import HELP, CellOptions, Progress, parse_options
-from sabot_sql import ConfigError, QueryCancelled, QueryTimeout, Result, SabotSQLError, Session
+from sabot_sql import ConfigError, QueryCancelled, QueryTimeout, Result, Session
 from sabot_sql.plan_view import UnhappyEnd
 
 _T = TypeVar("_T")
@@ -52,27 +52,23 @@ class SabotMagic(Configurable):
     def line(self, line: str, local_ns: dict[str, Any] | None = None) -> Result | None:
         """Run one line of SQL and return its result, or do --help, --status, --cancel."""
         if line.lstrip().startswith("--") and line.split()[0] in ("--help", "--status", "--cancel"):
-            self._guarded(lambda: self._act(parse_options(line)))
+            self._act(parse_options(line))
         elif not line.strip():
             print(HELP)
         else:
             namespace = ChainMap(local_ns or {}, self._ip.user_ns)
-            return self._guarded(lambda: self._run(CellOptions(), line, namespace, at_once=False))
+            return self._run(CellOptions(), line, namespace, at_once=False)
         return None
 
     def cell(self, line: str, cell: str) -> Result | None:
         """Run the cell's SQL and return its result; ``%sabot --help`` lists the options of the first line."""
-
-        def run() -> Result | None:
-            options = parse_options(line)
-            if options.action != "run":
-                self._act(options)
-                return None
-            if not cell.strip():
-                raise ConfigError("the cell has no SQL below its first line")
-            return self._run(options, cell, self._ip.user_ns, at_once=True)
-
-        return self._guarded(run)
+        options = parse_options(line)
+        if options.action != "run":
+            self._act(options)
+            return None
+        if not cell.strip():
+            raise ConfigError("the cell has no SQL below its first line")
+        return self._run(options, cell, self._ip.user_ns, at_once=True)
 
     def display_shown(self, result: Result) -> None:
         """Display nothing for the result that its cell has displayed already; IPython asks for what cells return."""
@@ -96,23 +92,6 @@ class SabotMagic(Configurable):
     def _is_notebook(self) -> bool:
         """Whether a page shows what is displayed: kernels have one for every cell, a terminal has not."""
         return hasattr(self._ip, "kernel")
-
-    def _guarded(self, run: Callable[[], _T]) -> _T:
-        try:
-            return run()
-        except SabotSQLError as error:
-            if not self.short_errors:
-                self._restore_traceback(error)
-            raise
-
-    def _restore_traceback(self, error: SabotSQLError) -> None:
-        shell = self._ip
-
-        def full() -> list[str]:
-            lines: list[str] = shell.InteractiveTB.structured_traceback(type(error), error, error.__traceback__)
-            return lines
-
-        error._render_traceback_ = full  # type: ignore[method-assign]
 
     def _act(self, options: CellOptions) -> None:
         match options.action:

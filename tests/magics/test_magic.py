@@ -155,6 +155,34 @@ def test_short_errors_can_be_turned_off(notebook: Notebook) -> None:
     assert isinstance(ran.error, sabot_sql.BindError)
 
 
+def test_errors_of_python_code_are_short_too_and_others_are_as_before(notebook: Notebook) -> None:
+    ran = notebook.run("import sabot_sql\nsabot_sql.query('SELECT nope')")
+    assert ran.out.startswith("SabotSQLError [COLUMN_NOT_FOUND]")
+    assert "Traceback" not in ran.out
+    assert "Traceback" in notebook.run("1 / 0").out
+    assert notebook.run("%unload_ext sabot_sql").error is None
+    assert "Traceback" in notebook.run("sabot_sql.query('SELECT nope')").out
+    assert notebook.run("%load_ext sabot_sql").error is None
+
+
+def test_a_handler_that_the_user_has_set_goes_on(notebook: Notebook) -> None:
+    assert notebook.run("%unload_ext sabot_sql").error is None
+    notebook.run(
+        "def mine(shell, kind, error, traceback, tb_offset=None):\n    print('mine:', error)\n"
+        "get_ipython().set_custom_exc((ZeroDivisionError,), mine)"
+    )
+    shell = notebook.shell
+    before = shell.custom_exceptions, shell.CustomTB
+    assert notebook.run("%load_ext sabot_sql").error is None
+    assert "mine: division" in notebook.run("1 / 0").out
+    assert notebook.run("%sabot SELECT nope").out.startswith("SabotSQLError [COLUMN_NOT_FOUND]")
+    assert notebook.run("%unload_ext sabot_sql").error is None
+    assert (shell.custom_exceptions, shell.CustomTB) == before
+    assert "mine: division" in notebook.run("1 / 0").out
+    shell.set_custom_exc((), None)
+    assert notebook.run("%load_ext sabot_sql").error is None
+
+
 def test_a_mistake_in_the_first_line(notebook: Notebook) -> None:
     ran = notebook.run("%%sabot --agent 4\nSELECT 1")
     assert "no option --agent" in ran.out
