@@ -104,7 +104,7 @@ def run_case(case: Case, counts: Counter[str], progress: Callable[[int], None] =
 
 @contextmanager
 def _plain(case: Case, stored: Stored) -> Iterator[Oracle]:
-    with Oracle() as oracle:
+    with Oracle(memory_limit="2GB", most_rows=MOST_ROWS) as oracle:
         for statement in (*stored.plain, *case.prepare):
             oracle.execute(statement)
         yield oracle
@@ -180,8 +180,6 @@ class _Run:
             return error
         finally:
             timer.cancel()
-        if len(rows.rows) > MOST_ROWS:
-            raise _LeftOut("too many rows")
         return rows
 
     def _actual(self, step: Step, values: Mapping[str, Any], seconds: float) -> Rows | Exception | None:
@@ -201,6 +199,8 @@ class _Run:
             timer.start()
         try:
             result = self.session.query(sql, values or None, timeout=limit, scope={}, observer=seen.append)
+            if len(result) > 2 * MOST_ROWS:
+                raise _Wrong("wrong", f"{len(result)} rows")
             rows = Rows(tuple(result.columns), tuple(map(str, result.types)), tuple(map(tuple, result.fetchall())))
         except (QueryCancelled, QueryTimeout) as error:
             took = time.monotonic() - began
@@ -215,6 +215,8 @@ class _Run:
             return None
         except sabot_sql.SabotSQLError as error:
             return error
+        except _Wrong:
+            raise
         except Exception as error:  # noqa: BLE001 (an error of no known class is what is looked for)
             raise _Wrong("foreign error", f"{type(error).__name__}: {error}\n{traceback.format_exc()[-800:]}") from None
         finally:

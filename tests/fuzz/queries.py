@@ -15,6 +15,8 @@ from random import Random
 JOINS = ["JOIN"] * 4 + ["LEFT JOIN"] * 2 + ["RIGHT JOIN", "FULL JOIN", "SEMI JOIN", "ANTI JOIN"]
 SETS = ["UNION ALL", "UNION ALL", "UNION", "EXCEPT", "INTERSECT", "EXCEPT ALL", "INTERSECT ALL"]
 COMPARISONS = ["=", "=", "=", "<", "<=", ">", "<>", "IS DISTINCT FROM", "IS NOT DISTINCT FROM"]
+MOST_ROWS_JOINED = 3_000_000
+"""A join that may have more is not made: DuckDB would see in time that it is empty, or run for long."""
 NUMBERS = ("int", "decimal", "float")
 SIMPLE = (*NUMBERS, "text", "time", "bool")
 
@@ -366,6 +368,8 @@ class Queries:
     def _join(self, depth: int) -> Relation | None:
         left = self._relation(depth - 1)
         right = self._relation(depth - 1 if self._happens(0.4) else 0)
+        if _joined_rows(left, right) > MOST_ROWS_JOINED:
+            return None
         kind = self.random.choice(JOINS)
         if self._happens(0.05) and left.rows * right.rows <= 100_000:
             terms = ""
@@ -390,8 +394,8 @@ class Queries:
         if len(items) > 10:
             items = tuple(self.random.sample(items, 10))
         listed = ", ".join(item.name for item in items)
-        rows = max(left.rows, right.rows) * (1 + min(left.rows, right.rows) // 10)
-        return Relation(f"(SELECT {listed} FROM {left.sql} AS {self._name()} {join})", items, rows)
+        text = f"(SELECT {listed} FROM {left.sql} AS {self._name()} {join})"
+        return Relation(text, items, _joined_rows(left, right))
 
     def _term(self, one: Item, two: Item, *, equal: bool) -> str:
         sign = (
@@ -769,6 +773,11 @@ class Queries:
 
     def _happens(self, chance: float) -> bool:
         return self.random.random() < chance
+
+
+def _joined_rows(left: Relation, right: Relation) -> int:
+    """How many rows a join may have where most keys are one: a tenth of all pairs."""
+    return max(left.rows, right.rows) * (1 + min(left.rows, right.rows) // 10)
 
 
 def sources_of(described: Mapping[str, tuple[Sequence[tuple[str, str]], int]]) -> list[Source]:

@@ -183,6 +183,8 @@ def _as_files(maker: duckdb.DuckDBPyConnection, table: Table, directory: Path) -
 
 
 def _as_object(maker: duckdb.DuckDBPyConnection, table: Table) -> Any:
+    if table.storage == "polars" and any(column.type == "INTERVAL" for column in table.columns):
+        raise ValueError("polars has no intervals of months: it panics")
     relation = maker.sql(f"FROM {table.name}")
     return {"arrow": relation.to_arrow_table, "pandas": relation.df, "polars": relation.pl}[table.storage]()
 

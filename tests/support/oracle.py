@@ -43,17 +43,22 @@ class Expectation:
 
 @dataclass(slots=True)
 class Oracle:
-    """One DuckDB database, made by ``setup``; statements run on it are remembered for the permuted copies."""
+    """One DuckDB database, made by ``setup``; statements run on it are remembered for the permuted copies.
+
+    An answer of more than ``most_rows`` is an error, before they become Python's.
+    """
 
     setup: Sequence[str] = ()
     threads: int = 2
+    memory_limit: str = "4GB"
+    most_rows: int = 10_000_000
     _connection: duckdb.DuckDBPyConnection = field(init=False)
     _history: list[str] = field(init=False, default_factory=list)
     _expected: dict[str, Expectation] = field(init=False, default_factory=dict)
     _parameters: Mapping[str, Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._connection = duckdb.connect(config={"threads": self.threads})
+        self._connection = duckdb.connect(config={"threads": self.threads, "memory_limit": self.memory_limit})
         for statement in self.setup:
             self.execute(statement)
 
@@ -72,7 +77,7 @@ class Oracle:
 
     def execute(self, statement: str) -> Rows:
         """Run a statement that changes the database; what it returns."""
-        returned = fetch(self._connection, statement)
+        returned = self._fetch(statement)
         self._history.append(statement)
         self._expected.clear()
         return returned
@@ -85,7 +90,7 @@ class Oracle:
     def expect(self, sql: str) -> Expectation:
         """What plain DuckDB answers."""
         if sql not in self._expected:
-            answer = fetch(self._connection, sql, self._parameters)
+            answer = self._fetch(sql, self._parameters)
             self._expected[sql] = Expectation(answer, self._tie_groups(sql, answer))
         return self._expected[sql]
 
@@ -118,7 +123,7 @@ class Oracle:
     def _unoptimised(self, sql: str) -> Rows | duckdb.Error:
         self._connection.execute("PRAGMA disable_optimizer")
         try:
-            return fetch(self._connection, sql, self._parameters)
+            return self._fetch(sql, self._parameters)
         except duckdb.Error as error:
             return error
         finally:
@@ -137,12 +142,15 @@ class Oracle:
             exp.Alias(this=key.copy(), alias=name) for key, name in zip(keys, names, strict=True)
         )
         try:
-            rows = fetch(self._connection, to_sql(tree)).rows
+            rows = self._fetch(to_sql(tree)).rows
         except duckdb.Error:
             return None
         if len(rows) != len(answer.rows):
             return None
         return tuple(_runs([exact_key(row[len(answer.columns) :]) for row in rows]))
+
+    def _fetch(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Rows:
+        return fetch(self._connection, sql, parameters, self.most_rows)
 
     def _promises_order(self, sql: str) -> bool:
         (text,) = self._connection.execute("SELECT json_serialize_sql($1)", [sql]).fetchone() or ("{}",)
@@ -160,7 +168,7 @@ class Oracle:
         keys = _visible_keys(tree) if tree.args.get("order") is not None else []
         tree.set("limit", None)
         tree.set("offset", None)
-        unlimited = fetch(self._connection, to_sql(tree))
+        unlimited = self._fetch(to_sql(tree))
         if not unmatched(unlimited.rows, actual.rows, actual.types)[1]:
             if expected.tie_groups is None:
                 return True
@@ -191,7 +199,7 @@ class Oracle:
         """The answer on a copy of the database whose tables hold their rows in another order."""
         if "rowid" in sql.lower():
             return None
-        with duckdb.connect(config={"threads": 1 + seed % 2}) as copy:
+        with duckdb.connect(config={"threads": 1 + seed % 2, "memory_limit": self.memory_limit}) as copy:
             for statement in self._history:
                 copy.execute(statement)
             tables = copy.execute(
@@ -205,8 +213,8 @@ class Oracle:
                 parameters = self._parameters if "$" in sql else None  # what is exported has none
                 tree = exported(copy, sql, parameters)
                 if tree is not None and _break_ties(tree, seed):
-                    return fetch(copy, to_sql(tree))
-                return fetch(copy, sql, parameters)
+                    return fetch(copy, to_sql(tree), None, self.most_rows)
+                return fetch(copy, sql, parameters, self.most_rows)
             except duckdb.Error:
                 return None
 
@@ -224,14 +232,27 @@ def exported(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mappin
         connection.execute("RESET disabled_optimizers")
 
 
-def fetch(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None) -> Rows:
-    """The answer of one query."""
+def fetch(
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    parameters: Mapping[str, Any] | None = None,
+    most_rows: int = 10_000_000,
+) -> Rows:
+    """The answer of one query.
+
+    Raises:
+        duckdb.OutOfMemoryException: it has more than ``most_rows`` rows.
+    """
     relation = connection.execute(sql, parameters)
     description = relation.description or []
+    rows = relation.fetchmany(most_rows + 1) if description else []
+    if len(rows) > most_rows:
+        connection.abort()
+        raise duckdb.OutOfMemoryException(f"more than {most_rows} rows")
     return Rows(
         tuple(column[0] for column in description),
         tuple(str(column[1]) for column in description),
-        tuple(relation.fetchall()),
+        tuple(rows),
     )
 
 
