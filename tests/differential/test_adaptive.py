@@ -70,3 +70,16 @@ def test_random_queries_with_every_filter(kind: str, sessions: dict[str, Any]) -
             compare(sql, oracle, sessions[name])
 
     check()
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_a_join_stays_hashed_where_readers_of_a_shared_expression_group_by_its_keys(configuration: str) -> None:
+    """What is shared is read in place: to copy a side that turned out empty would spread the groups of its readers."""
+    sql = """
+        WITH one AS (FROM (SELECT i AS a, i % 3 AS b FROM range(1) AS numbers(i)) WHERE b = 1)
+        SELECT l.b, l.a, entropy(r.b) AS e, max(r.a) AS m, median(try_cast(l.b AS INTEGER)) AS n
+        FROM (FROM one WHERE b IS NULL) AS l RIGHT JOIN one AS r ON l.a = r.b GROUP BY ALL
+    """
+    with session((), **CONFIGURATIONS[configuration]) as opened:
+        found = answer(opened, sql)
+    assert (found.mode, found.rows.rows) == ("distributed", ())

@@ -11,7 +11,7 @@ from sqlglot import exp
 
 from sabot_planner import Column, RangeSplit, ShuffleEdgeType, SourceInfo, Zone
 from sabot_planner.adapt.filter_placement import FilterPlacer
-from sabot_planner.adapt.open_joins import open_joins
+from sabot_planner.adapt.open_joins import placed_anywhere
 from sabot_planner.adapt.skewed_joins import splittable_inputs
 from sabot_planner.distribute.check import OutputPartitioning
 from sabot_planner.distribute.check_order import is_parted_in_order
@@ -276,7 +276,7 @@ PASSES: dict[str, Callable[[FakeContext, Node], object]] = {
     "parts": lambda _, node: is_parted_in_order(node),
     "repeated": lambda _, node: is_repeatable(node),
     "split": lambda _, node: splittable_inputs(node),
-    "open joins": lambda _, node: open_joins(in_tasks(node), OutputPartitioning()),
+    "open joins": lambda _, node: placed_anywhere(in_tasks(node), OutputPartitioning()),
     "filter": lambda _, node: filtered(node),
     "labels": lambda _, node: labels(node),
 }

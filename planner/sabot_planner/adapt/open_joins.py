@@ -44,11 +44,33 @@ from sabot_planner.physical.nodes import (
     RowNumber,
     TaskScan,
     own_nodes,
+    stage_roots,
 )
 
 
-def open_joins(top: Node, where: OutputPartitioning) -> list[Join]:
-    """Joins of a stage whose rows may be anywhere, as far as the rest of the stage is concerned."""
+def open_joins(root: Node, where: OutputPartitioning) -> dict[Node, list[Join]]:
+    """For the root of each stage its joins whose rows may be anywhere, as far as all that reads them is concerned."""
+    anywhere = {top: placed_anywhere(top, where) for top in stage_roots(root)}
+    relied_on: set[Node] = set()
+    while True:
+        # A shared stage is read where its rows are; what is grouped there by the keys of its join relies on that.
+        found = {
+            node.reference.shared.input
+            for top, free in anywhere.items()
+            for node in own_nodes(top)
+            if isinstance(node, CutRef) and (top in relied_on or node not in free)
+        }
+        if found <= relied_on:
+            break
+        relied_on |= found
+    return {
+        top: [] if top in relied_on else [node for node in free if isinstance(node, Join)]
+        for top, free in anywhere.items()
+    }
+
+
+def placed_anywhere(top: Node, where: OutputPartitioning) -> dict[Node, None]:
+    """Nodes of a stage whose rows may be anywhere, as far as the rest of the stage is concerned."""
 
     def onward(node: Node) -> Sequence[Node]:
         """The inputs whose rows may be anywhere if the node's own may be."""
@@ -91,7 +113,7 @@ def open_joins(top: Node, where: OutputPartitioning) -> list[Join]:
             case _:
                 raise UnknownNode(node, "whether joins below it are open")
 
-    return [node for node in reached([top], onward) if isinstance(node, Join)]
+    return dict.fromkeys(reached([top], onward))
 
 
 def may_stay(other: Exchange, where: OutputPartitioning) -> bool:

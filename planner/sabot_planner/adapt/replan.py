@@ -106,10 +106,10 @@ class AdaptivePlan:
         Raises:
             PlannerError: the change should not have been made: a defect of the planner.
         """
-        for top in stage_roots(root):
+        for top, may_change in open_joins(root, where).items():
             if self.cut_context.names.of("s", top) in started:
                 continue
-            change = next(self._changes(root, top, facts, started, where), None)
+            change = next(self._changes(root, top, may_change, facts, started, where), None)
             if change is not None:
                 changed = self._replaced(root, *change)
                 check(changed)
@@ -117,7 +117,13 @@ class AdaptivePlan:
         return None
 
     def _changes(
-        self, root: Node, top: Node, facts: Mapping[str, EdgeFacts], started: frozenset[str], where: OutputPartitioning
+        self,
+        root: Node,
+        top: Node,
+        may_change: Sequence[Join],
+        facts: Mapping[str, EdgeFacts],
+        started: frozenset[str],
+        where: OutputPartitioning,
     ) -> Iterator[tuple[Node, Node]]:
         """What may be put in the place of what in one stage, the best first."""
         joins = [n for n in own_nodes(top) if isinstance(n, Join)]
@@ -128,7 +134,7 @@ class AdaptivePlan:
                 witness = witness_of(side)
                 self.cut_context.names.carry(side, witness)
                 yield join, EmptyRelation(witness, join.schema)
-        for join in open_joins(top, where):
+        for join in may_change:
             decided = self._decided(join, facts, started, where)
             if decided is not None:
                 yield join, decided
@@ -262,8 +268,7 @@ def _still_open(root: Node, cut_context: CutContext, started: frozenset[str]) ->
     waits: dict[Exchange, tuple[Exchange, ...]] = {}
     splittable: set[Node] = set()
     where = OutputPartitioning()
-    for top in stage_roots(root):
-        still_open = open_joins(top, where)
+    for top, still_open in open_joins(root, where).items():
         if any(isinstance(n, Join) for n in own_nodes(top)):
             splittable |= splittable_inputs(top)
         for join in (n for n in own_nodes(top) if isinstance(n, Join)):
