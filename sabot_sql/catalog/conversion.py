@@ -81,7 +81,7 @@ class Converter:
 
         While ``interrupts`` is open, what reads the relation can be stopped by what it is given.
         """
-        with self._opened() as cursor:
+        with self._opened(self.cursor()) as cursor:
             cursor.register("result", _without_inner_dictionaries(reader))
             found = cursor.execute("DESCRIBE result").fetchall()
             columns = [
@@ -100,14 +100,15 @@ class Converter:
         """
         if self._connection.closed:
             raise SessionClosed("the rows of this result were in the session's DuckDB and went with it")
-        with self._opened() as cursor:
+        # Where settings are locked, the instance's own are those of the query.
+        locked = self._connection.is_locked
+        with self._opened(self._connection.plain_cursor() if locked else self.cursor()) as cursor:
             columns = ", ".join(f"c{i} AS {quote_name(name)}" for i, name in enumerate(names))
             with interrupts(Reading(cursor)):
                 yield cursor.sql(f"SELECT {columns} FROM {rows}")
 
     @contextmanager
-    def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        cursor = self.cursor()
+    def _opened(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             yield cursor
         except duckdb.Error as error:
@@ -116,8 +117,8 @@ class Converter:
             cursor.close()
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A connection with the settings of the query, on the session's DuckDB while that is open."""
-        if self._connection.closed:
+        """A connection with the settings of the query, on the session's DuckDB while it is open and unlocked."""
+        if self._connection.closed or self._connection.is_locked:
             with _spare_lock:
                 process_id = os.getpid()
                 if process_id not in _spare:

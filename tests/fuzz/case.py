@@ -36,7 +36,6 @@ MACROS = (
     "CREATE MACRO finalize(x) AS 42",
     "CREATE MACRO combine_aggr(x) AS 42",
     "CREATE MACRO row_number() AS 1",
-    "CREATE MACRO struct_pack(x) AS 'packed'",
     "CREATE MACRO list_transform(x, f) AS [0]",
     "CREATE MACRO array_slice(x, a, b) AS []",
     "CREATE MACRO to_aggregate_state(x, a, b, c, d) AS 42",
