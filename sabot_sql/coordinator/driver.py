@@ -44,7 +44,7 @@ from sabot_sql.coordinator.messages import (
 from sabot_sql.coordinator.no_sources import NoSources
 from sabot_sql.coordinator.snapshot import PlanSnapshot, running_snapshot
 from sabot_sql.coordinator.stage_run import Finished, Skipped
-from sabot_sql.errors import AgentError, QueryCancelled, QueryTimeout
+from sabot_sql.errors import AgentError, OperatorError, QueryCancelled, QueryError, QueryTimeout
 from sabot_sql.protocol.task_spec import FileSink, QueryContext, TaskFailure, TaskId, TaskReport
 from sabot_sql.transport.interface import EdgeStream
 
@@ -157,7 +157,19 @@ def run_job(
     plan = QueryPlan(Mode.DISTRIBUTED, reason, len(pool.agents), with_counted_reads(operator_graph))
     controller = DBOSParallelController(coalesce_bytes=0)
     execution, events = _enter(pool, query_id, plan, controller)
-    return _Driver(plan, execution, events, pool, sources or NoSources(), "", cancel, deadline_ms, observer).run()
+    driver = _Driver(plan, execution, events, pool, sources or NoSources(), "", cancel, deadline_ms, observer)
+    try:
+        return driver.run()
+    except QueryError as error:
+        # Whoever built the graph knows its operators by name; of a query nobody does.
+        if driver.failed is not None and not isinstance(error, OperatorError):
+            error.message = f"{_operators(execution, driver.failed)}: {error.message}, in task {driver.failed.task}"
+        raise
+
+
+def _operators(execution: Execution, failed: TaskId) -> str:
+    chained = execution.runs[failed.stage].stage.operators
+    return f"operator{'s' * (len(chained) > 1)} {', '.join(map(repr, chained))}"
 
 
 def _enter(
@@ -229,6 +241,8 @@ class _Driver:
         self._finished = False
         self._naming = KeyNaming(pool.key_finder.find, events.put, min(_NAMING_MS, deadline_ms or _NAMING_MS))
         self._overtaken: dict[TaskId, str] = {}
+        self.failed: TaskId | None = None
+        """The attempt that failed last."""
         self._context = QueryContext(
             self._query_id,
             settings=tuple(sources.session_settings().items()),
@@ -279,6 +293,8 @@ class _Driver:
             self._observe_sometimes()
         if isinstance(event, TaskReport | TaskFailure):
             self._overtaken.pop(event.id, None)
+        if isinstance(event, TaskFailure):
+            self.failed = event.id
         self._tell(event)
 
     def _tell(self, event: Event) -> None:

@@ -39,7 +39,7 @@ class SessionBinding:
         self._catalog = catalog
         self._request = request
         self._run = run
-        processes = request.config.isolation is Isolation.PROCESS
+        processes = request.config.isolation is not Isolation.THREAD
         connection = catalog.connection
         with request.running.asking(connection):
             settings = connection.process_settings() if processes else connection.session_settings()

@@ -26,6 +26,7 @@ from sabot_sql import (
     SessionTable,
     SourceError,
     StreamOperatorNode,
+    ValueFailure,
 )
 
 T = OperatorType
@@ -515,3 +516,12 @@ def test_a_job_can_be_cancelled_and_observed(threads: Session) -> None:
 
 def test_run_is_run_job(threads: Session) -> None:
     assert len(chain(source(), op(T.SINK, "out")).run(threads)) == 2000
+
+
+def test_what_sql_fails_on_comes_with_operator_and_task(session: Session) -> None:
+    node = op(T.MAP, "cast", 2, sql="SELECT (CASE WHEN id = 77 THEN 'x' ELSE '1' END)::INTEGER AS n FROM input")
+    with pytest.raises(
+        ValueFailure, match=r"operators? .*'cast': Could not convert string 'x'.*, in task \d"
+    ) as caught:
+        session.run_job(chain(source(), node))
+    assert caught.value.code == "CONVERSION_FAILED"
