@@ -1,4 +1,4 @@
-"""The console script ``sabot-sql``: ``query``, ``explain`` and ``agent``."""
+"""The console script ``sabot-sql``: ``query``, ``explain``, ``run`` and ``agent``."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _query(options)
         elif options.command == "explain":
             _explain(options)
+        elif options.command == "run":
+            _run(options)
         else:
             return _agent(options)
     except SabotSQLError as error:
@@ -54,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     query = commands.add_parser("query", help="run SQL and print the rows of the last statement")
+    _add_sql_options(query)
     _add_session_options(query)
     query.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
     query.add_argument("--output", metavar="FILE", help="write the rows there; parquet needs it")
@@ -61,8 +64,19 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("--timeout", type=float, metavar="SECONDS")
 
     explain = commands.add_parser("explain", help="print the plan of a query without running it")
+    _add_sql_options(explain)
     _add_session_options(explain)
     explain.add_argument("--format", choices=["text", "json", "dot", "svg", "html"], default="text")
+
+    run = commands.add_parser("run", help="run the job graph that a Python file builds")
+    run.add_argument("job_file", metavar="FILE", help="a Python file with a JobGraph as the variable job")
+    run.add_argument("--job", metavar="NAME", help="of the variable, where it is another")
+    _add_session_options(run)
+    run.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
+    run.add_argument("--output", metavar="FILE", help="write the rows there; parquet needs it")
+    run.add_argument("--plan", action="store_true", help="print the shuffle plan as well")
+    run.add_argument("--explain", action="store_true", help="print the plan and run nothing")
+    run.add_argument("--timeout", type=float, metavar="SECONDS")
 
     agent = commands.add_parser("agent", help="serve agents to sessions on other hosts, until SIGTERM")
     agent.add_argument("--listen", metavar="HOST:PORT", help="where; port 0 is any")
@@ -83,9 +97,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_session_options(parser: argparse.ArgumentParser) -> None:
+def _add_sql_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sql", nargs="?", help="the SQL; left out with --file")
     parser.add_argument("--file", metavar="FILE", help="read the SQL from FILE, or from standard input: -")
+
+
+def _add_session_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", default=":memory:", metavar="FILE", help="a DuckDB database")
     parser.add_argument("--agents", type=_agents, default="auto", metavar="N|auto")
     parser.add_argument("--isolation", choices=["thread", "process"], default="thread")
@@ -125,13 +142,29 @@ def _query(options: argparse.Namespace) -> None:
     if options.format == "parquet" and options.output is None:
         raise ConfigError("--format parquet needs --output")
     with _session(options) as session:
-        result = session.query(sql, timeout=options.timeout, scope={})
-        if options.plan:
-            # Rows that a program reads stand alone on standard output.
-            rows_alone = options.format != "table" and options.output is None
-            print(result.plan.text(), end="\n\n", file=sys.stderr if rows_alone else sys.stdout)
-        sys.stdout.flush()
-        _write(result, options.format, options.output)
+        _show(session.query(sql, timeout=options.timeout, scope={}), options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from sabot_sql.jobs.job_file import load_job  # native code, which the other commands may not need
+
+    if options.format == "parquet" and options.output is None:
+        raise ConfigError("--format parquet needs --output")
+    job = load_job(options.job_file, options.job)
+    with _session(options) as session:
+        if options.explain:
+            print(session.explain(job, scope={}).text())
+        else:
+            _show(session.run_job(job, timeout=options.timeout, scope={}), options)
+
+
+def _show(result: sabot_sql.Result, options: argparse.Namespace) -> None:
+    if options.plan:
+        # Rows that a program reads stand alone on standard output.
+        rows_alone = options.format != "table" and options.output is None
+        print(result.plan.text(), end="\n\n", file=sys.stderr if rows_alone else sys.stdout)
+    sys.stdout.flush()
+    _write(result, options.format, options.output)
 
 
 def _write(result: sabot_sql.Result, form: str, output: str | None) -> None:
