@@ -7,12 +7,12 @@ from sabot_planner.distribute.check import check
 from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.place import place_node
 from sabot_planner.errors import Undistributable
+from sabot_planner.fragments.display import DisplayNames
 from sabot_planner.fragments.stage_names import StageNames
 from sabot_planner.fragments.stages import CutContext, bucket_count, mark_shared
 from sabot_planner.job.operators import Column
 from sabot_planner.job.plan import Mode, NotDistributed, PlanContext, QueryPlan
 from sabot_planner.logical.build import build
-from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.node import Node, walk
 from sabot_planner.logical.nodes import Limit, Project, Scan, Sort

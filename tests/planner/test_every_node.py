@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from sqlglot import exp
 
+import sabot_planner
 from sabot_planner import Column, RangeSplit, ShuffleEdgeType, SourceInfo, Zone
+from sabot_planner.adapt.empty_joins import may_be_nothing
 from sabot_planner.adapt.filter_placement import FilterPlacer
 from sabot_planner.adapt.open_joins import placed_anywhere
 from sabot_planner.adapt.skewed_joins import splittable_inputs
@@ -19,10 +23,10 @@ from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.place import place_node
 from sabot_planner.distribute.repeat import is_repeatable
 from sabot_planner.errors import PlannerError, Undistributable, UnknownColumn, UnknownNode
+from sabot_planner.fragments.display import DisplayNames
 from sabot_planner.fragments.fragment_sql import FragmentWriter
 from sabot_planner.fragments.labels import operator_label, operator_type
 from sabot_planner.logical import limit_by, nodes
-from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.names import PlanNames
 from sabot_planner.logical.node import Computed, Leaf, Node, Schema, SortKey, Unary, derived, replace_inputs, rewrite
@@ -76,6 +80,7 @@ from sabot_planner.stats.estimates import Estimator
 from sabot_planner.stats.fingerprints import Identities, same_keys_below
 from tests.planner.context import FakeContext
 
+ROOT = Path(sabot_planner.__file__).parent
 SOURCE = SourceInfo("t", "t", (Column("k", "BIGINT"),), 10, 100, 4)
 
 
@@ -265,6 +270,27 @@ def whereabouts(node: Node) -> None:
         pass  # it needs its rows in another place, and says so
 
 
+class Everywhere(OutputPartitioning):
+    """Says of all rows that they are spread, and of none that they are alone."""
+
+    def spreads(self, node: Node) -> bool:
+        return True
+
+    def is_alone(self, node: Node) -> bool:
+        return False
+
+
+def stands_nothing(node: Node) -> None:
+    """Ask whether the node stands it that one of its inputs turns out to be empty."""
+    for position, read in enumerate(node.inputs):
+        if isinstance(node, Exchange | CteRef | PartitionId):
+            continue  # it ends a stage, is read in place of what is shared, or reads a series of numbers
+        one, *_ = read.columns
+        join = Join(JoinKind.SEMI, read, scan("z1"), exp.EQ(this=column(one), expression=column("z1")))
+        reader = replace_inputs(node, (*node.inputs[:position], join, *node.inputs[position + 1 :]))
+        may_be_nothing(join, [reader], Everywhere())
+
+
 PASSES: dict[str, Callable[[FakeContext, Node], object]] = {
     "schema": lambda _, node: node.schema,
     "stage": lambda _, node: own_nodes(node),
@@ -279,6 +305,8 @@ PASSES: dict[str, Callable[[FakeContext, Node], object]] = {
     "open joins": lambda _, node: placed_anywhere(in_tasks(node), OutputPartitioning()),
     "filter": lambda _, node: filtered(node),
     "labels": lambda _, node: labels(node),
+    "names for people": lambda _, node: DisplayNames(node, ("k",) * len(node.columns)),
+    "an empty input": lambda _, node: stands_nothing(node),
 }
 LOGICAL_PASSES: dict[str, Callable[[FakeContext, Node], object]] = {
     "prune": lambda _, node: prune(node),
@@ -365,3 +393,67 @@ def test_the_parameter_of_a_lambda_is_no_column() -> None:
     doubled = exp.Lambda(this=call("*", column("x"), column("c1")), expressions=[exp.Identifier(this="x")])
     listed = call("list_transform", call("list_value", column("c1")), doubled)
     assert Filter(scan(), exp.Is(this=listed, expression=exp.Null())).reads == {"c1"}
+
+
+# --- whether these are all passes
+
+MATCHING = {
+    "adapt/empty_joins.may_be_nothing": "an empty input",
+    "adapt/filter_placement._deeper": "filter",
+    "adapt/open_joins.open_joins": "open joins",
+    "adapt/skewed_joins.splittable_inputs": "split",
+    "distribute/check._derive": "places",
+    "distribute/check._whole": "places",
+    "distribute/check_order.is_parted_in_order": "parts",
+    "distribute/place.place_node": "place",
+    "distribute/repeat.is_repeatable": "repeated",
+    "fragments/display._learn": "names for people",
+    "fragments/fragment_sql.block": "SQL",
+    "fragments/labels._word": "labels",
+    "fragments/labels.operator_type": "labels",
+    "logical/prune._asked": "prune",
+    "logical/prune._pruned": "prune",
+    "logical/rules/inline_ctes._fresh_copy": "rules",
+    "stats/clustering._classes": "splits",
+    "stats/clustering._grouped": "splits",
+    "stats/clustering.scan_columns": "scan columns",
+    "stats/estimates._guess": "rows",
+    "stats/estimates._whole": "unfiltered rows",
+    "stats/fingerprints._of": "identity",
+    "stats/fingerprints.same_keys_below": "keys below",
+}
+"""The functions that match nodes, and the pass here that goes through each. SQL has a test of its own."""
+
+
+def matches() -> Iterator[tuple[str, ast.Match]]:
+    """Every ``match`` over nodes in the planner, with the function that holds it."""
+    kinds = {kind.__name__ for kind in classes()} | {base.__name__ for base in BASES}
+    for path in sorted(ROOT.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
+        functions += [
+            f for c in tree.body if isinstance(c, ast.ClassDef) for f in c.body if isinstance(f, ast.FunctionDef)
+        ]
+        for function in functions:
+            for node in ast.walk(function):
+                if isinstance(node, ast.Match):
+                    patterns = [p for case in node.cases for p in ast.walk(case.pattern)]
+                    named = {
+                        p.cls.id for p in patterns if isinstance(p, ast.MatchClass) and isinstance(p.cls, ast.Name)
+                    }
+                    if named & kinds:
+                        yield f"{path.relative_to(ROOT).with_suffix('')}.{function.name}", node
+
+
+def test_every_function_that_matches_nodes_is_a_pass_here() -> None:
+    assert {place for place, _ in matches()} == MATCHING.keys()
+    assert set(MATCHING.values()) <= {*PASSES, *LOGICAL_PASSES, "SQL"}
+
+
+def test_no_match_over_nodes_has_a_silent_default() -> None:
+    handed_on = {"distribute/check._derive", "stats/clustering._grouped"}
+    """To another match, and of three kinds that its argument may have."""
+    for place, match in matches():
+        last = match.cases[-1]
+        assert place in handed_on or isinstance(last.body[0], ast.Raise), place
+        assert place == "stats/clustering._grouped" or isinstance(last.pattern, ast.MatchAs), place

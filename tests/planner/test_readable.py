@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sabot_planner.logical.readable import Readable, readable, readable_name
+from sabot_planner.fragments.readable import Readable, readable, readable_name
 from sabot_planner.sql.dialect import parse_exported, to_sql
 
 pytestmark = pytest.mark.fast

@@ -139,8 +139,8 @@ def may_be_nothing(join: Join, stage_roots: Iterable[Node], where: OutputPartiti
                     now_alone = any(alone[i] if i in alone else where.is_alone(i) for i in reader.inputs)
                 case CteRef() | CutRef() | Sort() | Limit() | LimitBy() | Sample() | RecursiveCte():
                     now_alone = True
-                case PartialAggregate() | RangeWindow() | HaloWindow():
-                    continue  # parts of the rows, wherever they are
+                case PartialAggregate() | RangeWindow() | HaloWindow() | EmptyRelation():
+                    continue  # parts of the rows, wherever they are, or none at all
                 case (
                     Filter()
                     | Project()
@@ -155,7 +155,7 @@ def may_be_nothing(join: Join, stage_roots: Iterable[Node], where: OutputPartiti
                     | Repeated()
                 ):
                     now_alone = alone[node]
-                case Scan() | Values() | RecursiveRef() | Reread() | PartitionId() | EmptyRelation() | TaskScan():
+                case Scan() | Values() | RecursiveRef() | Reread() | PartitionId() | TaskScan():
                     raise AssertionError(f"a {type(reader).__name__} reads no rows of its stage")
                 case _:
                     raise UnknownNode(reader, "whether it stands rows that are in every task")

@@ -27,13 +27,13 @@ from sabot_planner.fragments.stages import CutContext, OpenEdges, cut, direct_re
 from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Decided, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts, QueryPlan
-from sabot_planner.logical.display import size
 from sabot_planner.logical.node import Node, replace_inputs
 from sabot_planner.logical.nodes import (
     Distinct,
     Join,
     Project,
 )
+from sabot_planner.logical.size_text import size
 from sabot_planner.physical.nodes import (
     CutRef,
     EmptyRelation,

@@ -18,11 +18,11 @@ from dataclasses import replace
 from sabot_planner.adapt.filter_placement import FilterPlacer, KeySource, key_sources
 from sabot_planner.fragments.stages import CutContext, direct_reference
 from sabot_planner.job.plan import EdgeFacts
-from sabot_planner.logical.display import size
 from sabot_planner.logical.node import Node
 from sabot_planner.logical.nodes import (
     Join,
 )
+from sabot_planner.logical.size_text import size
 from sabot_planner.physical.nodes import (
     Exchange,
 )

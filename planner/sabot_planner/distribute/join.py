@@ -21,9 +21,9 @@ from sabot_planner.distribute.partitioning import (
 )
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.job.operators import ShuffleEdgeType
-from sabot_planner.logical.display import size
 from sabot_planner.logical.node import Node
 from sabot_planner.logical.nodes import Join, JoinKind
+from sabot_planner.logical.size_text import size
 from sabot_planner.sql.scalars import EquiKey, equi_keys, key_name
 
 RIGHT_MAY_BE_COPIED = frozenset(

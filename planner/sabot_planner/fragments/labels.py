@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sabot_planner.distribute.two_phase import describe
 from sabot_planner.errors import UnknownNode
+from sabot_planner.fragments.display import DisplayNames
 from sabot_planner.job.operators import OperatorType
-from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.node import Node
 from sabot_planner.logical.nodes import (

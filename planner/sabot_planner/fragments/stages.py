@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
 
+from sabot_planner.fragments.display import DisplayNames
 from sabot_planner.fragments.first_rows import searching_tasks
 from sabot_planner.fragments.fragment_sql import FragmentWriter
 from sabot_planner.fragments.labels import operator_label, operator_type
@@ -19,7 +20,6 @@ from sabot_planner.fragments.stage_names import StageNames
 from sabot_planner.job.operator_graph import OperatorGraph, ResultParts
 from sabot_planner.job.operators import Decided, Operator, Placement, ScanInput, ShuffleEdge, ShuffleEdgeType
 from sabot_planner.job.plan import PlanSettings
-from sabot_planner.logical.display import DisplayNames
 from sabot_planner.logical.expressions import is_narrowing
 from sabot_planner.logical.node import Computed, Node, rewrite, walk
 from sabot_planner.logical.nodes import CteRef, GroupBy, Limit, Project, Shared

@@ -7,21 +7,44 @@ from collections.abc import Sequence
 
 from sqlglot import exp
 
+from sabot_planner.errors import UnknownNode
+from sabot_planner.fragments.readable import Readable, readable, readable_name
+from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.node import Computed, Node, SortKey, walk
 from sabot_planner.logical.nodes import (
+    Aggregate,
     CteRef,
-    GroupBy,
+    Distinct,
+    Filter,
+    Join,
     LateralCall,
     Limit,
     Project,
     RecursiveCte,
+    RecursiveRef,
+    Sample,
     Scan,
     SetOp,
+    Shared,
     Sort,
     Values,
     Window,
 )
-from sabot_planner.logical.readable import Readable, readable, readable_name
+from sabot_planner.physical.nodes import (
+    AggregateInPlace,
+    CutRef,
+    EmptyRelation,
+    Exchange,
+    FinalAggregate,
+    HaloWindow,
+    PartialAggregate,
+    PartitionId,
+    RangeWindow,
+    Repeated,
+    Reread,
+    RowNumber,
+    TaskScan,
+)
 from sabot_planner.sql.dialect import sql_beginning
 from sabot_planner.sql.scalars import column_name
 
@@ -62,9 +85,9 @@ class DisplayNames:
         match node:
             case Scan():
                 self._names.update(zip(node.names, (Readable(c.name) for c in node.source.columns), strict=True))
-            case Project() | Window():
+            case Project() | Window() | RangeWindow() | HaloWindow():
                 self._compute(node.items)
-            case GroupBy():
+            case Aggregate() | AggregateInPlace() | PartialAggregate() | FinalAggregate():
                 self._compute(node.keys + node.aggregates + node.groupings)
             case CteRef():
                 self._same(node.names, node.shared.columns)
@@ -74,8 +97,28 @@ class DisplayNames:
                 self._same(node.names, node.anchor.columns)
             case Values() | LateralCall():
                 self._names.update((name, Readable(f"column {i + 1}")) for i, name in enumerate(node.names))
-            case _:
+            case (
+                Filter()
+                | Join()
+                | Sort()
+                | Limit()
+                | LimitBy()
+                | Sample()
+                | Distinct()
+                | Shared()
+                | RecursiveRef()
+                | Exchange()
+                | Reread()
+                | RowNumber()
+                | Repeated()
+                | PartitionId()
+                | EmptyRelation()
+                | TaskScan()
+                | CutRef()
+            ):
                 pass  # its columns are shown by the names that they have below, or else by those of the plan
+            case _:
+                raise UnknownNode(node, "what its columns are called")
 
     def _compute(self, items: Sequence[Computed]) -> None:
         for item in items:
@@ -107,13 +150,3 @@ class DisplayNames:
     def key(self, key: SortKey) -> str:
         """A sort key in the user's names."""
         return self.expression(key.expression) + (" DESC" if key.descending else "")
-
-
-def size(size_bytes: int) -> str:
-    """A size for people, in decimal units: ``8.4 MB``."""
-    value, unit = float(size_bytes), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
