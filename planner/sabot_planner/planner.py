@@ -8,7 +8,7 @@ from sabot_planner.distribute.context import PlacementContext
 from sabot_planner.distribute.place import place_node
 from sabot_planner.errors import Undistributable
 from sabot_planner.fragments.display import DisplayNames
-from sabot_planner.fragments.stage_names import StageNames
+from sabot_planner.fragments.stage_names import name_stages
 from sabot_planner.fragments.stages import CutContext, bucket_count, mark_shared
 from sabot_planner.job.operators import Column
 from sabot_planner.job.plan import Mode, NotDistributed, PlanContext, QueryPlan
@@ -67,10 +67,10 @@ def _planned(exported_sql: str, context: PlanContext) -> QueryPlan | NotDistribu
     context.check()
     check(placed.node)
     display.add(placed.node)
-    root = mark_shared(placed.node)
+    root, root_stage = name_stages(mark_shared(placed.node), query.names)
     buckets = bucket_count(root, width, context.settings)
     cut_context = CutContext(
-        _ordered(logical), width, buckets, context.settings, display, StageNames(query.names), placing.result_parts
+        _ordered(logical), width, buckets, context.settings, display, query.names, root_stage, placing.result_parts
     )
     context.check()
     graph = initial_graph(root, cut_context)

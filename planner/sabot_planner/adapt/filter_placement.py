@@ -101,12 +101,12 @@ class FilterPlacer:
     """Puts one filter where it belongs.
 
     ``is_open`` says whether the stage that an exchange reads may still change. ``landed`` are the exchanges whose
-    stages got the filter, as they were before; ``renewed`` is told of each old and new exchange (``e``) and stage root
-    (``s``). ``share`` of the rows is taken to pass.
+    stages got the filter, as they were before. ``new_edge`` names the edge by which a stage reads keys. ``share`` of
+    the rows is taken to pass.
     """
 
     is_open: Callable[[Exchange], bool]
-    renewed: Callable[[str, Node, Node], None] = lambda *_: None
+    new_edge: Callable[[], str] = lambda: ""
     share: float = 1.0
     edge_reason: str = ""
     filter_reason: str = ""
@@ -134,8 +134,6 @@ class FilterPlacer:
         reason = "; ".join(part for part in (node.reason, self.edge_reason) if part)
         rows_left, bytes_left = int(node.rows * self.share), int(node.bytes * self.share)
         new = replace(node, input=inner, rows=rows_left, bytes=bytes_left, reason=reason)
-        self.renewed("s", node.input, inner)
-        self.renewed("e", node, new)
         return new
 
     def _below_phases(self, node: Node, keys: tuple[EquiKey, ...], rows: Exchange) -> Node | None:
@@ -151,7 +149,7 @@ class FilterPlacer:
         if lower is not None or _may_be_first_phase(node):
             return lower
         terms = ((exp.NullSafeEQ if k.null_safe else exp.EQ)(this=k.left, expression=k.right) for k in keys)
-        return Join(JoinKind.SEMI, node, Reread(rows, self.filter_reason), conjunction(terms))
+        return Join(JoinKind.SEMI, node, Reread(rows, self.filter_reason, self.new_edge()), conjunction(terms))
 
     def _deeper(
         self,

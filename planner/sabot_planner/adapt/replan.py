@@ -23,11 +23,12 @@ from sabot_planner.adapt.skewed_aggregates import grouped_twice
 from sabot_planner.adapt.skewed_joins import splittable_inputs
 from sabot_planner.distribute.check import OutputPartitioning, check
 from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
-from sabot_planner.fragments.stages import CutContext, OpenEdges, cut, direct_reference
+from sabot_planner.fragments.stage_names import direct_reference
+from sabot_planner.fragments.stages import CutContext, OpenEdges, cut
 from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Decided, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts, QueryPlan
-from sabot_planner.logical.node import Node, replace_inputs
+from sabot_planner.logical.node import Node
 from sabot_planner.logical.nodes import (
     Distinct,
     Join,
@@ -35,11 +36,11 @@ from sabot_planner.logical.nodes import (
 )
 from sabot_planner.logical.size_text import size
 from sabot_planner.physical.nodes import (
-    CutRef,
     EmptyRelation,
     Exchange,
     PartialAggregate,
     own_nodes,
+    rewrite_stages,
     stage_roots,
 )
 from sabot_planner.stats.fingerprints import Identities, partial_name
@@ -84,7 +85,7 @@ class AdaptivePlan:
             if identity is not None and not identity.filtered_by:
                 text = identity.text
                 name = partial_name(text, self.cut_context.width) if _is_first_phase(exchange.input) else text
-                found[self.cut_context.names.of("e", exchange)] = name
+                found[exchange.edge_id] = name
         return found
 
     def key_identities(self) -> dict[str, str]:
@@ -95,7 +96,7 @@ class AdaptivePlan:
             hashed = ShuffleEdgeType.HASH in (exchange.written_as, exchange.edge_type)
             name = known.groups(exchange.keys, exchange.input) if hashed and exchange.keys else None
             if name is not None:
-                found[self.cut_context.names.of("e", exchange)] = name
+                found[exchange.edge_id] = name
         return found
 
     def _one_change(
@@ -106,12 +107,13 @@ class AdaptivePlan:
         Raises:
             PlannerError: the change should not have been made: a defect of the planner.
         """
-        for top, may_change in open_joins(root, where).items():
-            if self.cut_context.names.of("s", top) in started:
+        may_change = open_joins(root, where)
+        for top, stage_id in stage_roots(root, self.cut_context.root_stage).items():
+            if stage_id in started:
                 continue
-            change = next(self._changes(root, top, may_change, facts, started, where), None)
+            change = next(self._changes(root, top, may_change[top], facts, started, where), None)
             if change is not None:
-                changed = self._replaced(root, *change)
+                changed = _replaced(root, *change)
                 check(changed)
                 return changed
         return None
@@ -127,13 +129,11 @@ class AdaptivePlan:
     ) -> Iterator[tuple[Node, Node]]:
         """What may be put in the place of what in one stage, the best first."""
         joins = [n for n in own_nodes(top) if isinstance(n, Join)]
-        rows = {e: facts[name].rows for e in _sides(joins) if (name := self.cut_context.names.of("e", e)) in facts}
+        rows = {e: facts[name].rows for e in _sides(joins) if (name := e.edge_id) in facts}
         for join in joins:
             side = empty_side(join, rows)
             if side is not None and may_be_nothing(join, stage_roots(root), where):
-                witness = witness_of(side)
-                self.cut_context.names.carry(side, witness)
-                yield join, EmptyRelation(witness, join.schema)
+                yield join, EmptyRelation(witness_of(side), join.schema)
         for join in may_change:
             decided = self._decided(join, facts, started, where)
             if decided is not None:
@@ -153,7 +153,7 @@ class AdaptivePlan:
             (join.right, join.left, RIGHT_MAY_BE_COPIED),
             (join.left, join.right, LEFT_MAY_BE_COPIED),
         ):
-            measured = facts.get(self.cut_context.names.of("e", copied)) if isinstance(copied, Exchange) else None
+            measured = facts.get(copied.edge_id) if isinstance(copied, Exchange) else None
             if measured is None or not isinstance(copied, Exchange):
                 continue
             new = None
@@ -163,7 +163,6 @@ class AdaptivePlan:
                 new = self._hash_instead(copied, other, measured, where)
             if new is not None:
                 one, two = new
-                self.cut_context.names.carry(copied, one)
                 return (
                     replace(join, left=two, right=one) if copied is join.right else replace(join, left=one, right=two)
                 )
@@ -172,7 +171,7 @@ class AdaptivePlan:
     def _copy_instead(
         self, copied: Exchange, other: Node, measured: EdgeFacts, started: frozenset[str], where: OutputPartitioning
     ) -> tuple[Node, Node] | None:
-        if not isinstance(other, Exchange) or self.cut_context.names.of("s", other.input) in started:
+        if not isinstance(other, Exchange) or other.stage_id in started:
             return None
         if not may_stay(other, where):
             return None
@@ -219,28 +218,15 @@ class AdaptivePlan:
             bytes=other_bytes,
             reason=reason,
             decided=Decided.RUN,
+            edge_id=self.cut_context.names.edge(),
+            stage_id=self.cut_context.names.stage(),
         )
         return one, two
 
-    def _replaced(self, root: Node, old: Node, new: Node) -> Node:
-        """The plan with ``old`` replaced; whatever is rebuilt on the way keeps its name."""
-        done: dict[Node, Node] = {}
 
-        def visit(node: Node) -> Node:
-            known = done.get(node)
-            if known is None:
-                if node is old:
-                    known = new
-                elif isinstance(node, CutRef):
-                    known = node.with_shared(visit(node.reference.shared))
-                else:
-                    known = replace_inputs(node, tuple(visit(i) for i in node.inputs))
-                if known is not node:
-                    self.cut_context.names.carry(node, known)
-                done[node] = known
-            return known
-
-        return visit(root)
+def _replaced(root: Node, old: Node, new: Node) -> Node:
+    """The plan with ``old`` replaced."""
+    return rewrite_stages(root, lambda node, moved: new if node is old else moved)
 
 
 def _sides(joins: Sequence[Join]) -> list[Exchange]:

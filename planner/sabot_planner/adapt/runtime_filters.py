@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sabot_planner.adapt.filter_placement import FilterPlacer, KeySource, key_sources
-from sabot_planner.fragments.stages import CutContext, direct_reference
+from sabot_planner.fragments.stage_names import direct_reference
+from sabot_planner.fragments.stages import CutContext
 from sabot_planner.job.plan import EdgeFacts
 from sabot_planner.logical.node import Node
 from sabot_planner.logical.nodes import (
@@ -49,7 +50,7 @@ def awaited_filter(join: Join, cut_context: CutContext, started: frozenset[str])
     for source in key_sources(join):
         if source.rows.weighed or small not in (None, source.rows):
             continue
-        trial = FilterPlacer(_open_stages(cut_context, started))
+        trial = FilterPlacer(_open_stages(started))
         if not _places(trial, source):
             continue
         if _pays(cut_context, source.rows.rows, source.rows, trial.landed):
@@ -65,11 +66,11 @@ def with_filter(
     None where nothing is to be decided.
     """
     for source in key_sources(join):
-        edge_id = cut_context.names.of("e", source.rows)
+        edge_id = source.rows.edge_id
         measured = facts.get(edge_id)
         if measured is None or source.rows.weighed:
             continue
-        trial = FilterPlacer(_open_stages(cut_context, started))
+        trial = FilterPlacer(_open_stages(started))
         if not _places(trial, source):
             continue
         said = f"{measured.rows:,} rows measured (estimated {source.rows.rows:,}) of about {source.rows.whole_rows:,}"
@@ -77,15 +78,13 @@ def with_filter(
         if _pays(cut_context, measured.rows, source.rows, trial.landed):
             reason = f"{said}: their keys keep about {1 - share:.0%} of {moved} from moving"
             placer = FilterPlacer(
-                _open_stages(cut_context, started), cut_context.names.renew, share, f"filtered by {edge_id}", reason
+                _open_stages(started), cut_context.names.edge, share, f"filtered by {edge_id}", reason
             )
             new = placer.place(source)
-            return None if new is None else _weighed(source, cut_context, new, source.rows.reason)
+            return None if new is None else _weighed(source, new, source.rows.reason)
         if _pays(cut_context, source.rows.rows, source.rows, trial.landed):
             refused = f"{said}: no filter, it would let about {share:.0%} of {moved} pass"
-            return _weighed(
-                source, cut_context, source.filtered, "; ".join(filter(None, (source.rows.reason, refused)))
-            )
+            return _weighed(source, source.filtered, "; ".join(filter(None, (source.rows.reason, refused))))
     return None
 
 
@@ -94,17 +93,16 @@ def _places(trial: FilterPlacer, source: KeySource) -> bool:
     return trial.place(source) is not None and not may_raise(source.filtered)
 
 
-def _weighed(source: KeySource, cut_context: CutContext, filtered: Node, reason: str) -> Join:
+def _weighed(source: KeySource, filtered: Node, reason: str) -> Join:
     rows = replace(source.rows, weighed=True, reason=reason)
-    cut_context.names.renew("e", source.rows, rows)
     if source.rows is source.join.left:
         return replace(source.join, left=rows, right=filtered)
     return replace(source.join, left=filtered, right=rows)
 
 
-def _open_stages(cut_context: CutContext, started: frozenset[str]) -> Callable[[Exchange], bool]:
+def _open_stages(started: frozenset[str]) -> Callable[[Exchange], bool]:
     """Exchanges whose stage is their own and may still change; a shared expression has other readers."""
-    return lambda e: direct_reference(e.input) is None and cut_context.names.of("s", e.input) not in started
+    return lambda e: direct_reference(e.input) is None and e.stage_id not in started
 
 
 def _share(rows: int, side: Exchange) -> float:

@@ -18,6 +18,7 @@ from sabot_planner.adapt.skewed_joins import splittable_inputs
 from sabot_planner.fragments.stages import CutContext
 from sabot_planner.job.operators import Decided, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts
+from sabot_planner.logical.names import PlanNames
 from sabot_planner.logical.node import Node, replace_inputs
 from sabot_planner.physical.nodes import AggregateInPlace, Exchange, PartialAggregate, own_nodes
 
@@ -33,14 +34,14 @@ def grouped_twice(
         if isinstance(node, AggregateInPlace):
             reason = _heavy_partition(node.input, cut_context, facts)
             if reason is not None:
-                return node, _over(node.in_two_phases, node.input, reason)
+                return node, _over(node.in_two_phases, node.input, reason, cut_context.names)
     return None
 
 
 def _heavy_partition(below: Node, cut_context: CutContext, facts: Mapping[str, EdgeFacts]) -> str | None:
     """What is said of a partition of the hashed inputs below that is too large for one task and may be shared out."""
     hashed = [n for n in own_nodes(below) if isinstance(n, Exchange) and n.edge_type is ShuffleEdgeType.HASH]
-    measured = {n: facts.get(cut_context.names.of("e", n)) for n in hashed}
+    measured = {n: facts.get(n.edge_id) for n in hashed}
     sizes = {key: found.partition_bytes for key, found in measured.items() if found is not None}
     if len(sizes) < len(hashed) or len({len(s) for s in sizes.values()}) != 1:
         return None
@@ -57,9 +58,11 @@ def _heavy_partition(below: Node, cut_context: CutContext, facts: Mapping[str, E
     )
 
 
-def _over(node: Node, rows: Node, reason: str) -> Node:
+def _over(node: Node, rows: Node, reason: str, names: PlanNames) -> Node:
     """The two phases over what the join is by now."""
     if isinstance(node, PartialAggregate):
         return replace(node, input=rows)
-    new = replace_inputs(node, tuple(_over(i, rows, reason) for i in node.inputs))
-    return replace(new, decided=Decided.RUN, reason=reason) if isinstance(new, Exchange) else new
+    new = replace_inputs(node, tuple(_over(i, rows, reason, names) for i in node.inputs))
+    if not isinstance(new, Exchange):
+        return new
+    return replace(new, decided=Decided.RUN, reason=reason, edge_id=names.edge(), stage_id=names.stage())

@@ -16,11 +16,12 @@ from sabot_planner.fragments.display import DisplayNames
 from sabot_planner.fragments.first_rows import searching_tasks
 from sabot_planner.fragments.fragment_sql import FragmentWriter
 from sabot_planner.fragments.labels import operator_label, operator_type
-from sabot_planner.fragments.stage_names import StageNames
+from sabot_planner.fragments.stage_names import direct_reference
 from sabot_planner.job.operator_graph import OperatorGraph, ResultParts
 from sabot_planner.job.operators import Decided, Operator, Placement, ScanInput, ShuffleEdge, ShuffleEdgeType
 from sabot_planner.job.plan import PlanSettings
 from sabot_planner.logical.expressions import is_narrowing
+from sabot_planner.logical.names import PlanNames
 from sabot_planner.logical.node import Computed, Node, rewrite, walk
 from sabot_planner.logical.nodes import CteRef, GroupBy, Limit, Project, Shared
 from sabot_planner.logical.ordering import sort_key_call
@@ -45,7 +46,8 @@ class CutContext:
     buckets: int
     settings: PlanSettings
     display: DisplayNames
-    names: StageNames
+    names: PlanNames
+    root_stage: str
     result_parts: ResultParts | None = None
 
 
@@ -78,7 +80,7 @@ def bucket_count(root: Node, width: int, settings: PlanSettings) -> int:
 def cut(root: Node, cut_context: CutContext, still_open: OpenEdges) -> OperatorGraph:
     """The operator graph of a distributed plan whose shared expressions are marked by :func:`mark_shared`."""
     cutter = _Cutter(cut_context, still_open)
-    sink = cutter.stage(root)
+    sink = cutter.stage(root, cut_context.root_stage)
     edges = [draft.edge(cutter) for draft in cutter.edges]  # first: a second reading may bring a stage back
     operators = tuple(cutter.operator(stage) for stage in cutter.stages)
     read = tuple(replace(edge, reads=cutter.reads[edge.edge_id]) for edge in edges)
@@ -202,7 +204,6 @@ class _Cutter:
         self.width = cut_context.width
         self.buckets = cut_context.buckets
         self.settings = cut_context.settings
-        self._names = cut_context.names
         self._waits = still_open.waits
         self.splittable = still_open.splittable
         self.stages: list[_Stage] = []
@@ -212,9 +213,9 @@ class _Cutter:
         self.reads: Counter[str] = Counter()
         """Edge → how often its target names it."""
 
-    def stage(self, root: Node) -> _Stage:
+    def stage(self, root: Node, stage_id: str) -> _Stage:
         """The stage whose root is ``root``, after all that it reads."""
-        stage = _Stage("", root)
+        stage = _Stage(stage_id, root)
         for node in own_nodes(root):
             if isinstance(node, TaskScan):
                 self._read_scan(node, stage)
@@ -224,7 +225,6 @@ class _Cutter:
                 self._read_shared(node, stage)
             elif isinstance(node, Reread):
                 self._read_again(node, stage)
-        stage.operator_id = self._names.of("s", root)
         self.stages.append(stage)
         return stage
 
@@ -248,16 +248,16 @@ class _Cutter:
         cut_ref = direct_reference(node.input)
         back: dict[str, exp.Expression] = {}
         if cut_ref is None:
-            source, columns = self.stage(node.input), node.input.columns
+            source, columns = self.stage(node.input, node.stage_id), node.input.columns
             source.after.extend(self._waits.get(node, ()))
         else:
             # The shared stage writes this edge itself; it knows the columns under its own names.
             reference = cut_ref.reference
-            source = self._shared_stage(reference.shared)
+            source = self._shared_stage(cut_ref)
             own = dict(zip(reference.names, reference.shared.columns, strict=True))
             back = {name: column(own[name]) for name in reference.names}
             columns = tuple(own[name] for name in node.columns)
-        draft = _Draft(self._names.of("e", node), source, target, node.edge_type, columns, exchange=node)
+        draft = _Draft(node.edge_id, source, target, node.edge_type, columns, exchange=node)
         self._place_rows(draft, node, back)
         return draft
 
@@ -275,8 +275,8 @@ class _Cutter:
 
     def _read_shared(self, node: CutRef, stage: _Stage) -> None:
         reference = node.reference
-        source = self._shared_stage(reference.shared)
-        edge_id = self._names.of("e", node)
+        source = self._shared_stage(node)
+        edge_id = node.edge_id
         own = dict(zip(reference.names, reference.shared.columns, strict=True))
         columns = tuple(own[name] for name in node.columns)
         # All readings read one output, named for what is shared: readers come and go when a plan is revised.
@@ -315,7 +315,7 @@ class _Cutter:
         return f"SELECT {', '.join([*items, *(e.name for e in stage.extra)])} FROM ({sql})"
 
     def _read_again(self, node: Reread, stage: _Stage) -> None:
-        draft = _RereadDraft(self._names.of("e", node), node, stage)
+        draft = _RereadDraft(node.edge_id, node, stage)
         self.edges.append(draft)
         stage.read[node] = draft.edge_id
         # The columns of an edge that a shared stage writes have that stage's names.
@@ -323,17 +323,18 @@ class _Cutter:
 
     def draft_of(self, exchange: Exchange, reader: _Stage) -> _Draft:
         """The edge of an exchange, or of what it became; for ``reader`` alone where nothing else reads it any more."""
-        edge_id = self._names.of("e", exchange)
+        edge_id = exchange.edge_id
         found = (d for d in self.edges if isinstance(d, _Draft) and d.edge_id == edge_id)
         draft = next(found, None) or self._kept.get(edge_id)
         if draft is None:
             draft = self._kept[edge_id] = self._draft(exchange, reader)
         return draft
 
-    def _shared_stage(self, shared: Shared) -> _Stage:
+    def _shared_stage(self, reading: CutRef) -> _Stage:
+        shared = reading.reference.shared
         known = self._shared.get(shared)
         if known is None:
-            known = self._shared[shared] = self.stage(shared.input)
+            known = self._shared[shared] = self.stage(shared.input, reading.stage_id)
         return known
 
     def partitions(self, node: Exchange) -> int:
@@ -379,10 +380,3 @@ def _exports_states(node: Node) -> bool:
 
 def _written_as(node: Exchange) -> ShuffleEdgeType:
     return node.written_as or node.edge_type
-
-
-def direct_reference(node: Node) -> CutRef | None:
-    """The reading of a cut expression where an exchange moves nothing but its columns."""
-    while isinstance(node, Project) and is_narrowing(node):
-        node = node.input
-    return node if isinstance(node, CutRef) else None

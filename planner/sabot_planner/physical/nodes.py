@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
 
 from sabot_planner.job.operators import Decided, RangeSplit, ShuffleEdgeType
-from sabot_planner.logical.node import Computed, Leaf, Node, Schema, SortKey, Unary, both, derived, reached, schema_of
+from sabot_planner.logical.node import (
+    Computed,
+    Leaf,
+    Node,
+    Schema,
+    SortKey,
+    Unary,
+    both,
+    derived,
+    reached,
+    replace_inputs,
+    schema_of,
+)
 from sabot_planner.logical.nodes import CteRef, GroupBy, Scan, Shared
 from sabot_planner.sql.duck_type import BIGINT
 from sabot_planner.sql.scalars import columns_of
@@ -25,6 +38,8 @@ class Exchange(Node):
     ``whole_rows`` is an estimate of the rows that it would have if nothing below were filtered, 0 where there is none.
     ``estimated_by`` names whose estimate ``rows`` is.
     ``weighed``: whether its measured keys filter the other side of its join is decided.
+    ``edge_id`` names its edge and ``stage_id`` the stage that computes its input, once the plan is cut into stages;
+    both stay, whatever becomes of the exchange.
     """
 
     input: Node
@@ -43,6 +58,8 @@ class Exchange(Node):
     whole_rows: int = 0
     weighed: bool = False
     estimated_by: str = ""
+    edge_id: str = ""
+    stage_id: str = ""
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -75,6 +92,7 @@ class Reread(Leaf):
 
     exchange: Exchange
     reason: str = ""
+    edge_id: str = ""
 
     @derived
     def schema(self) -> Schema:
@@ -274,10 +292,15 @@ class TaskScan(Leaf):
 
 @dataclass(frozen=True, eq=False)
 class CutRef(Leaf):
-    """Reads a shared expression that another stage computes; only ``columns_read`` of it travel."""
+    """Reads a shared expression that another stage computes; only ``columns_read`` of it travel.
+
+    ``edge_id`` names its edge and ``stage_id`` the other stage, once the plan is cut into stages.
+    """
 
     reference: CteRef
     columns_read: tuple[str, ...]
+    edge_id: str = ""
+    stage_id: str = ""
 
     @derived
     def schema(self) -> Schema:
@@ -299,7 +322,7 @@ class CutRef(Leaf):
         if shared is self.reference.shared:
             return self
         assert isinstance(shared, Shared)
-        return CutRef(CteRef(shared, self.reference.names), self.columns_read)
+        return replace(self, reference=CteRef(shared, self.reference.names))
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
@@ -311,17 +334,38 @@ def own_nodes(top: Node) -> list[Node]:
     return reached([top], lambda node: () if isinstance(node, Exchange) else node.inputs)
 
 
-def stage_roots(root: Node) -> list[Node]:
-    """The root of every stage, each once."""
+def stage_roots(root: Node, root_stage: str = "") -> dict[Node, str]:
+    """The root of every stage, each once, and the stage's id; ``root_stage`` is that of ``root``."""
+    ids = {root: root_stage}
 
     def read_by(top: Node) -> list[Node]:
         """The roots of the stages that a stage reads, the last first."""
         read = []
         for node in reversed(own_nodes(top)):
-            if isinstance(node, Exchange):
-                read.append(node.input)
-            elif isinstance(node, CutRef):
-                read.append(node.reference.shared.input)
+            if isinstance(node, Exchange | CutRef):
+                below = node.input if isinstance(node, Exchange) else node.reference.shared.input
+                ids[below] = node.stage_id
+                read.append(below)
         return read
 
-    return [top for top in reached([root], read_by) if not isinstance(top, CutRef)]
+    return {top: ids[top] for top in reached([root], read_by) if not isinstance(top, CutRef)}
+
+
+def rewrite_stages(root: Node, edit: Callable[[Node, Node], Node]) -> Node:
+    """Rebuild a plan bottom-up, shared expressions of other stages included, each node once.
+
+    ``edit`` is given a node and the same over what its inputs have become.
+    """
+    done: dict[Node, Node] = {}
+
+    def visit(node: Node) -> Node:
+        known = done.get(node)
+        if known is None:
+            if isinstance(node, CutRef):
+                moved: Node = node.with_shared(visit(node.reference.shared))
+            else:
+                moved = replace_inputs(node, tuple(map(visit, node.inputs)))
+            known = done[node] = edit(node, moved)
+        return known
+
+    return visit(root)

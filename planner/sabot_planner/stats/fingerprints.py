@@ -63,10 +63,10 @@ _NAME = re.compile(r"\bc+[0-9][0-9a-z]*\b")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The name of a sub-plan's rows. ``filtered_by`` are the rows that were kept from it by filters still in force."""
+    """The name of a sub-plan's rows. ``filtered_by`` are the edges whose keys keep rows from it, as filters."""
 
     text: str
-    filtered_by: frozenset[Node] = frozenset()
+    filtered_by: frozenset[str] = frozenset()
 
 
 class Identities:
@@ -203,7 +203,7 @@ class Identities:
     def _join(self, node: Join) -> Identity | None:
         left = self.of(node.left)
         if left is not None and isinstance(node.right, Reread):
-            return Identity(left.text, left.filtered_by | {node.right.exchange.input})
+            return Identity(left.text, left.filtered_by | {node.right.exchange.edge_id})
         right = self.of(node.right)
         if left is None or right is None:
             return None
@@ -211,7 +211,7 @@ class Identities:
         sides = [left.text, right.text]
         if node.kind is JoinKind.INNER:
             sides.sort()
-        joined = {side.input for side in (node.left, node.right) if isinstance(side, Exchange)}
+        joined = {side.edge_id for side in (node.left, node.right) if isinstance(side, Exchange)}
         return Identity(_name("join", node.kind, *terms, *sides), (left.filtered_by | right.filtered_by) - joined)
 
     def _set_operation(self, node: SetOp) -> Identity | None:
@@ -221,7 +221,7 @@ class Identities:
         if any(f is None for f in found):
             return None
         texts = [f.text for f in found if f is not None]
-        filtered = frozenset[Node]().union(*(f.filtered_by for f in found if f is not None))
+        filtered = frozenset[str]().union(*(f.filtered_by for f in found if f is not None))
         return Identity(_name("set", node.kind, *texts), filtered)
 
     def _above(self, inner: Identity | None, *parts: str) -> Identity | None:
