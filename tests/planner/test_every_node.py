@@ -400,7 +400,7 @@ def test_the_parameter_of_a_lambda_is_no_column() -> None:
 MATCHING = {
     "adapt/empty_joins.may_be_nothing": "an empty input",
     "adapt/filter_placement._deeper": "filter",
-    "adapt/open_joins.open_joins": "open joins",
+    "adapt/open_joins.placed_anywhere": "open joins",
     "adapt/skewed_joins.splittable_inputs": "split",
     "distribute/check._derive": "places",
     "distribute/check._whole": "places",
