@@ -45,7 +45,7 @@ from sabot_sql.errors import (
     reason_in_short,
 )
 from sabot_sql.forks import forked, is_own, never_freed_in_children
-from sabot_sql.plan_document import PlanDocument, timed
+from sabot_sql.plan_document import PlanJson, timed
 from sabot_sql.plan_view import Plan
 from sabot_sql.result import Result
 from sabot_sql.result_room import ResultRoom
@@ -472,7 +472,7 @@ class Session:
             store = request.take(rows.stream, self._room)
         return self._single_result(request, reason, store, rows.columns, clock.times_ms()[Phase.RUNNING])
 
-    def _waiting(self, request: Request, state: str, reason: str = "") -> PlanDocument:
+    def _waiting(self, request: Request, state: str, reason: str = "") -> PlanJson:
         """What is told while the session's own DuckDB is at work."""
         return single_document(
             request.sql,

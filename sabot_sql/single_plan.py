@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sabot_planner.job.plan import NotDistributed
 from sabot_sql.catalog.effects import CTE_WRITES
 from sabot_sql.config import SessionConfig
-from sabot_sql.plan_document import PlanDocument, plan_document, stage_item, task_item
+from sabot_sql.plan_document import VERSION, PlanDocument, PlanJson, PlanOperator, PlanStage, PlanTask
 
 
 def not_a_query(kind: str) -> NotDistributed:
@@ -29,12 +28,12 @@ def single_document(
     query_id: str = "",
     elapsed_ms: float | None = None,
     rows: int | None = None,
-    operators: Sequence[Mapping[str, Any]] = (),
+    operators: Sequence[PlanOperator] = (),
     progress_percent: float | None = None,
-) -> PlanDocument:
+) -> PlanJson:
     """One stage, the statement as it was written, and no edges."""
-    finished = state == "finished"
-    task = task_item(
+    elapsed_ms = None if elapsed_ms is None else round(elapsed_ms, 3)
+    task = PlanTask(
         "statement_0",
         agent="session",
         state="finished",
@@ -42,26 +41,19 @@ def single_document(
         started_ms=None if elapsed_ms is None else 0.0,
         elapsed_ms=elapsed_ms,
     )
-    stage = stage_item(
+    stage = PlanStage(
         "statement",
         label="the statement as written",
-        kind="source",
+        type="source",
         sql=sql,
         parallelism=1,
         state=state if state in ("finished", "running") else "waiting",
         rows=rows,
-        tasks=[task] if finished else (),
-        operators=operators,
+        tasks=(task,) if state == "finished" else (),
+        operators=tuple(operators),
         progress_percent=progress_percent,
     )
-    return plan_document(
-        sql=sql,
-        mode="single",
-        reason=reason,
-        agents=1,
-        isolation=config.isolation.value,
-        state=state,
-        query_id=query_id,
-        elapsed_ms=elapsed_ms,
-        stages=[stage],
-    )
+    isolation = config.isolation.value
+    return PlanDocument(
+        VERSION, query_id, sql, "single", reason, 1, isolation, state, elapsed_ms, stages=(stage,)
+    ).to_json()

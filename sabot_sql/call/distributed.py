@@ -18,7 +18,7 @@ from sabot_sql.catalog.writes import Write
 from sabot_sql.coordinator import FinishedQuery, run_query
 from sabot_sql.coordinator.snapshot import planned_snapshot
 from sabot_sql.errors import FILE_CHANGED, InternalError, QueryCancelled, SabotSQLError, SourceError
-from sabot_sql.plan_document import PlanDocument
+from sabot_sql.plan_document import PlanJson
 from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import ResultStore, batches
 
@@ -93,7 +93,7 @@ def _require_unchanged(bound: BoundQuery) -> None:
         raise SourceError(f"{changed} was changed while it was read", code=FILE_CHANGED, file=changed)
 
 
-def _starting(plan: QueryPlan, request: Request) -> PlanDocument:
+def _starting(plan: QueryPlan, request: Request) -> PlanJson:
     """What is told while agents start, or are waited for."""
     isolation = request.config.isolation.value
     return planned_snapshot(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sabot_sql.call.clock import Clock
-from sabot_sql.plan_document import PlanDocument, timed
+from sabot_sql.plan_document import PlanJson, timed
 
 Observer = Callable[[Mapping[str, Any]], None]
 
@@ -19,9 +19,9 @@ _STOP_SECONDS = 1.0
 class Progress:
     """The plan JSON of a query that runs: made when somebody asks, or passed on by whoever runs the query."""
 
-    def __init__(self, clock: Clock, make: Callable[[], PlanDocument]) -> None:
+    def __init__(self, clock: Clock, make: Callable[[], PlanJson]) -> None:
         self._clock = clock
-        self._make: Callable[[], PlanDocument] | None = make
+        self._make: Callable[[], PlanJson] | None = make
         self._made_before = make
         self._told: Mapping[str, Any] | None = None
         self._listener: Observer | None = None
@@ -33,7 +33,7 @@ class Progress:
             self._listener(self._timed(document))
 
     @contextmanager
-    def telling(self, make: Callable[[], PlanDocument] | None) -> Iterator[None]:
+    def telling(self, make: Callable[[], PlanJson] | None) -> Iterator[None]:
         """While this is open, the present plan is what ``make`` gives; None leaves it to :meth:`tell`."""
         before, self._make = self._make, make
         self._made_before = before or self._made_before
@@ -50,20 +50,20 @@ class Progress:
         """Pass all that is told from now on to ``listener``."""
         self._listener = listener
 
-    def made(self) -> PlanDocument | None:
+    def made(self) -> PlanJson | None:
         """The present plan with the time so far; None while another tells it."""
         make = self._make
         return None if make is None else self._timed(make())
 
-    def present(self) -> PlanDocument:
+    def present(self) -> PlanJson:
         """The present plan; before the first one is told, the last that was made."""
         return self.made() or self._timed(self._told or self._made_before())
 
-    def last(self) -> PlanDocument:
+    def last(self) -> PlanJson:
         """The plan of a query that has failed, as it was then."""
         return self._timed(self._told or self._made_before())
 
-    def _timed(self, document: Mapping[str, Any]) -> PlanDocument:
+    def _timed(self, document: Mapping[str, Any]) -> PlanJson:
         """The times are those of the whole query, whoever made the plan."""
         return timed(document, self._clock.times_ms())
 

@@ -35,6 +35,7 @@ from sabot_sql.config import SessionConfig
 from sabot_sql.duck.errors import translate
 from sabot_sql.duck.interrupts import in_spite_of_interrupts
 from sabot_sql.errors import SabotSQLError
+from sabot_sql.plan_document import PlanOperator
 from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ class Catalog:
                 self.connection.check(statement)
             yield
 
-    def operators(self, statement: Statement) -> list[dict[str, Any]]:
+    def operators(self, statement: Statement) -> list[PlanOperator]:
         """What DuckDB would do for a query that is bound while this is called; see :meth:`checked`.
 
         Nothing where binding it runs a part of it.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sabot_sql.plan_document import operator_item
+from sabot_sql.plan_document import PlanOperator
 
 _ROWS = "Estimated Cardinality"
 _TOLD_FIRST = ("Join Type", "Table", "Function", "Conditions", "Groups", "Aggregates", "Order By", "Top", "Filters")
@@ -14,9 +14,9 @@ _LEFT_OUT = frozenset({_ROWS, "Projections", "Type"})
 _DETAIL_CHARACTERS = 160
 
 
-def operator_trees(explained_json: str) -> list[dict[str, Any]]:
+def operator_trees(explained_json: str) -> list[PlanOperator]:
     """The operators from the last one on, for the plan JSON; none where DuckDB's answer is not what it was."""
-    found: list[dict[str, Any]] = []
+    found: list[PlanOperator] = []
     try:
         todo: list[tuple[Any, int | None]] = [(node, None) for node in reversed(json.loads(explained_json))]
         while todo:
@@ -28,7 +28,7 @@ def operator_trees(explained_json: str) -> list[dict[str, Any]]:
     return found
 
 
-def _operator(node: Mapping[str, Any], read_by: int | None) -> dict[str, Any]:
+def _operator(node: Mapping[str, Any], read_by: int | None) -> PlanOperator:
     facts = node["extra_info"]
     facts = facts if isinstance(facts, Mapping) else {}
     rows = str(facts.get(_ROWS, ""))
@@ -39,7 +39,7 @@ def _operator(node: Mapping[str, Any], read_by: int | None) -> dict[str, Any]:
     detail = " · ".join(texts)
     if len(detail) > _DETAIL_CHARACTERS:
         detail = f"{detail[: _DETAIL_CHARACTERS - 1]}…"
-    return operator_item(name, detail, int(rows) if rows.isdecimal() else None, read_by)
+    return PlanOperator(name, detail, int(rows) if rows.isdecimal() else None, read_by)
 
 
 def _text(value: object) -> str:

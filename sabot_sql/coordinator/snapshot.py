@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Decided, ShuffleEdge, ShuffleEdgeType
@@ -11,9 +12,9 @@ from sabot_sql.coordinator.edge_book import EdgeShuffle
 from sabot_sql.coordinator.exchange_rules import RESULT_EDGE
 from sabot_sql.coordinator.execution import Execution
 from sabot_sql.coordinator.stage_run import Finished, Running, Skipped, StageRun, TaskRecord
-from sabot_sql.plan_document import PlanDocument, edge_item, plan_document, stage_item, task_item
+from sabot_sql.plan_document import VERSION, HeavyKey, PlanDocument, PlanEdge, PlanJson, PlanStage, PlanTask
 
-PlanSnapshot = PlanDocument
+PlanSnapshot = PlanJson
 
 _HEAVY_SHOWN = 5
 
@@ -25,12 +26,13 @@ def planned_snapshot(
     graph = plan.operator_graph
     return _document(
         plan,
-        query_id=query_id,
-        sql=sql,
-        isolation=isolation,
-        state=state,
-        stages=[_stage(graph, operator, None) for operator in graph.topological_order()],
-        edges=[*(_edge(edge) for edge in graph.edges), _result_edge(graph, None)],
+        query_id,
+        sql,
+        isolation,
+        state,
+        None,
+        [_stage(graph, operator, None) for operator in graph.topological_order()],
+        [*(_edge(edge) for edge in graph.edges), _result_edge(graph, None)],
     )
 
 
@@ -52,30 +54,55 @@ def running_snapshot(
     ]
     return _document(
         plan,
-        query_id=execution.query_id,
-        sql=sql,
-        isolation=isolation,
-        state=state,
-        elapsed_ms=round(now_ms, 3),
-        stages=[_stage(graph, operator, run_of.get(operator)) for operator in graph.topological_order()],
-        edges=[*edges, _result_edge(graph, execution.shuffles.find(RESULT_EDGE))],
+        execution.query_id,
+        sql,
+        isolation,
+        state,
+        now_ms,
+        [_stage(graph, operator, run_of.get(operator)) for operator in graph.topological_order()],
+        [*edges, _result_edge(graph, execution.shuffles.find(RESULT_EDGE))],
     )
 
 
-def _document(plan: QueryPlan, **known: Any) -> PlanSnapshot:
-    return plan_document(mode=plan.mode.value, reason=plan.reason, agents=plan.agents, **known)
+def _document(
+    plan: QueryPlan,
+    query_id: str,
+    sql: str,
+    isolation: str,
+    state: str,
+    elapsed_ms: float | None,
+    stages: Sequence[PlanStage],
+    edges: Sequence[PlanEdge],
+) -> PlanSnapshot:
+    return PlanDocument(
+        VERSION,
+        query_id,
+        sql,
+        plan.mode.value,
+        plan.reason,
+        plan.agents,
+        isolation,
+        state,
+        _rounded(elapsed_ms),
+        stages=tuple(stages),
+        edges=tuple(edges),
+    ).to_json()
 
 
-def _stage(graph: OperatorGraph, operator_id: str, run: StageRun | None) -> dict[str, Any]:
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 3)
+
+
+def _stage(graph: OperatorGraph, operator_id: str, run: StageRun | None) -> PlanStage:
     node = graph.operator(operator_id)
     # Only the last operator of a chain writes rows that were counted.
     counted = run is not None and run.stage.stage_id == operator_id
-    tasks = [_task(run, task, counted=counted) for task in run.tasks] if run else []
-    known = [task["rows"] for task in tasks if task["rows"] is not None]
-    return stage_item(
+    tasks = tuple(_task(run, task, counted=counted) for task in run.tasks) if run else ()
+    known = [task.rows for task in tasks if task.rows is not None]
+    return PlanStage(
         operator_id,
         label=node.label,
-        kind=node.operator_type.value,
+        type=node.operator_type.value,
         sql=node.sql,
         parallelism=run.reads.parallelism if run else node.parallelism,
         state=run.state if run else "waiting",
@@ -86,28 +113,28 @@ def _stage(graph: OperatorGraph, operator_id: str, run: StageRun | None) -> dict
     )
 
 
-def _task(run: StageRun, task: TaskRecord, *, counted: bool) -> dict[str, Any]:
+def _task(run: StageRun, task: TaskRecord, *, counted: bool) -> PlanTask:
     task_id = f"{run.stage.stage_id}_{task.index}"
     match task.state:
         case Running(attempt, agent, started_ms):
-            return task_item(task_id, state="running", agent=agent, attempt=attempt, started_ms=started_ms)
+            return PlanTask(task_id, agent, attempt, "running", started_ms=_rounded(started_ms))
         case Finished(attempt, started_ms, report):
             first = report.outputs[0] if report.outputs and counted else None
-            return task_item(
+            return PlanTask(
                 task_id,
                 state="finished",
                 agent=report.agent_id,
                 attempt=attempt,
                 rows_in=report.rows_in,
                 rows=first.rows if first else None,
-                size_bytes=sum(output.size_bytes for output in report.outputs) if first else None,
+                bytes=sum(output.size_bytes for output in report.outputs) if first else None,
                 spilled_bytes=sum(output.spilled_bytes for output in report.outputs),
-                started_ms=started_ms,
-                elapsed_ms=report.elapsed_ms,
+                started_ms=_rounded(started_ms),
+                elapsed_ms=_rounded(report.elapsed_ms),
             )
         case _:
             state = "skipped" if isinstance(task.state, Skipped) else "waiting"
-            return task_item(task_id, state=state, attempt=max(0, task.next_attempt - 1))
+            return PlanTask(task_id, state=state, attempt=max(0, task.next_attempt - 1))
 
 
 def _edge(
@@ -116,48 +143,48 @@ def _edge(
     decision: str | None = None,
     producer: StageRun | None = None,
     consumer: StageRun | None = None,
-) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "kind": edge.edge_type.name,
-        "keys": edge.keys,
-        "source": edge.source,
-        "target": edge.target,
-        "partitions": shuffle.partitions if shuffle else edge.partitions,
-        "rows_estimated": edge.rows_estimated,
-        "estimated_by": edge.estimated_by,
-        "decided": (Decided.RUN if decision else edge.decided).value,
-        "reason": "; ".join(part for part in (edge.reason, decision) if part),
-        "within_task": producer is not None and producer is consumer,
-    }
-    facts = shuffle.measured if shuffle is not None else None
-    if shuffle is None or facts is None or shown["within_task"]:
-        return edge_item(edge.edge_id, **shown)
-    return edge_item(
+) -> PlanEdge:
+    shown = PlanEdge(
         edge.edge_id,
-        **shown,
+        edge.edge_type.name,
+        edge.keys,
+        edge.source,
+        edge.target,
+        partitions=shuffle.partitions if shuffle else edge.partitions,
+        rows_estimated=edge.rows_estimated,
+        estimated_by=edge.estimated_by,
+        decided=(Decided.RUN if decision else edge.decided).value,
+        reason="; ".join(part for part in (edge.reason, decision) if part),
+        within_task=producer is not None and producer is consumer,
+    )
+    facts = shuffle.measured if shuffle is not None else None
+    if shuffle is None or facts is None or shown.within_task:
+        return shown
+    return replace(
+        shown,
         rows=facts.rows,
-        size_bytes=facts.bytes,
+        bytes=facts.bytes,
         partition_rows=facts.partition_rows,
         partition_bytes=facts.partition_bytes,
         partition_agents=_readers(edge, len(facts.partition_bytes), consumer),
         distinct_keys=facts.distinct_keys,
-        heavy=[
-            {"key": shuffle.key_names.get(key, f"hash {key:016x}"), "rows": rows}
+        heavy=tuple(
+            HeavyKey(shuffle.key_names.get(key, f"hash {key:016x}"), rows)
             for key, rows, _ in facts.heavy[:_HEAVY_SHOWN]
-        ],
+        ),
     )
 
 
-def _readers(edge: ShuffleEdge, partitions: int, consumer: StageRun | None) -> list[str | None]:
+def _readers(edge: ShuffleEdge, partitions: int, consumer: StageRun | None) -> tuple[str | None, ...]:
     """The agent that reads each partition, the first one of several that share it."""
     if consumer is None or edge.edge_type is ShuffleEdgeType.BROADCAST:
-        return []
+        return ()
     agents: list[str | None] = [None] * partitions
     for record, read in zip(consumer.tasks, consumer.reads.by_edge.get(edge.edge_id, ()), strict=False):
         agent = _agent(record)
         for partition in range(read.first, min(read.last, partitions)):
             agents[partition] = agents[partition] or agent
-    return agents if any(agents) else []
+    return tuple(agents) if any(agents) else ()
 
 
 def _agent(task: TaskRecord) -> str | None:
@@ -176,16 +203,17 @@ def _result_reason(graph: OperatorGraph) -> str:
     return "read in task order" if graph.ordered else "read as it comes"
 
 
-def _result_edge(graph: OperatorGraph, shuffle: EdgeShuffle | None) -> dict[str, Any]:
+def _result_edge(graph: OperatorGraph, shuffle: EdgeShuffle | None) -> PlanEdge:
     facts = shuffle.measured if shuffle is not None else None
-    return edge_item(
+    return PlanEdge(
         RESULT_EDGE,
-        kind=ShuffleEdgeType.FORWARD.name,
-        source=graph.sink,
-        target="result",
+        ShuffleEdgeType.FORWARD.name,
+        (),
+        graph.sink,
+        "result",
         partitions=1,
         rows=facts.rows if facts else None,
-        size_bytes=facts.bytes if facts else None,
+        bytes=facts.bytes if facts else None,
         decided=Decided.PLAN.value,
         reason=_result_reason(graph),
     )

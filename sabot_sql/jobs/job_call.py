@@ -23,7 +23,7 @@ from sabot_sql.jobs.job_graph import JobGraph
 from sabot_sql.jobs.run import JobAnswer, check_resources, planned_job, run_on_agents
 from sabot_sql.jobs.session_binding import SessionBinding
 from sabot_sql.jobs.sink_writers import check_targets, part_of, result_sink, write_sinks
-from sabot_sql.plan_document import PlanDocument
+from sabot_sql.plan_document import PlanJson
 from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import ResultStore
 
@@ -74,7 +74,7 @@ class JobCall:
         reason = f"memory ran out on {self.request.config.agent_count} agents: one agent has all of it"
         return run_on_agents(job, ready, alone, self.pools, self.room, reason)
 
-    def explain(self, job: JobGraph) -> PlanDocument:
+    def explain(self, job: JobGraph) -> PlanJson:
         """The plan of ``job``, which is not run; only its sources and schemas are looked at."""
         self._check(job)
         with self._executable(job) as ready:

@@ -18,7 +18,7 @@ from sabot_sql.coordinator.snapshot import planned_snapshot
 from sabot_sql.errors import FILE_CHANGED, InternalError, JobError, SourceError
 from sabot_sql.jobs.compiler import ExecutableJob
 from sabot_sql.jobs.job_graph import JobGraph
-from sabot_sql.plan_document import PlanDocument
+from sabot_sql.plan_document import PlanJson
 from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import ResultStore, batches
 
@@ -51,7 +51,7 @@ def check_resources(job: JobGraph, config: SessionConfig) -> None:
             raise _refused(node.operator_id, reason, "use fewer agents, or more threads for each")
 
 
-def planned_job(job: JobGraph, executable: ExecutableJob, config: SessionConfig) -> PlanDocument:
+def planned_job(job: JobGraph, executable: ExecutableJob, config: SessionConfig) -> PlanJson:
     """The plan of a job that has not run."""
     plan = QueryPlan(Mode.DISTRIBUTED, _reason(job), config.agent_count, executable.graph, executable.columns)
     return _described(planned_snapshot(plan, isolation=config.isolation.value), executable)
@@ -105,7 +105,7 @@ def _columns(executable: ExecutableJob, finished: FinishedQuery) -> ColumnTypes:
     )
 
 
-def _described(document: Mapping[str, Any], executable: ExecutableJob) -> PlanDocument:
+def _described(document: Mapping[str, Any], executable: ExecutableJob) -> PlanJson:
     """``document`` with the columns that each operator gives."""
     stages = [
         {**stage, "columns": _shown(executable.schemas.get(stage["id"], ()))} for stage in document.get("stages", ())

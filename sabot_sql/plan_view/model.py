@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
+
+from sabot_sql.plan_document import PhaseTimes, PlanDocument, PlanEdge, PlanOperator, PlanStage, PlanTask
 
 RESULT = "result"
 """Target of the edge that carries the rows to the session."""
@@ -245,110 +247,86 @@ def read_plan(document: Mapping[str, Any]) -> PlanModel:
     Raises:
         ValueError: it is of another version.
     """
-    if document.get("version") != 1:
-        raise ValueError(f"plan JSON of version {document.get('version')!r}; this release reads version 1")
+    plan = PlanDocument.from_json(document)
     return PlanModel(
-        query_id=_text(document, "query_id"),
-        sql=_text(document, "sql"),
-        mode=_text(document, "mode"),
-        reason=_text(document, "reason"),
-        agents=_count(document, "agents") or 0,
-        isolation=_text(document, "isolation"),
-        state=_text(document, "state"),
-        elapsed_ms=_number(document, "elapsed_ms"),
-        times=_times(document.get("times")),
-        stages=tuple(_stage(item) for item in _items(document, "stages")),
-        edges=tuple(_edge(item) for item in _items(document, "edges")),
+        query_id=plan.query_id,
+        sql=plan.sql,
+        mode=plan.mode,
+        reason=plan.reason,
+        agents=plan.agents,
+        isolation=plan.isolation,
+        state=plan.state,
+        elapsed_ms=plan.elapsed_ms,
+        times=() if plan.times is None else _times(plan.times),
+        stages=tuple(map(_stage, plan.stages)),
+        edges=tuple(map(_edge, plan.edges)),
     )
 
 
-def _times(item: object) -> tuple[tuple[str, float], ...]:
-    if not isinstance(item, Mapping):
-        return ()
-    spent = ((words, _number(item, phase) or 0.0) for phase, words in _PHASES.items())
+def _times(times: PhaseTimes) -> tuple[tuple[str, float], ...]:
+    spent = ((words, getattr(times, phase)) for phase, words in _PHASES.items())
     return tuple((words, milliseconds) for words, milliseconds in spent if milliseconds >= _LEAST_PHASE_MS)
 
 
-def _operator(place: int, item: Mapping[str, Any]) -> OperatorView:
-    read_by = _count(item, "read_by")
+def _operator(place: int, operator: PlanOperator) -> OperatorView:
+    read_by = operator.read_by
     return OperatorView(
-        name=_text(item, "name"),
-        detail=_text(item, "detail"),
-        rows_estimated=_count(item, "rows_estimated"),
+        name=operator.name,
+        detail=operator.detail,
+        rows_estimated=operator.rows_estimated,
         read_by=read_by if read_by is not None and read_by < place else None,
     )
 
 
-def _stage(item: Mapping[str, Any]) -> StageView:
-    runs_in = _text(item, "runs_in")
+def _stage(stage: PlanStage) -> StageView:
     return StageView(
-        stage_id=_text(item, "id"),
-        label=_text(item, "label"),
-        type=_text(item, "type"),
-        sql=_text(item, "sql"),
-        parallelism=_count(item, "parallelism") or 0,
-        state=_text(item, "state"),
-        rows=_count(item, "rows"),
+        stage_id=stage.id,
+        label=stage.label,
+        type=stage.type,
+        sql=stage.sql,
+        parallelism=stage.parallelism,
+        state=stage.state,
+        rows=stage.rows,
         # The tasks of the stage that it runs in are shown there, once.
-        tasks=() if runs_in else tuple(_task(task) for task in _items(item, "tasks")),
-        runs_in=runs_in,
-        operators=tuple(_operator(*found) for found in enumerate(_items(item, "operators"))),
-        progress_percent=_number(item, "progress_percent"),
+        tasks=() if stage.runs_in else tuple(map(_task, stage.tasks)),
+        runs_in=stage.runs_in or "",
+        operators=tuple(_operator(place, operator) for place, operator in enumerate(stage.operators)),
+        progress_percent=stage.progress_percent,
     )
 
 
-def _task(item: Mapping[str, Any]) -> TaskView:
+def _task(task: PlanTask) -> TaskView:
     return TaskView(
-        task_id=_text(item, "id"),
-        agent=_text(item, "agent"),
-        attempt=_count(item, "attempt") or 0,
-        state=_text(item, "state"),
-        rows_in=_count(item, "rows_in"),
-        rows=_count(item, "rows"),
-        bytes=_count(item, "bytes"),
-        spilled_bytes=_count(item, "spilled_bytes") or 0,
-        started_ms=_number(item, "started_ms"),
-        elapsed_ms=_number(item, "elapsed_ms"),
+        task_id=task.id,
+        agent=task.agent or "",
+        attempt=task.attempt,
+        state=task.state,
+        rows_in=task.rows_in,
+        rows=task.rows,
+        bytes=task.bytes,
+        spilled_bytes=task.spilled_bytes or 0,
+        started_ms=task.started_ms,
+        elapsed_ms=task.elapsed_ms,
     )
 
 
-def _edge(item: Mapping[str, Any]) -> EdgeView:
+def _edge(edge: PlanEdge) -> EdgeView:
     return EdgeView(
-        edge_id=_text(item, "id"),
-        type=_text(item, "type").upper(),
-        keys=tuple(str(key) for key in _items(item, "keys")),
-        source=_text(item, "source"),
-        target=_text(item, "target"),
-        partitions=_count(item, "partitions"),
-        rows=_count(item, "rows"),
-        bytes=_count(item, "bytes"),
-        rows_estimated=_count(item, "rows_estimated"),
-        decided=_text(item, "decided"),
-        reason=_text(item, "reason"),
-        partition_rows=tuple(int(value) for value in _items(item, "partition_rows")),
-        partition_bytes=tuple(int(value) for value in _items(item, "partition_bytes")),
-        heavy=tuple((str(entry.get("key")), _count(entry, "rows") or 0) for entry in _items(item, "heavy")),
-        partition_agents=tuple("" if agent is None else str(agent) for agent in _items(item, "partition_agents")),
-        distinct_keys=_count(item, "distinct_keys"),
-        within_task=bool(item.get("within_task")),
+        edge_id=edge.id,
+        type=edge.type.upper(),
+        keys=edge.keys,
+        source=edge.source,
+        target=edge.target,
+        partitions=edge.partitions,
+        rows=edge.rows,
+        bytes=edge.bytes,
+        rows_estimated=edge.rows_estimated,
+        decided=edge.decided,
+        reason=edge.reason,
+        partition_rows=edge.partition_rows,
+        partition_bytes=edge.partition_bytes,
+        heavy=tuple((heavy.key, heavy.rows) for heavy in edge.heavy),
+        partition_agents=tuple(agent or "" for agent in edge.partition_agents),
+        distinct_keys=edge.distinct_keys,
+        within_task=edge.within_task,
     )
-
-
-def _text(item: Mapping[str, Any], name: str) -> str:
-    value = item.get(name)
-    return "" if value is None else str(value)
-
-
-def _count(item: Mapping[str, Any], name: str) -> int | None:
-    value = item.get(name)
-    return None if value is None else int(value)
-
-
-def _number(item: Mapping[str, Any], name: str) -> float | None:
-    value = item.get(name)
-    return None if value is None else float(value)
-
-
-def _items(item: Mapping[str, Any], name: str) -> Sequence[Any]:
-    value = item.get(name)
-    return () if value is None else tuple(value)
