@@ -15,6 +15,7 @@ namespace flight = arrow::flight;
 constexpr uint64_t kFullCredits = 8;
 constexpr uint32_t kTierFactor = 4;
 constexpr uint32_t kLeastCredit = 64 << 10;  // HTTP/2's own
+constexpr int kConnectMs = 4000;
 
 }  // namespace
 
@@ -29,7 +30,13 @@ std::shared_ptr<flight::FlightClient> connect_flight(const FlightClientConfig& c
   options.tls_root_certs = config.tls_root_certificate;
   options.cert_chain = config.tls_certificate;
   options.private_key = config.tls_key;
-  options.generic_options = {{"sabot.connection", static_cast<int>(connection)}};
+  options.generic_options = {
+      {"sabot.connection", static_cast<int>(connection)},
+      // So long may a connection take to be made: until it is, a call cannot be cancelled. By default it is 20 s.
+      {"grpc.min_reconnect_backoff_ms", kConnectMs},
+      {"grpc.initial_reconnect_backoff_ms", kConnectMs / 10},
+      {"grpc.max_reconnect_backoff_ms", kConnectMs},
+  };
   if (credit_bytes > 0) {
     // A fixed window instead of one that grows with the speed: it bounds what waits for a slow reader.
     options.generic_options.emplace_back("grpc.http2.bdp_probe", 0);

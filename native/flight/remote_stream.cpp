@@ -4,6 +4,7 @@
 #include <arrow/record_batch.h>
 
 #include <optional>
+#include <thread>
 
 #include "batch_validation.hpp"
 #include "flight_errors.hpp"
@@ -16,10 +17,54 @@ namespace flight = arrow::flight;
 RemoteRead::RemoteRead(std::shared_ptr<FlightChannels> channels, flight::Ticket ticket, flight::FlightCallOptions options)
     : channels_(std::move(channels)), ticket_(std::move(ticket)), options_(std::move(options)) {}
 
-void RemoteRead::enter(flight::FlightStreamReader* reader) {
+std::shared_ptr<RemoteRead::Opening> RemoteRead::begin() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (ended_) throw *ended_;
+  }
+  auto opening = std::make_shared<Opening>();
+  std::thread([read = shared_from_this(), opening] {
+    std::unique_ptr<FlightChannels::Lease> lease;
+    std::unique_ptr<flight::FlightStreamReader> reader;
+    std::optional<Error> failure;
+    try {
+      lease = read->channels_->lease();
+      auto opened = lease->client().DoGet(read->options_, read->ticket_);
+      if (opened.ok()) {
+        reader = std::move(*opened);
+      } else {
+        failure = from_status(opened.status());
+      }
+    } catch (const Error& error) {
+      failure = error;
+    } catch (const std::exception& error) {
+      failure = Error(ErrorCode::kInternal, error.what());
+    }
+    const std::lock_guard lock(read->mutex_);
+    if (opening->abandoned) {
+      if (reader) reader->Cancel();
+      return;
+    }
+    if (reader) read->calls_.insert(reader.get());
+    opening->lease = std::move(lease);
+    opening->reader = std::move(reader);
+    opening->failure = failure;
+    opening->done = true;
+    read->changed_.notify_all();
+  }).detach();
+  return opening;
+}
+
+void RemoteRead::await(Opening& opening) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return opening.done || ended_; });
+  if (ended_) throw *ended_;
+  if (opening.failure) throw *opening.failure;
+}
+
+void RemoteRead::abandon(Opening& opening) noexcept {
   const std::lock_guard lock(mutex_);
-  calls_.insert(reader);
-  if (ended_) reader->Cancel();
+  opening.abandoned = true;
 }
 
 void RemoteRead::leave(flight::FlightStreamReader* reader) noexcept {
@@ -31,6 +76,7 @@ void RemoteRead::end(const Error& reason) {
   const std::lock_guard lock(mutex_);
   if (!ended_) ended_ = reason;
   for (flight::FlightStreamReader* reader : calls_) reader->Cancel();
+  changed_.notify_all();
 }
 
 Error RemoteRead::error_of(const arrow::Status& status) {
@@ -41,20 +87,20 @@ Error RemoteRead::error_of(const arrow::Status& status) {
 // One call to the server.
 class RemoteCall {
  public:
-  RemoteCall(std::shared_ptr<RemoteRead> read, std::unique_ptr<FlightChannels::Lease> lease, std::unique_ptr<flight::FlightStreamReader> reader)
-      : read_(std::move(read)), lease_(std::move(lease)), reader_(std::move(reader)) {
-    read_->enter(reader_.get());
-  }
+  explicit RemoteCall(std::shared_ptr<RemoteRead> read) : read_(std::move(read)), opening_(read_->begin()) {}
   RemoteCall(const RemoteCall&) = delete;
   RemoteCall& operator=(const RemoteCall&) = delete;
   ~RemoteCall() {
-    read_->leave(reader_.get());
-    if (!complete_) reader_->Cancel();  // the server must not go on sending to nobody
+    read_->abandon(*opening_);
+    if (!opening_->reader) return;
+    read_->leave(opening_->reader.get());
+    if (!complete_) opening_->reader->Cancel();  // the server must not go on sending to nobody
   }
 
   void learn_schema() {
     if (schema_) return;
-    auto schema = reader_->GetSchema();
+    read_->await(*opening_);
+    auto schema = opening_->reader->GetSchema();
     if (!schema.ok()) throw read_->error_of(schema.status());
     const arrow::Status valid = validate_schema(**schema);
     if (!valid.ok()) throw Error(ErrorCode::kCorrupt, "the schema of the stream is damaged: " + valid.message());
@@ -85,7 +131,7 @@ class RemoteCall {
  private:
   // None at the end of the stream, which must have been announced.
   std::shared_ptr<arrow::RecordBatch> receive() {
-    auto chunk = reader_->Next();
+    auto chunk = opening_->reader->Next();
     if (!chunk.ok()) throw read_->error_of(chunk.status());
     if (!chunk->data && !chunk->app_metadata) {
       if (!announced_end_) throw Error(ErrorCode::kLost, "the stream ended before all of its rows had come");
@@ -109,8 +155,7 @@ class RemoteCall {
   }
 
   const std::shared_ptr<RemoteRead> read_;
-  const std::unique_ptr<FlightChannels::Lease> lease_;  // outlives the call
-  const std::unique_ptr<flight::FlightStreamReader> reader_;
+  const std::shared_ptr<RemoteRead::Opening> opening_;
   std::shared_ptr<arrow::Schema> schema_;
   uint64_t rows_ = 0;
   bool announced_end_ = false;
@@ -143,23 +188,14 @@ void release_stream(ArrowArrayStream* stream) {
 
 }  // namespace
 
-std::unique_ptr<RemoteCall> RemoteRead::call() {
-  {
-    const std::lock_guard lock(mutex_);
-    if (ended_) throw *ended_;
-  }
-  auto lease = channels_->lease();
-  auto reader = lease->client().DoGet(options_, ticket_);
-  if (!reader.ok()) throw error_of(reader.status());
-  return std::make_unique<RemoteCall>(shared_from_this(), std::move(lease), std::move(*reader));
-}
-
 void RemoteRead::open(ArrowArrayStream* out) {
-  auto opened = call();
-  opened->learn_schema();
-  *out = {get_schema, get_next, get_last_error, release_stream, opened.release()};
+  auto call = std::make_unique<RemoteCall>(shared_from_this());
+  call->learn_schema();
+  *out = {get_schema, get_next, get_last_error, release_stream, call.release()};
 }
 
-void RemoteRead::start(ArrowArrayStream* out) { *out = {get_schema, get_next, get_last_error, release_stream, call().release()}; }
+void RemoteRead::start(ArrowArrayStream* out) {
+  *out = {get_schema, get_next, get_last_error, release_stream, std::make_unique<RemoteCall>(shared_from_this()).release()};
+}
 
 }  // namespace sabot

@@ -3,6 +3,7 @@
 
 #include <arrow/flight/client.h>
 
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -32,8 +33,20 @@ class RemoteRead : public std::enable_shared_from_this<RemoteRead> {
 
  private:
   friend class RemoteCall;
-  std::unique_ptr<class RemoteCall> call();
-  void enter(arrow::flight::FlightStreamReader* reader);
+  // A call that is being opened, by a thread of its own: until the server has said its first word it cannot be cancelled, so whoever
+  // waits for that must be able to leave it alone.
+  struct Opening {
+    std::unique_ptr<FlightChannels::Lease> lease;
+    std::unique_ptr<arrow::flight::FlightStreamReader> reader;
+    std::optional<Error> failure;
+    bool done = false;
+    bool abandoned = false;
+  };
+
+  std::shared_ptr<Opening> begin();
+  // Waits until it is open. Raises its failure, or what ended the read.
+  void await(Opening& opening);
+  void abandon(Opening& opening) noexcept;
   void leave(arrow::flight::FlightStreamReader* reader) noexcept;
   // The error to report for a call that ended with `status`.
   [[nodiscard]] Error error_of(const arrow::Status& status);
@@ -42,6 +55,7 @@ class RemoteRead : public std::enable_shared_from_this<RemoteRead> {
   const arrow::flight::Ticket ticket_;
   const arrow::flight::FlightCallOptions options_;
   std::mutex mutex_;
+  std::condition_variable changed_;
   std::set<arrow::flight::FlightStreamReader*> calls_;
   std::optional<Error> ended_;
   ErrorSlot error_;

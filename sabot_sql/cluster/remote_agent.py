@@ -23,7 +23,7 @@ _ANSWER_SECONDS = 5.0
 class RemoteAgent:
     """See :class:`~sabot_sql.agent.agent.Agent`. :meth:`wait_ready` must return before anything else is called.
 
-    ``on_death`` gets the id once the agent takes no work any more, after its work has been answered.
+    ``on_death`` gets the id once the agent takes no work any more, before its work is answered.
     """
 
     def __init__(
@@ -208,10 +208,11 @@ class RemoteAgent:
             pending, self._pending = self._pending, {}
         with self._reaching:
             self._reaching.notify_all()
+        if was_alive:
+            # First, so that what is given to others for it is not to be read from it.
+            self._on_death(self.agent_id)
         for work_id, done in pending.items():
             done(self._died(work_id, reason))
-        if was_alive:
-            self._on_death(self.agent_id)
 
     def _died(self, work_id: TaskId, reason: str) -> TaskFailure:
         error = AgentError(

@@ -41,7 +41,7 @@ class RemoteCrew:
         self._count = count
         self._lease_ms = int(lease_seconds * 1e3)
         self._manager = manager
-        self._lost = lost
+        self._tell_lost = lost
         self._session_id = uuid.uuid4().hex
         self._secret = secrets.token_bytes(32)
         self._launched = False
@@ -116,6 +116,15 @@ class RemoteCrew:
     def close(self) -> None:
         """See :class:`~sabot_sql.agent.crew.Crew`."""
         self._provider.stop()
+
+    def _lost(self, agent_id: str) -> None:
+        """Readers need not find out by themselves that nobody answers."""
+        gone = self._agents.get(agent_id)
+        if gone is not None and not gone.readable:
+            self.transport.lose(agent_id)
+            for other in self._members():
+                other.detach(agent_id)
+        self._tell_lost(agent_id)
 
     def _members(self) -> list[RemoteAgent]:
         return [agent for agent in tuple(self._agents.values()) if agent.alive]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class JoinedEdge:
     def __init__(self, schema: sabot_native.PartitionStream, parts: Sequence[_Part], rows: int) -> None:
         self._parts = parts
         self._rows = rows
+        self._gone: str | None = None
         self._joined = JoinedStream(schema, [part.stream for part in parts], ahead=_FETCHES_AHEAD)
 
     @property
@@ -65,13 +67,26 @@ class JoinedEdge:
             try:
                 part.stream.raise_error()
             except _FAILURES as error:
-                # The others of the same agent are as unreachable.
-                lost = [at for other in self._parts if other.agent_id == part.agent_id for at in other.positions]
-                raise PartsLost(f"outputs on agent {part.agent_id}: {error}", tuple(lost)) from error
+                raise PartsLost(f"outputs on agent {part.agent_id}: {error}", self._held_by(part.agent_id)) from error
+            except sabot_native.Cancelled as error:
+                if self._gone == part.agent_id:
+                    raise PartsLost(f"agent {self._gone} is gone", self._held_by(self._gone)) from error
+                raise
 
     def cancel(self) -> None:
         """See :class:`~sabot_sql.transport.interface.EdgeStream`."""
         self._joined.cancel()
+
+    def lose(self, agent_id: str) -> None:
+        """End what is fetched from an agent that is gone."""
+        for part in self._parts:
+            if part.agent_id == agent_id and isinstance(part.stream, RemoteStream):
+                self._gone = agent_id
+                part.stream.cancel()
+
+    def _held_by(self, agent_id: str) -> tuple[int, ...]:
+        """All that an agent has is lost with one part of it."""
+        return tuple(at for part in self._parts if part.agent_id == agent_id for at in part.positions)
 
 
 class AllHosts:
@@ -95,6 +110,7 @@ class AllHosts:
         self._mark = mark or host_mark()
         self._lock = threading.Lock()
         self._peers: dict[str, _Peer] = {}
+        self._open: weakref.WeakSet[JoinedEdge] = weakref.WeakSet()
 
     def learn(self, place: Place) -> None:
         """From here on outputs of the agent can be opened."""
@@ -102,8 +118,16 @@ class AllHosts:
         with self._lock:
             self._peers[place.agent_id] = _Peer(place, mapped)
 
+    def lose(self, agent_id: str) -> None:
+        """An agent is gone: whoever reads from it over the network need not wait for it."""
+        with self._lock:
+            streams = tuple(self._open)
+        for stream in streams:
+            stream.lose(agent_id)
+
     def forget(self, agent_id: str) -> None:
-        """Give up what was mapped or dialled of an agent."""
+        """Give up what was mapped or dialled of an agent that is gone."""
+        self.lose(agent_id)
         with self._lock:
             peer = self._peers.pop(agent_id, None)
         if peer is not None and peer.mapped:
@@ -138,7 +162,10 @@ class AllHosts:
                     self._part(agent_id, [manifests[at] for at in some], some, (first, last), cancel, deadline_ms)
                 )
         schema = self._manager.read(manifests[:1], first, first)
-        return JoinedEdge(schema, parts, sum(rows))
+        edge = JoinedEdge(schema, parts, sum(rows))
+        with self._lock:
+            self._open.add(edge)
+        return edge
 
     def _part(
         self,
