@@ -30,14 +30,21 @@ class Server:
         compression: str,
         wire_bytes_per_second: int,
     ) -> Self: ...
-    def add_source(self, name: str, source: object) -> None: ...
-    def remove_source(self, name: str) -> None: ...
-    def set_health(self, text: bytes) -> None: ...
-    def accept(self, timeout_ms: int) -> Exchange | None: ...
+    def add_source(self, name: str, source: object) -> None:
+        """Answer reads of tickets that name this source; it is a capsule of ShuffleManager.ticket_source()."""
+    def remove_source(self, name: str) -> None:
+        """Answer no more reads of that source."""
+    def set_health(self, text: bytes) -> None:
+        """Answer the health question with this text from now on."""
+    def accept(self, timeout_ms: int) -> Exchange | None:
+        """Wait for the next exchange that a client opens; None after timeout_ms, or once the server is down."""
     @property
-    def port(self) -> int: ...
-    def metrics(self) -> dict[str, int]: ...
-    def shutdown(self) -> None: ...
+    def port(self) -> int:
+        """The port that it listens on."""
+    def metrics(self) -> dict[str, int]:
+        """Counters of reads, bytes and refusals."""
+    def shutdown(self) -> None:
+        """End all reads and exchanges, and listen no more."""
 
 @final
 class ClientPool:
@@ -57,7 +64,8 @@ class ClientPool:
         credit_bytes: int,
         silence_ms: int,
     ) -> Self: ...
-    def read(self, ticket: bytes, deadline_ms: int) -> RemoteStream: ...
+    def read(self, ticket: bytes, deadline_ms: int) -> RemoteStream:
+        """The partitions that a ticket names; nothing is asked of the server before the stream is read."""
 
 @final
 class RemoteStream:
@@ -121,9 +129,12 @@ class ControlClient:
         tls_certificate: bytes,
         tls_key: bytes,
     ) -> Self: ...
-    def health(self, deadline_ms: int) -> bytes: ...
-    def open(self, command: bytes) -> Exchange: ...
-    def pulse(self, interval_ms: int) -> Pulse: ...
+    def health(self, deadline_ms: int) -> bytes:
+        """What the server says of its agent; raises DeadlineExceeded, or SegmentLost where it is not there."""
+    def open(self, command: bytes) -> Exchange:
+        """Open an exchange with the agent."""
+    def pulse(self, interval_ms: int) -> Pulse:
+        """Ask every interval_ms whether the agent is there."""
 
 @final
 class JoinedStream:
@@ -131,7 +142,8 @@ class JoinedStream:
 
     def __new__(cls, schema: _Schema, parts: Sequence[_Part], *, ahead: int) -> Self: ...
     @property
-    def parts(self) -> tuple[_Part, ...]: ...
+    def parts(self) -> tuple[_Part, ...]:
+        """The streams that it was made of."""
     def __arrow_c_schema__(self) -> object: ...
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """The streams in their order; up to ``ahead`` of other hosts are fetched before they are read."""

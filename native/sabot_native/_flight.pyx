@@ -47,6 +47,8 @@ cdef void release_stream_capsule(object capsule) noexcept:
 
 
 cdef class Server:
+    """The C++ Flight server."""
+
     cdef unique_ptr[CppFlightServer] server
 
     def __cinit__(self, *, host, port, token, tls_certificate, tls_key, tls_client_root, compression, wire_bytes_per_second):
@@ -62,20 +64,24 @@ cdef class Server:
         self.server.reset(new CppFlightServer(config))
 
     def add_source(self, name, source):
+        """Answer reads of tickets that name this source; it is a capsule of ShuffleManager.ticket_source()."""
         cdef SabotTicketSource* pointer = <SabotTicketSource*>PyCapsule_GetPointer(source, kTicketSourceCapsule)
         cdef SabotTicketSource taken = pointer[0]
         pointer.context = NULL
         self.server.get().add_source(name.encode(), taken)
 
     def remove_source(self, name):
+        """Answer no more reads of that source."""
         cdef string text = name.encode()
         with nogil:
             self.server.get().remove_source(text)
 
     def set_health(self, text):
+        """Answer the health question with this text from now on."""
         self.server.get().set_health(<bytes?>text)
 
     def accept(self, timeout_ms):
+        """Wait for the next exchange that a client opens; None after timeout_ms, or once the server is down."""
         cdef int64_t wait_ms = timeout_ms
         cdef shared_ptr[CppExchange] exchange
         with nogil:
@@ -84,9 +90,11 @@ cdef class Server:
 
     @property
     def port(self):
+        """The port that it listens on."""
         return self.server.get().port()
 
     def metrics(self):
+        """Counters of reads, bytes and refusals."""
         cdef FlightServerMetrics metrics = self.server.get().metrics()
         return {
             "streams": metrics.streams,
@@ -100,6 +108,7 @@ cdef class Server:
         }
 
     def shutdown(self):
+        """End all reads and exchanges, and listen no more."""
         with nogil:
             self.server.get().shutdown()
 
@@ -132,18 +141,22 @@ cdef class Exchange:
 
     @property
     def command(self):
+        """What the client asked for."""
         return self.exchange.get().command()
 
     @property
     def peer(self):
+        """The address of the client, as gRPC names it."""
         return self.exchange.get().peer().decode(errors="replace")
 
     def send(self, message):
+        """Send a message of any size; waits while the connection is full. Raises SegmentLost once it is broken."""
         cdef string data = <bytes?>message
         with nogil:
             self.exchange.get().send(data)
 
     def receive(self):
+        """Wait for the next message; None once the other end has ended the exchange, SegmentLost where it broke."""
         cdef optional[string] data
         with nogil:
             data = self.exchange.get().receive()
@@ -153,12 +166,14 @@ cdef class Exchange:
         return message
 
     def send_stream(self, stream):
+        """At the client: send all batches, and how many rows they had."""
         capsule = stream.__arrow_c_stream__()
         cdef ArrowArrayStream* pointer = <ArrowArrayStream*>PyCapsule_GetPointer(capsule, "arrow_array_stream")
         with nogil:
             self.exchange.get().send_stream(pointer)
 
     def __arrow_c_stream__(self, requested_schema=None):
+        """At the server: the stream that the client sends; it fails unless all of its rows came."""
         cdef ArrowArrayStream* stream = <ArrowArrayStream*>malloc(sizeof(ArrowArrayStream))
         stream.release = NULL
         capsule = PyCapsule_New(stream, "arrow_array_stream", release_stream_capsule)
@@ -167,9 +182,11 @@ cdef class Exchange:
         return capsule
 
     def raise_error(self):
+        """Raise the error that ended the stream, if one did."""
         rethrow_stream_error(self.exchange.get().error())
 
     def close(self):
+        """End the exchange; at the client whoever waits in it is woken."""
         with nogil:
             self.exchange.get().close()
 
@@ -187,9 +204,11 @@ cdef class Pulse:
 
     @property
     def silent_ms(self):
+        """How long nothing was answered; time in which this process did not run itself is left out."""
         return self.pulse.get().silent_ms()
 
     def stop(self):
+        """Ask no more."""
         with nogil:
             self.pulse.get().stop()
 
@@ -207,6 +226,7 @@ cdef class ControlClient:
         self.client.reset(new CppControlClient(client_config(options)))
 
     def health(self, deadline_ms):
+        """What the server says of its agent; raises DeadlineExceeded, or SegmentLost where it is not there."""
         cdef int64_t limit_ms = max(1, int(deadline_ms))
         cdef string text
         with nogil:
@@ -214,6 +234,7 @@ cdef class ControlClient:
         return text
 
     def open(self, command):
+        """Open an exchange with the agent."""
         cdef string name = <bytes?>command
         cdef shared_ptr[CppExchange] exchange
         with nogil:
@@ -221,6 +242,7 @@ cdef class ControlClient:
         return Exchange.wrap(exchange)
 
     def pulse(self, interval_ms):
+        """Ask every interval_ms whether the agent is there."""
         cdef unique_ptr[CppPulse] pulse = self.client.get().pulse(interval_ms)
         return Pulse.wrap(move(pulse))
 
@@ -230,12 +252,15 @@ cdef class ControlClient:
 
 
 cdef class ClientPool:
+    """The C++ Flight clients."""
+
     cdef unique_ptr[CppFlightClientPool] pool
 
     def __cinit__(self, **options):
         self.pool.reset(new CppFlightClientPool(client_config(options)))
 
     def read(self, ticket, deadline_ms):
+        """The partitions that a ticket names; nothing is asked of the server before the stream is read."""
         return RemoteStream.wrap(self.pool.get().read(<bytes?>ticket, max(1, int(deadline_ms))))
 
     def __dealloc__(self):
@@ -255,6 +280,7 @@ cdef class RemoteStream:
         return result
 
     def __arrow_c_stream__(self, requested_schema=None):
+        """An ArrowArrayStream capsule; raises the server's error, DeadlineExceeded, Cancelled, or SegmentLost."""
         cdef ArrowArrayStream* stream = <ArrowArrayStream*>malloc(sizeof(ArrowArrayStream))
         stream.release = NULL
         capsule = PyCapsule_New(stream, "arrow_array_stream", release_stream_capsule)
@@ -263,10 +289,15 @@ cdef class RemoteStream:
         return capsule
 
     def cancel(self):
+        """End this read, from any thread: its consumers get Cancelled.
+
+        Only a call that still waits for the server's first word goes on, to its deadline.
+        """
         with nogil:
             self.remote.get().cancel()
 
     def raise_error(self):
+        """Raise the error that ended a stream, if one did: consumers report it as an error of their own."""
         rethrow_stream_error(self.remote.get().error())
 
 
@@ -284,12 +315,14 @@ cdef class JoinedStream:
 
     @property
     def parts(self):
+        """The streams that it was made of."""
         return tuple(self.parts)
 
     def __arrow_c_schema__(self):
         return self.schema.__arrow_c_schema__()
 
     def __arrow_c_stream__(self, requested_schema=None):
+        """The streams in their order; up to ``ahead`` of other hosts are fetched before they are read."""
         cdef vector[ReadPart] parts
         cdef ArrowArrayStream* stream = <ArrowArrayStream*>malloc(sizeof(ArrowArrayStream))
         stream.release = NULL
@@ -309,10 +342,12 @@ cdef class JoinedStream:
         return result
 
     def raise_error(self):
+        """Raise the error that ended a part, if one did."""
         for part in self.parts:
             part.raise_error()
 
     def cancel(self):
+        """End all fetches, from any thread."""
         for part in self.parts:
             if isinstance(part, RemoteStream):
                 part.cancel()

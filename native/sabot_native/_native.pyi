@@ -69,30 +69,38 @@ class Manifest:
     """What a task committed for one output."""
 
     @property
-    def query_id(self) -> str: ...
+    def query_id(self) -> str:
+        """The query that wrote it."""
     @property
-    def edge_id(self) -> str: ...
+    def edge_id(self) -> str:
+        """The edge whose rows these are."""
     @property
-    def task(self) -> int: ...
+    def task(self) -> int:
+        """The number of the task that wrote it."""
     @property
-    def attempt(self) -> int: ...
+    def attempt(self) -> int:
+        """Which attempt of the task wrote it, from 0."""
     @property
     def agent_id(self) -> str:
         """Whose manager holds the segments."""
     @property
-    def rows(self) -> int: ...
+    def rows(self) -> int:
+        """Rows of all partitions."""
     @property
     def bytes(self) -> int:
         """Size of the rows as stored."""
     @property
-    def batches(self) -> int: ...
+    def batches(self) -> int:
+        """Record batches of all partitions."""
     @property
     def spilled_bytes(self) -> int:
         """How much of it was on disk when it was committed."""
     @property
-    def partition_rows(self) -> list[int]: ...
+    def partition_rows(self) -> list[int]:
+        """Rows of each partition."""
     @property
-    def partition_bytes(self) -> list[int]: ...
+    def partition_bytes(self) -> list[int]:
+        """Bytes of each partition as stored."""
     @property
     def heavy(self) -> list[tuple[int, int, int]]:
         """(hash, count, error bound) of the heavy hitters of a hash scheme, heaviest first."""
@@ -127,7 +135,8 @@ class PartitionStream:
     """Committed partitions as an Arrow stream, read anew by every consumer and without copying where possible."""
 
     @property
-    def rows(self) -> int: ...
+    def rows(self) -> int:
+        """Rows that the partitions hold."""
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
     def __arrow_c_schema__(self) -> object: ...
     def raise_error(self) -> None:
@@ -143,7 +152,11 @@ class LiveStream:
 
 @final
 class ShuffleManager:
-    """An agent's shuffle memory: writes and commits outputs, reads committed outputs of any agent of this host."""
+    """An agent's shuffle memory: writes and commits outputs, reads committed outputs of any agent of this host.
+
+    ``budget_bytes`` bound its pool; what does not fit goes to files in ``spill_directory``, ``spill_quota_bytes`` at
+    most. Memory is taken by segments of ``segment_bytes``. It may be used by several threads.
+    """
 
     def __new__(
         cls,
