@@ -17,7 +17,10 @@ from sabot_sql import JobGraph, OperatorType, Session, StreamOperatorNode
 
 MERCHANTS = 500
 _PER_USER = 100
-"""Transactions of a user without fraud: one about every seven hours, of 20 to 120, at home."""
+"""Transactions of a user without fraud: one about every seven hours, at home, of 20 to 40 and of 80 to 100 in turn.
+
+Such a history has a deviation of 20 at least, so that none of them is 4 σ above those before it by chance.
+"""
 _MOST_IN_TEN_MINUTES = 5
 
 KINDS = ("burst", "two countries", "amount")
@@ -41,14 +44,14 @@ def transactions(directory: Path, rows: int, *, seed: int = 1, files: int = 4) -
     with sabot_sql.connect() as session:
         session.execute(
             f"""
-            CREATE MACRO dice(x, salt) AS hash(x * 64 + salt * 8 + {seed} * 512) / 18446744073709551616.0;
+            CREATE MACRO dice(x, salt) AS (hash(x, salt, {seed}) >> 11) / 9007199254740992.0;
             CREATE MACRO home(u) AS (['DE', 'FR', 'IT', 'ES', 'PL', 'NL'])[1 + CAST(floor(dice(u, 1) * 6) AS INTEGER)];
             CREATE MACRO abroad(u) AS (['US', 'BR', 'JP'])[1 + CAST(floor(dice(u, 2) * 3) AS INTEGER)];
             """
         )
         regular = f"""
             SELECT n AS id, n % {users} AS user_id,
-                   round(20 + 100 * dice(n, 3), 2) AS amount,
+                   round(20 + 60 * (n // {users} % 2) + 20 * dice(n, 3), 2) AS amount,
                    CAST(floor(dice(n, 4) * {MERCHANTS}) AS INTEGER) AS merchant,
                    home(n % {users}) AS country,
                    TIMESTAMP '2026-01-01'
@@ -58,7 +61,7 @@ def transactions(directory: Path, rows: int, *, seed: int = 1, files: int = 4) -
         # The frauds of a user follow a regular transaction of theirs, late enough for a history.
         planted = f"""
             SELECT kind, user_id, n, {rows} + (user_id * 3 + k) * 8 + i AS id,
-                   CASE kind WHEN 'amount' THEN 5000.0 ELSE round(20 + 100 * dice(user_id, 6), 2) END AS amount,
+                   CASE kind WHEN 'amount' THEN 5000.0 ELSE round(20 + 20 * dice(user_id, 6), 2) END AS amount,
                    CAST(floor(dice(user_id, 7) * {MERCHANTS}) AS INTEGER) AS merchant,
                    CASE kind WHEN 'two countries' THEN abroad(user_id) ELSE home(user_id) END AS country,
                    TIMESTAMP '2026-01-01' + to_seconds(40 * 25200 + k * 10 * 25200 + 14400
