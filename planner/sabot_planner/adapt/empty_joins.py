@@ -16,7 +16,7 @@ from dataclasses import replace
 from sabot_planner.distribute.check import OutputPartitioning
 from sabot_planner.distribute.join import LEFT_MAY_BE_COPIED, RIGHT_MAY_BE_COPIED
 from sabot_planner.errors import UnknownNode
-from sabot_planner.job.operators import Decided, ShuffleEdgeType
+from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.logical.limit_by import LimitBy
 from sabot_planner.logical.node import Node
 from sabot_planner.logical.nodes import (
@@ -98,12 +98,12 @@ def empty_side(join: Join, rows: Mapping[Exchange, int]) -> Exchange | None:
 
 def witness_of(side: Exchange) -> Exchange:
     """The empty side as what is left of the join keeps it, read whole by every task."""
-    reason = f"measured 0 rows (estimated {side.rows}): the join is empty, and its other side is not computed"
+    reason = f"measured 0 rows (estimated {side.estimate.rows}): the join is empty, and its other side is not computed"
     return replace(
         side,
         edge_type=ShuffleEdgeType.BROADCAST,
         written_as=side.written_as or side.edge_type,
-        decided=Decided.RUN,
+        adaptivity=side.adaptivity.settled,
         reason=reason,
     )
 

@@ -86,7 +86,7 @@ def key_sources(join: Join) -> list[KeySource]:
     if join.kind in RIGHT_MAY_BE_FILTERED and _is_read_whole_or_by_key(join.left):
         turned = tuple(EquiKey(k.right, k.left, k.null_safe) for k in keys)
         found.append(KeySource(join, join.left, join.right, turned))  # type: ignore[arg-type]
-    return sorted(found, key=lambda source: source.rows.bytes)
+    return sorted(found, key=lambda source: source.rows.estimate.bytes)
 
 
 def _is_read_whole_or_by_key(node: Node) -> bool:
@@ -132,9 +132,9 @@ class FilterPlacer:
         if len(self.landed) == before:
             self.landed.append(node)
         reason = "; ".join(part for part in (node.reason, self.edge_reason) if part)
-        rows_left, bytes_left = int(node.rows * self.share), int(node.bytes * self.share)
-        new = replace(node, input=inner, rows=rows_left, bytes=bytes_left, reason=reason)
-        return new
+        expected = node.estimate
+        left = replace(expected, rows=int(expected.rows * self.share), bytes=int(expected.bytes * self.share))
+        return replace(node, input=inner, estimate=left, reason=reason)
 
     def _below_phases(self, node: Node, keys: tuple[EquiKey, ...], rows: Exchange) -> Node | None:
         """Below the exchange between two phases, or nowhere: what moves there are no rows of the query yet."""

@@ -36,6 +36,7 @@ from sabot_planner.logical.nodes import (
 )
 from sabot_planner.logical.size_text import size
 from sabot_planner.physical.nodes import (
+    Adaptivity,
     EmptyRelation,
     Exchange,
     PartialAggregate,
@@ -175,19 +176,19 @@ class AdaptivePlan:
             return None
         if not may_stay(other, where):
             return None
-        limit = min(self.cut_context.settings.broadcast_bytes, 2 * other.bytes // self.cut_context.width)
+        limit = min(self.cut_context.settings.broadcast_bytes, 2 * other.estimate.bytes // self.cut_context.width)
         if measured.bytes > limit:
             return None
         reason = (
-            f"measured {size(measured.bytes)} (estimated {size(copied.bytes)}): copied to every task, "
-            f"so that about {size(other.bytes)} of the other side stay where they are"
+            f"measured {size(measured.bytes)} (estimated {size(copied.estimate.bytes)}): copied to every task, "
+            f"so that about {size(other.estimate.bytes)} of the other side stay where they are"
         )
         return (
             replace(
                 copied,
                 edge_type=ShuffleEdgeType.BROADCAST,
                 written_as=ShuffleEdgeType.HASH,
-                decided=Decided.RUN,
+                adaptivity=copied.adaptivity.settled,
                 reason=reason,
             ),
             other.input,
@@ -199,25 +200,28 @@ class AdaptivePlan:
         if direct_reference(other) is not None:
             # Its stage, which would write the new edge, has run.
             return None
-        other_bytes = copied.other_bytes
+        other_side = copied.adaptivity.other
         too_large = measured.bytes > self.cut_context.settings.broadcast_bytes
-        if not too_large or measured.bytes * self.cut_context.width <= 2 * other_bytes or not where.spreads(other):
+        if not too_large or measured.bytes * self.cut_context.width <= 2 * other_side.bytes or not where.spreads(other):
             return None
         reason = (
-            f"measured {size(measured.bytes)} (estimated {size(copied.bytes)}): "
-            f"more to copy to every task than to hash about {size(other_bytes)} of the other side"
+            f"measured {size(measured.bytes)} (estimated {size(copied.estimate.bytes)}): "
+            f"more to copy to every task than to hash about {size(other_side.bytes)} of the other side"
         )
         one = replace(
-            copied, edge_type=ShuffleEdgeType.HASH, written_as=None, decided=Decided.RUN, reason=reason, other_keys=()
+            copied,
+            edge_type=ShuffleEdgeType.HASH,
+            written_as=None,
+            adaptivity=copied.adaptivity.settled,
+            reason=reason,
         )
         two = Exchange(
             other,
             ShuffleEdgeType.HASH,
-            copied.other_keys,
-            rows=copied.other_rows,
-            bytes=other_bytes,
+            copied.adaptivity.other_keys,
+            estimate=other_side,
+            adaptivity=Adaptivity(Decided.RUN),
             reason=reason,
-            decided=Decided.RUN,
             edge_id=self.cut_context.names.edge(),
             stage_id=self.cut_context.names.stage(),
         )
@@ -265,7 +269,7 @@ def _still_open(root: Node, cut_context: CutContext, started: frozenset[str]) ->
                 continue
             if left.edge_type is not ShuffleEdgeType.HASH or right.edge_type is not ShuffleEdgeType.HASH:
                 continue
-            if Decided.RUN in (left.decided, right.decided):
+            if Decided.RUN in (left.adaptivity.decided, right.adaptivity.decided):
                 continue
             small = smaller_side(join)
             assert small is not None

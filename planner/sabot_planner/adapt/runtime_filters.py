@@ -38,7 +38,7 @@ def smaller_side(join: Join) -> Exchange | None:
     left, right = join.left, join.right
     if not isinstance(left, Exchange) or not isinstance(right, Exchange):
         return None
-    return left if left.bytes < right.bytes else right
+    return left if left.estimate.bytes < right.estimate.bytes else right
 
 
 def awaited_filter(join: Join, cut_context: CutContext, started: frozenset[str]) -> list[tuple[Exchange, Exchange]]:
@@ -48,12 +48,12 @@ def awaited_filter(join: Join, cut_context: CutContext, started: frozenset[str])
     """
     small = smaller_side(join)
     for source in key_sources(join):
-        if source.rows.weighed or small not in (None, source.rows):
+        if source.rows.adaptivity.weighed or small not in (None, source.rows):
             continue
         trial = FilterPlacer(_open_stages(started))
         if not _places(trial, source):
             continue
-        if _pays(cut_context, source.rows.rows, source.rows, trial.landed):
+        if _pays(cut_context, source.rows.estimate.rows, source.rows, trial.landed):
             return [(late, source.rows) for late in trial.landed]
     return []
 
@@ -68,13 +68,13 @@ def with_filter(
     for source in key_sources(join):
         edge_id = source.rows.edge_id
         measured = facts.get(edge_id)
-        if measured is None or source.rows.weighed:
+        if measured is None or source.rows.adaptivity.weighed:
             continue
         trial = FilterPlacer(_open_stages(started))
         if not _places(trial, source):
             continue
-        said = f"{measured.rows:,} rows measured (estimated {source.rows.rows:,}) of about {source.rows.whole_rows:,}"
-        share, moved = _share(measured.rows, source.rows), size(sum(e.bytes for e in trial.landed))
+        said = f"{measured.rows:,} rows measured (estimated {source.rows.estimate.rows:,}) of about {source.rows.estimate.whole_rows:,}"
+        share, moved = _share(measured.rows, source.rows), size(sum(e.estimate.bytes for e in trial.landed))
         if _pays(cut_context, measured.rows, source.rows, trial.landed):
             reason = f"{said}: their keys keep about {1 - share:.0%} of {moved} from moving"
             placer = FilterPlacer(
@@ -82,7 +82,7 @@ def with_filter(
             )
             new = placer.place(source)
             return None if new is None else _weighed(source, new, source.rows.reason)
-        if _pays(cut_context, source.rows.rows, source.rows, trial.landed):
+        if _pays(cut_context, source.rows.estimate.rows, source.rows, trial.landed):
             refused = f"{said}: no filter, it would let about {share:.0%} of {moved} pass"
             return _weighed(source, source.filtered, "; ".join(filter(None, (source.rows.reason, refused))))
     return None
@@ -94,7 +94,7 @@ def _places(trial: FilterPlacer, source: KeySource) -> bool:
 
 
 def _weighed(source: KeySource, filtered: Node, reason: str) -> Join:
-    rows = replace(source.rows, weighed=True, reason=reason)
+    rows = replace(source.rows, adaptivity=replace(source.rows.adaptivity, weighed=True), reason=reason)
     if source.rows is source.join.left:
         return replace(source.join, left=rows, right=filtered)
     return replace(source.join, left=filtered, right=rows)
@@ -107,11 +107,11 @@ def _open_stages(started: frozenset[str]) -> Callable[[Exchange], bool]:
 
 def _share(rows: int, side: Exchange) -> float:
     """The share of the other side's rows that find a partner, as far as filters decide it."""
-    return min(1.0, rows / side.whole_rows) if side.whole_rows else 1.0
+    return min(1.0, rows / side.estimate.whole_rows) if side.estimate.whole_rows else 1.0
 
 
 def _pays(cut_context: CutContext, rows: int, side: Exchange, landed: Sequence[Exchange]) -> bool:
-    share, moved_bytes = _share(rows, side), sum(exchange.bytes for exchange in landed)
+    share, moved_bytes = _share(rows, side), sum(exchange.estimate.bytes for exchange in landed)
     keys_bytes = rows * _KEY_BYTES
     if share > cut_context.settings.filter_share or moved_bytes < cut_context.settings.filter_bytes:
         return False

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from sabot_planner.adapt.skewed_joins import splittable_inputs
 from sabot_planner.fragments.stages import CutContext
-from sabot_planner.job.operators import Decided, ShuffleEdgeType
+from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts
 from sabot_planner.logical.names import PlanNames
 from sabot_planner.logical.node import Node, replace_inputs
@@ -65,4 +65,4 @@ def _over(node: Node, rows: Node, reason: str, names: PlanNames) -> Node:
     new = replace_inputs(node, tuple(_over(i, rows, reason, names) for i in node.inputs))
     if not isinstance(new, Exchange):
         return new
-    return replace(new, decided=Decided.RUN, reason=reason, edge_id=names.edge(), stage_id=names.stage())
+    return replace(new, adaptivity=new.adaptivity.settled, reason=reason, edge_id=names.edge(), stage_id=names.stage())

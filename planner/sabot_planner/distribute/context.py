@@ -31,7 +31,7 @@ from sabot_planner.logical.expression_types import Named, computed, types_of
 from sabot_planner.logical.names import PlanNames
 from sabot_planner.logical.node import Computed, Node, Schema, replace_inputs, width_bytes
 from sabot_planner.logical.nodes import CteRef, Join, SetKind, SetOp, Sort
-from sabot_planner.physical.nodes import Exchange, Repeated
+from sabot_planner.physical.nodes import EdgeEstimate, Exchange, Repeated
 from sabot_planner.sql.duck_type import DuckType, lost_on_edges
 from sabot_planner.sql.expression_tree import nodes
 from sabot_planner.sql.scalars import key_name
@@ -108,18 +108,20 @@ class PlacementContext:
             Undistributable: a column's type would not survive the way.
         """
         _refuse_lost(placed.node.schema)
-        rows, by = self.estimator.rows(placed.node), self.estimator.guess(placed.node).by
+        rows = self.estimator.rows(placed.node)
         return Exchange(
             placed.node,
             edge_type,
             tuple(keys),
             sort.keys if sort is not None else (),
             gather,
-            rows,
-            rows * width_bytes(placed.node.schema),
-            reason,
-            whole_rows=self.estimator.whole(placed.node),
-            estimated_by=by,
+            estimate=EdgeEstimate(
+                rows,
+                rows * width_bytes(placed.node.schema),
+                self.estimator.whole(placed.node),
+                self.estimator.guess(placed.node).by,
+            ),
+            reason=reason,
         )
 
     def gather(self, placed: Placed, reason: str) -> Placed:

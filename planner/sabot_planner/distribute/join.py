@@ -24,6 +24,7 @@ from sabot_planner.job.operators import ShuffleEdgeType
 from sabot_planner.logical.node import Node
 from sabot_planner.logical.nodes import Join, JoinKind
 from sabot_planner.logical.size_text import size
+from sabot_planner.physical.nodes import Adaptivity, EdgeEstimate
 from sabot_planner.sql.scalars import EquiKey, equi_keys, key_name
 
 RIGHT_MAY_BE_COPIED = frozenset(
@@ -174,7 +175,7 @@ def _copy(
         return placed.node
     reason = f"about {size(context.bytes(node))}: less to copy to every task than to hash both sides"
     exchange = context.broadcast(node, placed, reason)
-    if not keys or exchange.bytes < _SURELY_SMALL_BYTES:
+    if not keys or exchange.estimate.bytes < _SURELY_SMALL_BYTES:
         return exchange
     # A guess that may be wrong by orders of magnitude: the rows are written so that they can still be hashed.
     own, other = zip(*keys, strict=True)
@@ -182,9 +183,9 @@ def _copy(
         exchange,
         keys=own,
         written_as=ShuffleEdgeType.HASH,
-        other_keys=other,
-        other_rows=context.estimator.rows(other_side),
-        other_bytes=context.bytes(other_side),
+        adaptivity=Adaptivity(
+            other_keys=other, other=EdgeEstimate(context.estimator.rows(other_side), context.bytes(other_side))
+        ),
     )
 
 

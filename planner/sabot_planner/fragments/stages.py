@@ -71,7 +71,9 @@ def bucket_count(root: Node, width: int, settings: PlanSettings) -> int:
     """
     if settings.partitions is not None:
         return width
-    hashed = (n.bytes for n in walk(root) if isinstance(n, Exchange) and _written_as(n) is ShuffleEdgeType.HASH)
+    hashed = (
+        n.estimate.bytes for n in walk(root) if isinstance(n, Exchange) and _written_as(n) is ShuffleEdgeType.HASH
+    )
     needed = -(-2 * max(hashed, default=0) // settings.grant_bytes) if settings.grant_bytes else 0
     fewest = width * settings.buckets_per_agent
     return max(fewest, min(needed, _MOST_BUCKETS))
@@ -189,12 +191,12 @@ class _Draft:
             written_as=node.written_as,
             splittable=node in cutter.splittable,
             bounds_partitions=cutter.width if node.edge_type is ShuffleEdgeType.RANGE else 1,
-            rows_estimated=node.rows,
-            bytes_estimated=node.bytes,
-            decided=node.decided,
+            rows_estimated=node.estimate.rows,
+            bytes_estimated=node.estimate.bytes,
+            decided=node.adaptivity.decided,
             reason=node.reason,
             key_sql=tuple(map(to_sql, self.hashed)),
-            estimated_by=node.estimated_by,
+            estimated_by=node.estimate.by,
         )
 
 

@@ -26,20 +26,49 @@ from sabot_planner.sql.duck_type import BIGINT
 from sabot_planner.sql.scalars import columns_of
 
 
+@dataclass(frozen=True, slots=True)
+class EdgeEstimate:
+    """What is expected of an exchange before it is measured.
+
+    ``whole_rows`` are the rows that it would have if nothing below were filtered, 0 where nothing is known of them.
+    ``by`` names whose estimate ``rows`` is.
+    """
+
+    rows: int = 0
+    bytes: int = 0
+    whole_rows: int = 0
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptivity:
+    """What may still be decided of an exchange, and who decided what it is.
+
+    A BROADCAST that is written as hash buckets can still become HASH: the other side of its join is then hashed by
+    ``other_keys``, and ``other`` is what is expected of that side.
+    ``weighed``: whether its measured keys filter the other side of its join is decided.
+    """
+
+    decided: Decided = Decided.PLAN
+    other_keys: tuple[exp.Expression, ...] = ()
+    other: EdgeEstimate = EdgeEstimate()
+    weighed: bool = False
+
+    @property
+    def settled(self) -> Adaptivity:
+        """The same once measurements have decided what the exchange is."""
+        return replace(self, decided=Decided.RUN, other_keys=())
+
+
 @dataclass(frozen=True, eq=False)
 class Exchange(Node):
     """Moves the input's rows: one stage computes the input, the next one reads this node.
 
-    ``keys`` place the rows of HASH, ``sort_keys`` those of RANGE. ``gather``: one task reads everything, in producer
-    order. ``rows`` and ``bytes`` are estimates.
-    ``written_as`` and ``other_keys`` leave the choice between BROADCAST and HASH open until the rows are counted: a
-    BROADCAST that is written as HASH buckets of ``keys`` can still become HASH, the other side of its join being hashed
-    by ``other_keys``; ``other_rows`` and ``other_bytes`` are that side's estimates.
-    ``whole_rows`` is an estimate of the rows that it would have if nothing below were filtered, 0 where there is none.
-    ``estimated_by`` names whose estimate ``rows`` is.
-    ``weighed``: whether its measured keys filter the other side of its join is decided.
-    ``edge_id`` names its edge and ``stage_id`` the stage that computes its input, once the plan is cut into stages;
-    both stay, whatever becomes of the exchange.
+    Its layout: ``keys`` place the rows of HASH, ``sort_keys`` those of RANGE. ``gather``: one task reads everything, in
+    producer order. ``written_as`` is how the rows are written where that is not how they are read: a BROADCAST that is
+    written as HASH buckets of ``keys`` leaves the choice between the two open until the rows are counted.
+    ``reason`` is shown to people. ``edge_id`` names its edge and ``stage_id`` the stage that computes its input, once
+    the plan is cut into stages; both stay, whatever becomes of the exchange.
     """
 
     input: Node
@@ -47,17 +76,10 @@ class Exchange(Node):
     keys: tuple[exp.Expression, ...] = ()
     sort_keys: tuple[SortKey, ...] = ()
     gather: bool = False
-    rows: int = 0
-    bytes: int = 0
-    reason: str = ""
-    decided: Decided = Decided.PLAN
     written_as: ShuffleEdgeType | None = None
-    other_keys: tuple[exp.Expression, ...] = ()
-    other_rows: int = 0
-    other_bytes: int = 0
-    whole_rows: int = 0
-    weighed: bool = False
-    estimated_by: str = ""
+    estimate: EdgeEstimate = EdgeEstimate()
+    adaptivity: Adaptivity = Adaptivity()
+    reason: str = ""
     edge_id: str = ""
     stage_id: str = ""
 
@@ -75,7 +97,7 @@ class Exchange(Node):
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:
-        return (*self.keys, *(k.expression for k in self.sort_keys), *self.other_keys)
+        return (*self.keys, *(k.expression for k in self.sort_keys), *self.adaptivity.other_keys)
 
     def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
         """The same movement of other rows."""
