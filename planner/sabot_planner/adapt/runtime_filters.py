@@ -73,7 +73,8 @@ def with_filter(
         trial = FilterPlacer(_open_stages(started))
         if not _places(trial, source):
             continue
-        said = f"{measured.rows:,} rows measured (estimated {source.rows.estimate.rows:,}) of about {source.rows.estimate.whole_rows:,}"
+        expected = source.rows.estimate
+        said = f"{measured.rows:,} rows measured (estimated {expected.rows:,}) of about {expected.whole_rows:,}"
         share, moved = _share(measured.rows, source.rows), size(sum(e.estimate.bytes for e in trial.landed))
         if _pays(cut_context, measured.rows, source.rows, trial.landed):
             reason = f"{said}: their keys keep about {1 - share:.0%} of {moved} from moving"
@@ -82,7 +83,7 @@ def with_filter(
             )
             new = placer.place(source)
             return None if new is None else _weighed(source, new, source.rows.reason)
-        if _pays(cut_context, source.rows.estimate.rows, source.rows, trial.landed):
+        if _pays(cut_context, expected.rows, source.rows, trial.landed):
             refused = f"{said}: no filter, it would let about {share:.0%} of {moved} pass"
             return _weighed(source, source.filtered, "; ".join(filter(None, (source.rows.reason, refused))))
     return None
