@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import sabot_native
 from sabot_planner.job.operators import Column
-from sabot_planner.sql.text import quote, task_sql
+from sabot_planner.sql.text import edge_column, quote, task_sql
 from sabot_sql.agent.guard import require_query
 from sabot_sql.agent.output_writer import OutputWriter, OwnWriter, output_report
 from sabot_sql.duck.streams import StartedStatement
@@ -221,14 +221,11 @@ def _copy_sql(sql: str, sink: FileSink, task_id: TaskId) -> str:
 def edge_sql(edge: EdgeInput) -> str:
     """A SELECT of the edge's columns with their DuckDB types.
 
-    A column that only placed the rows is left out. Arrow knows no ENUM: its values come back as text and would sort
-    otherwise. The state of an aggregate comes as what it is made of; the planner's SQL makes a state of it again.
+    A column that only placed the rows is left out. The state of an aggregate comes as what it is made of; the planner's
+    SQL makes a state of it again.
     """
-    items = []
-    for column in edge.columns:
-        name = quote(column.name)
-        items.append(f"CAST({name} AS {column.type}) AS {name}" if "ENUM(" in column.type else name)
-    return f"SELECT {', '.join(items)} FROM {quote(stream_name(edge.edge_id))}"
+    items = ", ".join(edge_column(column.name, column.type) for column in edge.columns)
+    return f"SELECT {items} FROM {quote(stream_name(edge.edge_id))}"
 
 
 def stream_name(edge_id: str) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from sabot_planner import EdgeFacts, OperatorGraph, QueryPlan, ScanInput, ShuffleEdge
 from sabot_planner.sql.duck_type import duck_type, is_written
 from sabot_planner.sql.edge_values import restored
-from sabot_planner.sql.text import quote, task_sql
+from sabot_planner.sql.text import edge_column, quote, task_sql
 from sabot_sql.coordinator import exchange_rules as rules
 from sabot_sql.coordinator.chained_stages import Stage, chained_inputs, stages_of
 from sabot_sql.coordinator.controller import DBOSParallelController
@@ -170,9 +170,7 @@ class Simulation:
 
     def _typed(self, edge: ShuffleEdge) -> str:
         types = dict(self._types[edge.source])
-        return ", ".join(
-            f"CAST({quote(c)} AS {types[c]}) AS {quote(c)}" if "ENUM(" in types[c] else quote(c) for c in edge.columns
-        )
+        return ", ".join(edge_column(name, types[name]) for name in edge.columns)
 
     # --- edges
 

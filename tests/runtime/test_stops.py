@@ -19,6 +19,7 @@ import sabot_sql
 from sabot_sql import QueryCancelled, QueryTimeout, Session, SessionClosed, result_store
 from sabot_sql.agent import process_agent
 from sabot_sql.catalog.writes import Writes
+from sabot_sql.result import Result
 
 ANSWER_SECONDS = 1.0
 LONG_QUERY = "SELECT count(*) FROM range(100000000000) t(i) WHERE i % 7 = 3"
@@ -246,13 +247,28 @@ def test_an_observer_that_blocks(phase: Phase) -> None:
 
 
 @pytest.mark.parametrize("form", ["fetchall", "df", "pl", "to_parquet", "to_csv"])
-def test_rows_that_are_fetched(form: str, tmp_path: Path, single: Session) -> None:
+def test_rows_that_are_fetched(form: str, tmp_path: Path, single: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     result = single.query("SELECT i, i::VARCHAR AS s, i * 0.5 AS d FROM range(4_000_000) t(i)")
     fetch = getattr(result, form)
     arguments = (tmp_path / "rows",) if form.startswith("to_") else ()
     began = threading.Event()
-    began.set()
-    took = stopped_after(began, lambda: (time.sleep(0.05), ctrl_c())[1], lambda: fetch(*arguments), KeyboardInterrupt)
+    converted = Result._converted
+
+    def announced(self: Result, convert: Callable[[Any], Any], *part: Any) -> Any:
+        def disturbed(relation: Any) -> Any:
+            began.set()
+            # Stopped while it converts: what it would have given is asked for until the interrupt is there.
+            while not interrupted.is_set():
+                given = convert(relation)
+            return given
+
+        return converted(self, disturbed, *part)
+
+    interrupted = threading.Event()
+    monkeypatch.setattr(Result, "_converted", announced)
+    took = stopped_after(began, ctrl_c, lambda: fetch(*arguments), KeyboardInterrupt)
+    interrupted.set()
+    monkeypatch.undo()
     assert took < ANSWER_SECONDS + 0.3
     assert single.query("SELECT 42").fetchall() == [(42,)]
 

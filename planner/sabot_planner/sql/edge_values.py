@@ -13,7 +13,7 @@ type                      on an edge                                            
 
 The same within lists, arrays, structs and maps, and in the rows of a result. Only what needs it is touched: a column
 without any of these types is written and read as it is. ENUM, which arrives as text, is cast back by whoever reads an
-edge.
+edge (:func:`sabot_planner.sql.text.edge_column`).
 """
 
 from __future__ import annotations

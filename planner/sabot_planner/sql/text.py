@@ -27,6 +27,16 @@ def task_sql(sql: str, bindings: Iterable[tuple[str, tuple[str, ...], str]]) -> 
     return f"WITH {', '.join(parts)} {sql}"
 
 
+def edge_column(name: str, type_text: str) -> str:
+    """SQL of a column that came over an edge, with the type that its producer's DuckDB gave it.
+
+    Arrow has an ENUM as text, which would sort otherwise; every other form in which a value travels is the planner's,
+    and it takes it back in the fragment itself (:mod:`sabot_planner.sql.edge_values`).
+    """
+    quoted = quote(name)
+    return f"CAST({quoted} AS {type_text}) AS {quoted}" if "ENUM(" in type_text else quoted
+
+
 def builtin(name: str, *arguments: str) -> str:
     """A call of DuckDB's built-in function ``name``, immune to what the user named alike."""
     return f"{SYSTEM_SCHEMA}.{name}({', '.join(arguments)})"
