@@ -552,8 +552,8 @@ class Session:
             try:
                 return running.run(run)
             except QueryCancelled:
-                if running.timed_out:
-                    raise QueryTimeout(f"the query ran past its limit of {running.timeout_seconds} s") from None
+                if running.too_late is not None:
+                    raise QueryTimeout(running.too_late) from None
                 raise
             finally:
                 with self._lock:

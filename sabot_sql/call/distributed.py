@@ -54,6 +54,7 @@ def run_on_agents(
     running = request.running
     running.clock.enter(Phase.STARTING)
     with (
+        running.limited(catalog.connection.max_execution_ms),
         request.progress.telling(lambda: _starting(plan, request)),
         pools.using(request.config, running.check) as pool,
         directory_sink(write.form if write else None, plan.output, running.query_id) as files,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +43,10 @@ class RunningQuery:
     def __init__(self, query_id: str, timeout_seconds: float | None) -> None:
         self.query_id = query_id
         self.timeout_seconds = None if timeout_seconds is None else seconds("timeout", timeout_seconds)
-        self.timed_out = False
+        self.too_late: str | None = None
+        """What it ran past, once it did."""
+        self._limit_ms: float | None = None
+        self._limit_ends_ms = math.inf
         self.clock = Clock()
         self._cancelled = threading.Event()
         self._ended = threading.Event()
@@ -73,9 +77,22 @@ class RunningQuery:
 
     def left_ms(self) -> int | None:
         """Milliseconds until its deadline."""
-        if self.timeout_seconds is None:
-            return None
-        return max(1, int(self.timeout_seconds * 1e3 - self.elapsed_ms()))
+        ends_ms = self._ends_ms()
+        return None if ends_ms == math.inf else max(1, int(ends_ms - self.elapsed_ms()))
+
+    @contextmanager
+    def limited(self, limit_ms: int) -> Iterator[None]:
+        """While it is open, it may run for so long and no longer; 0 is no limit."""
+        self._limit_ms = limit_ms
+        self._limit_ends_ms = self.elapsed_ms() + limit_ms if limit_ms else math.inf
+        try:
+            yield
+        finally:
+            self._limit_ends_ms = math.inf
+
+    def _ends_ms(self) -> float:
+        timeout_ms = math.inf if self.timeout_seconds is None else self.timeout_seconds * 1e3
+        return min(timeout_ms, self._limit_ends_ms)
 
     @contextmanager
     def interrupting(self, connection: Connection) -> Iterator[None]:
@@ -126,7 +143,7 @@ class RunningQuery:
         """The value of ``work``, run in another thread.
 
         Raises:
-            QueryCancelled: it was cancelled, also by its deadline (``timed_out`` tells).
+            QueryCancelled: it was cancelled, also by its deadline (``too_late`` tells).
             KeyboardInterrupt: Ctrl-C, whatever the work does then.
         """
         outcome: list[_T] = []
@@ -160,14 +177,21 @@ class RunningQuery:
     def _wait(self) -> None:
         """Until the work has ended, or was asked to and did not."""
         while not self._ended.is_set():
-            left = None if self.timeout_seconds is None else self.timeout_seconds - self.elapsed_ms() / 1e3
-            if left is not None and left <= 0:
-                self.timed_out = True
+            ends_ms = self._ends_ms()
+            left = (ends_ms - self.elapsed_ms()) / 1e3
+            if left <= 0:
+                of_setting = ends_ms == self._limit_ends_ms
+                limit = (
+                    f"max_execution_time, {self._limit_ms} ms"
+                    if of_setting
+                    else f"its limit of {self.timeout_seconds} s"
+                )
+                self.too_late = f"the query ran past {limit}"
                 self.cancel()
             if self.cancelled:
                 self._stop()
                 return
-            self._ended.wait(_INTERRUPT_SECONDS if left is None else min(left, _INTERRUPT_SECONDS))
+            self._ended.wait(min(left, _INTERRUPT_SECONDS))
 
     def _stop(self) -> None:
         """Interrupt until the work has ended: an interrupt that comes before DuckDB executes is lost.

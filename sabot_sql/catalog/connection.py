@@ -21,7 +21,7 @@ from sabot_sql.config import SessionConfig
 from sabot_sql.duck.errors import StatementText, translate
 from sabot_sql.duck.interrupts import in_spite_of_interrupts
 from sabot_sql.duck.streams import StartedStatement
-from sabot_sql.errors import BindError, ConfigError, QueryError, SessionClosed
+from sabot_sql.errors import BindError, ConfigError, QueryError, SessionClosed, ValueFailure
 from sabot_sql.forks import forked, is_own
 from sabot_sql.stoppable import within
 
@@ -76,6 +76,9 @@ ANSWER_SETTINGS = (
     "file_search_path",
     "home_directory",
 )
+
+# DuckDB's own limit of a statement's time, in milliseconds; where agents run it, somebody else must keep it.
+_TIME_LIMIT = "max_execution_time"
 
 # Settings whose defaults an instance takes from the environment of its process when it is made.
 _ENVIRONMENT_SETTINGS = ("TimeZone", "Calendar")
@@ -157,6 +160,8 @@ class Connection:
         """Whether no setting can be changed any more, not by the user and not for the planner."""
         if not self.is_locked:
             _hide_progress_bar(self._main)
+        self.max_execution_ms = 0
+        """DuckDB's limit of a statement's time, as the user set it; 0 is none."""
         self._defaults = self._answer_settings()
         self._settings: dict[str, str] = {}
         self._loses_nothing = True
@@ -192,6 +197,7 @@ class Connection:
         Raises:
             SQLSyntaxError: it cannot be parsed.
             BindError: positional parameters and more than one statement that takes parameters.
+            ValueFailure: a named parameter that none of several statements takes.
         """
         # A connection of its own, so that reading a text does not wait for what runs.
         parser = self.plain_cursor()
@@ -209,6 +215,8 @@ class Connection:
                 code="PARAMETERS_AMBIGUOUS",
                 hint="name them ($name) and give a dict",
             )
+        if takers > 1 and isinstance(parameters, Mapping):
+            _refuse_excess(parameters, handles)
         statements, start = [], 0
         for handle, reading in zip(handles, reads, strict=True):
             found = sql.find(handle.query, start)
@@ -401,11 +409,13 @@ class Connection:
             self.lock.release()
 
     def _answer_settings(self) -> dict[str, str]:
-        names = ", ".join(quote_text(name) for name in ANSWER_SETTINGS)
+        names = ", ".join(quote_text(name) for name in (*ANSWER_SETTINGS, _TIME_LIMIT))
         rows = self.main.execute(
             f"SELECT name, value FROM system.main.duckdb_settings() WHERE name IN ({names})"
         ).fetchall()
-        return {name: value for name, value in rows if value is not None}
+        found = {name: value for name, value in rows if value is not None}
+        self.max_execution_ms = int(found.pop(_TIME_LIMIT, 0))
+        return found
 
 
 def quote_text(text: str) -> str:
@@ -427,14 +437,25 @@ def _reads(handle: duckdb.Statement, parser: duckdb.DuckDBPyConnection) -> bool:
 
 
 def _choose(parameters: Parameters, wanted: set[str], takers: int) -> Parameters:
-    if not parameters:
+    if not parameters or (takers > 0 and not wanted):
         return None
-    if isinstance(parameters, Mapping):
+    if not isinstance(parameters, Mapping):
+        return list(parameters)
+    if takers > 1:
         given = {name.lower(): value for name, value in parameters.items()}
-        if takers > 1 or set(given) >= {name.lower() for name in wanted}:
-            return {name: given[name.lower()] for name in wanted if name.lower() in given} or None
-        return dict(parameters)
-    return list(parameters) if wanted or takers == 0 else None
+        return {name: given[name.lower()] for name in wanted if name.lower() in given} or None
+    return dict(parameters)  # of those that are too many DuckDB says so
+
+
+def _refuse_excess(parameters: Mapping[str, Any], handles: Sequence[duckdb.Statement]) -> None:
+    """Refuse names that no statement takes, as DuckDB refuses them of one statement."""
+    wanted = {name.lower() for handle in handles for name in handle.named_parameters}
+    excess = [name for name in parameters if name.lower() not in wanted]
+    if excess:
+        raise ValueFailure(
+            f"Parameter argument/count mismatch, identifiers of the excess parameters: {', '.join(excess)}",
+            code="INVALID_INPUT",
+        )
 
 
 def _kind(handle: duckdb.Statement) -> str:

@@ -14,6 +14,7 @@ from sabot_sql.errors import (
     Location,
     QueryCancelled,
     QueryError,
+    QueryTimeout,
     ResourceError,
     SabotSQLError,
     SourceError,
@@ -97,6 +98,9 @@ _CATALOG_CODES = {
 }
 
 
+_PAST_LIMIT = "exceeded maximum execution time"
+
+
 @dataclass(frozen=True, slots=True)
 class StatementText:
     """One statement as it was given to DuckDB, and where it stands in the user's text.
@@ -131,6 +135,8 @@ def translate(error: BaseException, statement: StatementText | None = None) -> S
         code = _catalog_code(fields, code)
         if code == "PARAMETER_MISSING":
             error_type = BindError
+        if code == "CANCELLED" and _PAST_LIMIT in message:
+            error_type, code = QueryTimeout, QueryTimeout.code
         text, hint = _split_message(message)
         translated = error_type(text, code=code, hint=hint, candidates=_candidates(fields))
     if statement is not None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import sabot_sql
-from sabot_sql import BindError, Session, UsageError
+from sabot_sql import BindError, Session, UsageError, ValueFailure
 
 
 def test_the_last_of_several_statements_shows(session: Session) -> None:
@@ -81,6 +81,28 @@ def test_the_first_rows_of_a_wide_table_are_found(session: Session) -> None:
 def test_parameters_are_bound_by_duckdb(session: Session, sql: str, params: Any, rows: list[tuple[Any, ...]]) -> None:
     session.execute("CREATE TABLE t AS SELECT range::INTEGER AS a FROM range(5)")
     assert session.query(sql, params).fetchall() == rows
+
+
+@pytest.mark.parametrize("agents", [1, 2])
+@pytest.mark.parametrize(
+    ("sql", "params", "excess"),
+    [
+        ("SELECT sum(a) FROM t WHERE a > $x", {"x": 1, "y": 2}, "y"),
+        ("SELECT sum(a) FROM t WHERE a > $1", {"1": 1, "2": 2}, "2"),
+        ("INSERT INTO t SELECT $x", {"x": 1, "y": 2}, "y"),
+        ("SELECT $x; SELECT $y", {"x": 1, "y": 2, "z": 3}, "z"),
+    ],
+)
+def test_parameters_that_nothing_takes_are_refused_as_duckdb_refuses_them(
+    agents: int, sql: str, params: Any, excess: str
+) -> None:
+    with sabot_sql.connect(agents=agents) as opened:
+        opened.execute("CREATE TABLE t AS SELECT range AS a FROM range(50)")
+        with pytest.raises(ValueFailure, match=f"identifiers of the excess parameters: {excess}"):
+            opened.query(sql, params)
+        with pytest.raises(BindError, match="Expected 0, got 1"):
+            opened.query("SELECT sum(a) FROM t", {"y": 1})
+        assert opened.query("SELECT count(*) FROM t").fetchall() == [(50,)]
 
 
 def test_positional_parameters_of_two_statements_are_refused(single: Session) -> None:
