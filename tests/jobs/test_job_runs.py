@@ -514,6 +514,18 @@ def test_a_job_can_be_cancelled_and_observed(threads: Session) -> None:
     assert {plan["state"] for plan in seen} >= {"running", "cancelled"}
 
 
+def test_figures_are_those_of_the_plan(session: Session) -> None:
+    group = op(T.GROUP_BY, "g", 3, key_by=["k"], aggregates={"n": "count(*)"})
+    stats = session.run_job(chain(source(2), group, op(T.SINK, "out", 1))).stats
+    assert stats["edges"]["edge_1"]["edge_type"] == "HASH"
+    assert stats["edges"]["edge_1"]["rows"] == sum(stats["edges"]["edge_1"]["partition_rows"]) == 2000
+    assert len(stats["edges"]["edge_1"]["partition_rows"]) == 3
+    assert stats["edges"]["edge_2"]["rows"] == 8
+    tasks = stats["operators"]["g"]
+    assert sum(task["rows_in"] for task in tasks.values()) == 2000
+    assert sum(task["rows"] for task in tasks.values()) == 8
+
+
 def test_run_is_run_job(threads: Session) -> None:
     assert len(chain(source(), op(T.SINK, "out")).run(threads)) == 2000
 
