@@ -25,7 +25,7 @@ from sabot_sql.catalog.catalog import Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Parameters, Statement
 from sabot_sql.catalog.frames import Scope, caller_scopes
 from sabot_sql.catalog.table_names import TABLES_SQL, named_tables
-from sabot_sql.config import SessionConfig
+from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.duck.errors import unforeseen
 from sabot_sql.errors import (
     FILE_CHANGED,
@@ -450,6 +450,11 @@ class Session:
             return NotDistributed("inside a transaction, whose changes other connections do not see")
         from sabot_planner import PlannerError, plan_query  # and sqlglot, which one agent does not need
 
+        if config.isolation is Isolation.REMOTE:
+            # Where the agents are says which files they can read.
+            running.clock.enter(Phase.STARTING)
+            with self._pools.using(config, running.check) as pool:
+                self._catalog.agent_roots = pool.data_roots
         running.clock.enter(Phase.PLANNING)
         bound = self._catalog.bind(statement, scopes, config, running)
         if isinstance(bound, NotDistributed):

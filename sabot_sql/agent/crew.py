@@ -23,6 +23,11 @@ class Crew(Protocol):
     """How long a query waits at its start for lost agents to be replaced, as long as there are others."""
 
     @property
+    def data_roots(self) -> tuple[tuple[str, ...], ...] | None:
+        """For each agent the directories whose files it may read; None where all read what the session does."""
+        ...
+
+    @property
     def transport(self) -> Transport:
         """How the session reads what the agents commit."""
         ...

@@ -97,6 +97,11 @@ class AgentPool:
         """The agents that can take work; the session's own is not among them."""
         return self._membership.members
 
+    @property
+    def data_roots(self) -> tuple[tuple[str, ...], ...] | None:
+        """See :class:`~sabot_sql.agent.crew.Crew`."""
+        return None if self._crew is None else self._crew.data_roots
+
     def agent(self, agent_id: str) -> Agent:
         """The agent of that id, dead or alive.
 

@@ -24,6 +24,7 @@ class ProcessCrew:
 
     heal_seconds = 2.0
     writer = None
+    data_roots = None
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ from sabot_sql.catalog.nesting import too_deep_to_print
 from sabot_sql.catalog.operator_trees import operator_trees
 from sabot_sql.catalog.pivots import list_values
 from sabot_sql.catalog.writes import Writes
-from sabot_sql.config import SessionConfig
+from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.duck.errors import translate
 from sabot_sql.duck.interrupts import in_spite_of_interrupts
 from sabot_sql.errors import SabotSQLError
@@ -94,6 +94,8 @@ class Catalog:
         self._facts = CatalogFacts(self.connection)
         self._threads = config.instance_threads
         self.measured = MeasuredRows()
+        self.agent_roots: tuple[tuple[str, ...], ...] | None = None
+        """For each agent of another host the directories whose files it may read."""
         self.writes = Writes(self.connection, self._tables, self._changed, self._runs_once)
 
     def split(self, sql: str, parameters: Parameters) -> list[Statement]:
@@ -213,7 +215,8 @@ class Catalog:
             estimates = Estimates(
                 exported, lambda: facts.estimated(exported, lambda: self._estimated_plan(statement, scopes))
             )
-            sources = QuerySources(self.connection, facts, config, shadows, estimates, self.measured, stoppable)
+            roots = self.agent_roots if config.isolation is Isolation.REMOTE else None
+            sources = QuerySources(self.connection, facts, config, shadows, estimates, self.measured, stoppable, roots)
         return BoundQuery(exported, sources)
 
     @contextmanager

@@ -30,6 +30,7 @@ from sabot_sql.catalog.file_sources import (
 from sabot_sql.catalog.frames import memory_source
 from sabot_sql.catalog.measured import MeasuredRows
 from sabot_sql.catalog.memory_tables import ShadowedTable
+from sabot_sql.catalog.parquet_footers import local_path
 from sabot_sql.catalog.relation_text import FunctionCall, TableName, parse_relation, text_literal
 from sabot_sql.catalog.series_sources import SERIES_FUNCTIONS, series_source
 from sabot_sql.catalog.session_functions import session_reason
@@ -45,6 +46,7 @@ from sabot_sql.catalog.whole_files import WHOLE_FILE_FUNCTIONS, WholeFilesSource
 from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.duck.errors import translate
 from sabot_sql.errors import InternalError, QueryError
+from sabot_sql.protocol.task_spec import FileVersion
 
 if TYPE_CHECKING:
     from sabot_sql.catalog.catalog import Stoppable
@@ -75,6 +77,7 @@ class QuerySources:
         estimates: Estimates,
         measured: MeasuredRows,
         stoppable: Stoppable,
+        agent_roots: Sequence[Sequence[str]] | None = None,
     ) -> None:
         self.agents = config.agent_count
         self.settings: PlanSettings = config.plan_settings()
@@ -94,6 +97,8 @@ class QuerySources:
         self.settings = replace(self.settings, keep_order=order.lower() not in ("false", "0"))
         self._attached: dict[str, str] = {}
         self._paths: dict[str, None] = {}
+        self._agent_roots = agent_roots
+        self._read_by_agents: set[tuple[str, ...]] = set()
         self._versions: dict[tuple[str, ...], tuple[tuple[int, int], ...]] = {}
 
     # ------------------------------------------------------------------------------------------------- PlanContext
@@ -194,6 +199,15 @@ class QuerySources:
         """Files and directories that fragments read."""
         return tuple(self._paths)
 
+    def files(self) -> tuple[FileVersion, ...]:
+        """The local files among them, as they were when the query was planned."""
+        return tuple(
+            FileVersion(str(local_path(file)), size_bytes, mtime_ns)
+            for files, versions in self._versions.items()
+            if files in self._read_by_agents
+            for file, (mtime_ns, size_bytes) in zip(files, versions, strict=True)
+        )
+
     def changed_file(self) -> str | None:
         """A local file that is not what it was when the query was planned: tasks may have read one or the other."""
         for files, versions in self._versions.items():
@@ -255,7 +269,10 @@ class QuerySources:
             )
         except duckdb.Error as error:
             raise translate(error) from None
-        self._paths.update(dict.fromkeys(found.readable_paths))
+        anywhere = placed.anywhere and self._agents_read(found.readable_paths)
+        if anywhere:
+            self._paths.update(dict.fromkeys(found.readable_paths))
+            self._read_by_agents.add(found.files or ())
         name = _file_name(found.files or found.readable_paths)
         version = "" if versions is None else _version(placed.relation, found.files, versions)
         whole = found.files is None or (len(found.files) == 1 and call.name not in PARQUET_FUNCTIONS)
@@ -267,7 +284,7 @@ class QuerySources:
             found.rows,
             found.size_bytes,
             1 if whole else max_slices(units),
-            Placement.ANY if placed.anywhere else Placement.SESSION,
+            Placement.ANY if anywhere else Placement.SESSION,
             version,
         )
         hidden, names = frozenset(virtual), placed.names
@@ -282,15 +299,27 @@ class QuerySources:
         patterns = file_patterns(call.arguments[0], self._connection.main)
         return placed_call(call, relation, patterns, self._settings, shows_names=shows_names)
 
+    def _agents_read(self, paths: Sequence[str]) -> bool:
+        """Whether every agent may read what lies there: agents of other hosts have directories that they share."""
+        if self._agent_roots is None:
+            return True
+        return all(
+            "://" in path or any(path.startswith(root.rstrip("/") + "/") for root in roots)
+            for roots in self._agent_roots
+            for path in paths
+        )
+
     def _whole_files(self, call: FunctionCall, relation: str, source_id: str) -> Source:
         try:
             placed = self._placed(call, relation, shows_names=True)
             found = file_set(placed, self._connection.main, self._settings.get("file_search_path", ""))
         except duckdb.Error as error:
             raise translate(error) from None
-        self._paths.update(dict.fromkeys(found.readable_paths))
+        anywhere = placed.anywhere and self._agents_read(found.readable_paths)
+        if anywhere:
+            self._paths.update(dict.fromkeys(found.readable_paths))
         name, columns = _file_name(found.files or found.readable_paths), self._columns(relation, ())
-        placement = Placement.ANY if placed.anywhere else Placement.SESSION
+        placement = Placement.ANY if anywhere else Placement.SESSION
         files = None if found.files is None else len(found.files)
         info = SourceInfo(source_id, name, columns, files, found.size_bytes, files or 1, placement)
         if found.files is None:
@@ -306,6 +335,8 @@ class QuerySources:
             return self._temporary(name, relation, columns, source_id)
         # To close a file that the session has open as well would give up its lock on it: not twice in one process.
         attached = self._facts.read_only_file(database) if self._in_processes else None
+        if attached is not None and not self._agents_read([attached]):
+            attached = None
         if attached is not None:
             self._attached[database] = attached
         placement = Placement.ANY if attached is not None else Placement.SESSION

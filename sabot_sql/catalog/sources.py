@@ -9,7 +9,7 @@ from typing import Protocol
 from sabot_planner import Column, RangeSplit, SourceInfo
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.frames import MemorySource
-from sabot_sql.protocol.task_spec import BatchFunction, Span
+from sabot_sql.protocol.task_spec import BatchFunction, FileVersion, Span
 
 _ROW_GROUP_ROWS = 122_880
 """Rows of a row group in DuckDB's own tables."""
@@ -73,6 +73,10 @@ class SourceBinder(Protocol):
 
     def paths(self) -> tuple[str, ...]:
         """Files, and directories with a trailing slash, that those fragments read."""
+        ...
+
+    def files(self) -> tuple[FileVersion, ...]:
+        """The local files among them, as they were when the query was planned."""
         ...
 
 

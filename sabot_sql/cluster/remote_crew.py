@@ -55,6 +55,11 @@ class RemoteCrew:
         )
         self.writer = Uploads(self._session_id, self._secret, provider.credentials, self._members)
 
+    @property
+    def data_roots(self) -> tuple[tuple[str, ...], ...]:
+        """See :class:`~sabot_sql.agent.crew.Crew`."""
+        return tuple(agent.welcome.data_roots for agent in self._members())
+
     def start(self, names: Sequence[str], check: Check) -> Sequence[Agent]:
         """See :class:`~sabot_sql.agent.crew.Crew`."""
         first, self._launched = not self._launched, True

@@ -247,6 +247,7 @@ class _Driver:
             self._query_id,
             settings=tuple(sources.session_settings().items()),
             paths=tuple(sources.paths()),
+            files=tuple(sources.files()),
             attachments=tuple(sources.attachments()),
             sink=sink.directory if sink else "",
             joins_ordered=joins_ordered,

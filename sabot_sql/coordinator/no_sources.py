@@ -10,7 +10,7 @@ from sabot_sql.errors import InternalError
 if TYPE_CHECKING:
     from sabot_planner.job.operators import RangeSplit
     from sabot_sql.catalog.sources import SliceBinding
-    from sabot_sql.protocol.task_spec import BatchFunction
+    from sabot_sql.protocol.task_spec import BatchFunction, FileVersion
 
 
 class NoSources:
@@ -41,5 +41,9 @@ class NoSources:
         return ()
 
     def paths(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def files(self) -> tuple[FileVersion, ...]:
         """None."""
         return ()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sabot_planner import RangeSplit
     from sabot_sql.catalog.query_sources import QuerySources
     from sabot_sql.catalog.sources import SliceBinding
-    from sabot_sql.protocol.task_spec import BatchFunction
+    from sabot_sql.protocol.task_spec import BatchFunction, FileVersion
 
 _MARK = ":"
 
@@ -71,6 +71,10 @@ class JobSources:
     def paths(self) -> tuple[str, ...]:
         """Files and directories that fragments read."""
         return tuple(dict.fromkeys(path for binder in self._binders.values() for path in binder.paths()))
+
+    def files(self) -> tuple[FileVersion, ...]:
+        """The local files among them, as they were when the job was planned."""
+        return tuple(dict.fromkeys(file for binder in self._binders.values() for file in binder.files()))
 
     def changed_file(self) -> str | None:
         """A local file that is not what it was when the job was planned."""

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import sabot_sql
 from sabot_sql.cluster.remote_agent import RemoteAgent
-from sabot_sql.errors import AgentError, SabotSQLError
+from sabot_sql.errors import AgentError, SabotSQLError, SourceError
 from tests.support import hosts
 from tests.support.certificates import Authority
 from tests.support.engine import answer
@@ -259,3 +260,27 @@ def test_an_agent_that_the_others_cannot_reach_is_refused_and_the_pair_named(tmp
         finally:
             for service in cluster.services:
                 service.stop()
+
+
+def test_a_file_that_only_the_session_has_is_sent_to_the_agents(cluster: Cluster, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere.parquet"
+    pq.write_table(pa.table({"i": range(100_000)}), other)
+    with cluster.connect() as session:
+        given = answer(session, f"SELECT i % 10 AS k, count(*) FROM '{other}' GROUP BY k ORDER BY k")
+        assert given.mode == "distributed", given.reason
+        assert [tuple(row) for row in given.rows.rows] == [(k, 10_000) for k in range(10)]
+
+
+def test_a_file_that_is_another_one_on_an_agent_is_named_with_both(
+    cluster: Cluster, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sabot_sql.catalog import query_sources
+
+    there = query_sources.FileVersion
+    monkeypatch.setattr(query_sources, "FileVersion", lambda path, size, mtime: there(path, size + 1, mtime))
+    size = (data / "lineitem.parquet").stat().st_size
+    said = (
+        f"lineitem.parquet is another file on agent agent-.*{size} bytes of .*, {size + 1} bytes of .* at the session"
+    )
+    with cluster.connect() as session, pytest.raises(SourceError, match=said):
+        session.query(f"SELECT l_partkey, count(*) FROM '{data}/lineitem.parquet' GROUP BY l_partkey")
