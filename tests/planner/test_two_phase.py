@@ -291,3 +291,21 @@ def _before_the_hash(x: FakeContext, name: str) -> str:
     plan = x.plan(f"SELECT g, {next(call for call in calls if _binds(x, call))} FROM x GROUP BY g")
     edge = next(e for e in plan.operator_graph.edges if e.edge_type == "hash")
     return plan.operator_graph.operator(edge.source).sql
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("row(int, g)", "partial groups of equal keys must meet"),
+        ("row(int, to_hours(3000000 + int))", "arg_min needs its whole group"),
+        ("row(int, ['a'])", "arg_min needs its whole group"),
+        ("{'i': int}", "arg_min needs its whole group"),
+    ],
+)
+def test_what_is_fragile_inside_of_a_state_is_fragile_inside_of_a_tuple(
+    x: FakeContext, value: str, reason: str
+) -> None:
+    sql = f"SELECT g, arg_min({value}, int) FROM x GROUP BY g"
+    plan = x.plan(sql)
+    assert [edge.reason for edge in plan.operator_graph.edges] == [reason]
+    assert_same(fetch(x.connection, sql), Simulation(x, plan).run())

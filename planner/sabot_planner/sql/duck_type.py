@@ -5,7 +5,7 @@ kind                      on an edge    in a state  packed   why
 ========================= ============= =========== ======== ===========================================================
 ``ENUM``                  cast back     no          no       Arrow has it as text
 ``UNION``                 rewritten     no          no       Arrow's own loses the tag of a NULL
-``TUPLE``                 cast back     no          no       Arrow gives its fields names
+``TUPLE``                 cast back     yes         no       Arrow gives its fields names
 ``INTERVAL``              rewritten     no          yes      Arrow's own counts nanoseconds, and overflows at 292 years
 ``TUPLE of nothing``      lost          no          no       DuckDB calls it TUPLE, and reads that nowhere
 ``VARIANT``               lost          no          no       it would lose the types of its values
@@ -39,7 +39,7 @@ CAST_BACK = RESTORED | {"ENUM"}
 UNREADABLE = frozenset({"AGGREGATE_STATE", EMPTY_TUPLE})
 """What DuckDB names but does not read."""
 LOST_ON_EDGES = UNREADABLE | {"VARIANT"}
-LOST_IN_STATES = CAST_BACK | LOST_ON_EDGES | _NESTED
+LOST_IN_STATES = (CAST_BACK | LOST_ON_EDGES | _NESTED) - {"TUPLE"}
 LOST_WHEN_PACKED = LOST_ON_EDGES | {"ENUM", "UNION", "TUPLE"}
 
 INTEGERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"})
