@@ -29,8 +29,8 @@ def choose(runs: Iterable[StageRun], agents: Sequence[str], session_agent: str, 
 
     First everyone takes what was meant for it, then whoever is still idle takes what waits for a busy one.
     """
-    ready = [(run, task) for run in runs for task in run.tasks if isinstance(task.state, Waiting)]
     idle = [agent for agent in (*agents, session_agent) if agent not in busy]
+    ready = [(run, task) for run in runs for task in run.tasks if isinstance(task.state, Waiting)] if idle else []
     choices: list[Choice] = []
     for own_only in (True, False):
         for agent in tuple(idle):

@@ -162,7 +162,7 @@ class QueryState:
         attempts = max(task.next_attempt for task in self.runs[stage_id].tasks)
         count = decision.reads.parallelism
         tasks = tuple(TaskRecord(index, next_attempt=attempts) for index in range(count))
-        self._set_run(stage_id, reads=decision.reads, tasks=tasks)
+        self._set_run(stage_id, reads=decision.reads, tasks=tasks, done=0, alone=0)
         for output in self.runs[stage_id].outputs:
             self.shuffles.open(output.edge_id, output.scheme, count)
 
@@ -215,7 +215,8 @@ class QueryState:
         alone = MemoryShare.ALONE
         new = tuple(TaskRecord(index, memory=alone) for index in range(len(run.tasks), decision.reads.parallelism))
         self._set_task(stage_id, decision.task, state=Waiting(), failures=record.failures + 1, memory=alone)
-        self._set_run(stage_id, reads=decision.reads, tasks=(*self.runs[stage_id].tasks, *new))
+        run = self.runs[stage_id]
+        self._set_run(stage_id, reads=decision.reads, tasks=(*run.tasks, *new), alone=run.alone + len(new))
         for output in run.outputs:
             self.shuffles.update(output.edge_id, producers=self.shuffles.edge(output.edge_id).producers + len(new))
 
@@ -269,10 +270,15 @@ class QueryState:
         self.runs[stage_id] = replace(self.runs[stage_id], **changes)
 
     def _set_task(self, stage_id: str, task: int, **changes: Any) -> TaskRecord:
-        tasks = self.runs[stage_id].tasks
-        record = replace(tasks[task], **changes)
-        self._set_run(stage_id, tasks=(*tasks[:task], record, *tasks[task + 1 :]))
-        return record
+        run = self.runs[stage_id]
+        before, after = run.tasks[task], replace(run.tasks[task], **changes)
+        self._set_run(
+            stage_id,
+            tasks=(*run.tasks[:task], after, *run.tasks[task + 1 :]),
+            done=run.done + after.done - before.done,
+            alone=run.alone + (after.memory is MemoryShare.ALONE) - (before.memory is MemoryShare.ALONE),
+        )
+        return after
 
     def _add_output(self, output: OutputReport, task: int) -> None:
         """A task that runs again for one lost output leaves its other outputs as they were read before."""

@@ -103,7 +103,11 @@ class StagePhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """A started stage. ``graph`` is the operator graph as it was then: later revisions no longer change this stage."""
+    """A started stage. ``graph`` is the operator graph as it was then: later revisions no longer change this stage.
+
+    ``done`` of its tasks have nothing left to do, ``alone`` of them ran out of memory: counted along, for both are
+    asked for after every event.
+    """
 
     stage: Stage
     graph: OperatorGraph
@@ -111,16 +115,18 @@ class StageRun:
     outputs: tuple[EdgeOutput, ...]
     tasks: tuple[TaskRecord, ...]
     phase: StagePhase = StagePhase.OPEN
+    done: int = 0
+    alone: int = 0
 
     @property
     def finished(self) -> bool:
         """Whether no task is left to run."""
-        return all(task.done for task in self.tasks)
+        return self.done == len(self.tasks)
 
     @property
     def one_at_a_time(self) -> bool:
         """Whether its tasks run one after the other, because one of them ran out of memory."""
-        return any(task.memory is MemoryShare.ALONE for task in self.tasks)
+        return self.alone > 0
 
     @property
     def state(self) -> str:

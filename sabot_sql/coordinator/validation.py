@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sabot_sql.coordinator.edge_book import EdgePhase
 from sabot_sql.coordinator.messages import StartTask
 from sabot_sql.coordinator.query_state import QueryPhase, QueryState
-from sabot_sql.coordinator.stage_run import Finished, Running, Skipped, StagePhase, StageRun
+from sabot_sql.coordinator.stage_run import Finished, MemoryShare, Running, Skipped, StagePhase, StageRun
 
 
 def faults_of(state: QueryState) -> tuple[str, ...]:
@@ -20,6 +20,9 @@ def _tasks(state: QueryState, run: StageRun) -> Iterator[str]:
     name = run.stage.stage_id
     if [task.index for task in run.tasks] != list(range(run.reads.parallelism)):
         yield f"{name} is cut into {run.reads.parallelism} tasks and has {[task.index for task in run.tasks]}"
+    counted = (sum(task.done for task in run.tasks), sum(task.memory is MemoryShare.ALONE for task in run.tasks))
+    if counted != (run.done, run.alone):
+        yield f"{name} counts {run.done} tasks done and {run.alone} alone; there are {counted[0]} and {counted[1]}"
     for task in run.tasks:
         if isinstance(task.state, Running | Finished | Skipped):
             if not task.state.attempt < task.next_attempt:

@@ -291,6 +291,7 @@ def spoil_task(state: QueryState, task: int, /, **changes: object) -> None:
         (lambda state: spoil_task(state, 1, state=Finished(0, 0.0, None, {})), "done without an output"),  # type: ignore[arg-type]
         (lambda state: spoil_task(state, 0, state=Skipped(0, {})), "source_0 is skipped"),
         (lambda state: spoil_run(state, phase=StagePhase.MEASURED), "its output e1 is open"),
+        (lambda state: spoil_run(state, done=2), "counts 2 tasks done and 0 alone; there are 1 and 0"),
         (lambda state: state.agents.remove("agent-2"), "runs on agent-2, which is lost"),
         (lambda state: state.agents.append("agent-2"), "listed twice"),
         (lambda state: state.replacing.add("agent-2"), "are lost and work"),
