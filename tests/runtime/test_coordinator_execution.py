@@ -14,7 +14,7 @@ from sabot_planner.job.plan import EdgeFacts, Mode, QueryPlan
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.messages import QueryAbandoned
 from sabot_sql.errors import AgentError, InternalError, QueryError
-from sabot_sql.protocol.members import AgentJoined, AgentNotReplaced
+from sabot_sql.protocol.members import AgentJoined, AgentLost, AgentNotReplaced
 from sabot_sql.protocol.task_spec import FailureKind, WriteKind
 from tests.runtime.simulated import Simulation
 
@@ -539,6 +539,21 @@ def test_a_task_that_two_agents_died_of_is_not_given_to_a_third() -> None:
     assert isinstance(run.error, AgentError)
     assert "2 agents died" in run.error.message
     assert run.running == {}
+
+
+@pytest.mark.parametrize(("readable", "attempts"), [(True, 1), (False, 2)])
+def test_what_an_agent_had_committed_is_made_again_at_once_where_it_cannot_be_read(
+    readable: bool, attempts: int
+) -> None:
+    run = Simulation(group_by())
+    run.finish("source_0")
+    run.finish("source_1")
+    victim = next(command.agent_id for command in run.started if command.id.task == 1)
+    run.tell(AgentLost(victim, readable))
+    run.finish_all()
+    assert run.finished
+    assert run.replacing == [victim]
+    assert sum(command.id.stage == "source" and command.id.task == 1 for command in run.started) == attempts
 
 
 def test_an_input_is_lost_while_it_is_read() -> None:
