@@ -30,6 +30,8 @@ from sabot_sql.errors import (
 from sabot_sql.forks import free_in_children as _free_in_children
 
 if TYPE_CHECKING:
+    from distributed import Client as DaskClient
+
     from sabot_sql.call.observation import Observer
     from sabot_sql.catalog.connection import Parameters
     from sabot_sql.jobs import (
@@ -130,7 +132,7 @@ def __dir__() -> list[str]:
 
 
 def connect(
-    database: str | os.PathLike[str] = ":memory:",
+    database: str | os.PathLike[str] | DaskClient = ":memory:",
     *,
     agents: Agents = "auto",
     isolation: Literal["thread", "process"] = "thread",
@@ -142,7 +144,8 @@ def connect(
     spill_directory: str | os.PathLike[str] | None = None,
     broadcast_limit: int | str | None = None,
     config: Mapping[str, object] | None = None,
-    cluster: str | os.PathLike[str] | None = None,
+    cluster: str | os.PathLike[str] | DaskClient | None = None,
+    agent_memory: int | str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     tls_ca: str | os.PathLike[str] | None = None,
     tls_cert: str | os.PathLike[str] | None = None,
@@ -162,6 +165,10 @@ def connect(
     (``"cluster.toml"``), or ``"local://"`` for services on this host. ``token_file`` and ``tls_ca``
     are those of the agents; ``tls_cert`` and ``tls_key`` are shown to agents that ask for them. An agent that is silent
     for ``lease_seconds`` is lost, by default after 15.
+
+    Dask starts agents beside its workers: ``cluster``, or the first argument, is a ``distributed.Client`` or
+    ``"dask://host:port"``, to which ``tls_ca``, ``tls_cert`` and ``tls_key`` belong then. Each agent has
+    ``agent_memory``, by default half of what its worker may use, and ``threads``, by default those of the worker.
 
     Raises:
         ConfigError: an option is wrong.
@@ -184,6 +191,7 @@ def connect(
             broadcast_limit=broadcast_limit,
             config=config,
             cluster=cluster,
+            agent_memory=agent_memory,
             token_file=token_file,
             tls_ca=tls_ca,
             tls_cert=tls_cert,

@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     agent.add_argument("--spill", default=tempfile.gettempdir(), metavar="DIR", help="for what memory cannot hold")
     agent.add_argument("--data", action="append", default=[], metavar="DIR", help="sessions may read files in it")
     agent.add_argument("--grace", type=float, default=300.0, metavar="SECONDS", help="of sessions, after SIGTERM")
+    agent.add_argument("--idle", type=float, default=None, metavar="SECONDS", help="without a session: then end")
     agent.add_argument("--with-parent", action="store_true", help="end when standard input does")
     return parser
 

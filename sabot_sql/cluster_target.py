@@ -1,9 +1,10 @@
-"""Which agents on other hosts a session is to use: an address list, or a file that has one."""
+"""Which agents on other hosts a session is to use: an address list, a file that has one, or an engine to run them."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +20,18 @@ LEASE_SECONDS = 15.0
 
 _SCHEMES = ("grpc+tls", "grpc")
 _LOCAL = "local"
+_DASK = "dask"
+_DASK_PORT = 8786
 _KEYS = frozenset({"agents", "addresses", "token_file", "tls_ca", "tls_cert", "tls_key", "lease_seconds", "tls"})
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterTarget:
-    """``addresses`` of agent services; none where ``scheme`` is ``local`` and services are started on this host."""
+    """``addresses`` of agent services, or where an engine is that starts them (``dask``).
+
+    There are none where ``scheme`` is ``local`` and services are started on this host, or where there is a ``client``
+    of an engine already.
+    """
 
     scheme: str
     addresses: tuple[tuple[str, int], ...] = ()
@@ -33,30 +40,55 @@ class ClusterTarget:
     tls_cert: str | None = None
     tls_key: str | None = None
     lease_seconds: float = LEASE_SECONDS
+    client: Any = None
 
     @property
     def is_local(self) -> bool:
         """Whether the session starts the services itself, on its own host."""
         return self.scheme == _LOCAL
 
+    @property
+    def starts_agents(self) -> bool:
+        """Whether an engine starts the services for this session, which says how large they are."""
+        return self.scheme == _DASK
+
 
 def is_cluster(text: object) -> bool:
-    """Whether ``text`` names a cluster, and not a database."""
+    """Whether ``text`` names a cluster or is a client of one, and not a database."""
+    if is_dask_client(text):
+        return True
     if not isinstance(text, str | os.PathLike):
         return False
     name = os.fspath(text)
     scheme, separator, _ = name.partition("://") if isinstance(name, str) else ("", "", "")
-    return isinstance(name, str) and (name.endswith(".toml") or (bool(separator) and scheme in (*_SCHEMES, _LOCAL)))
+    return isinstance(name, str) and (
+        name.endswith(".toml") or (bool(separator) and scheme in (*_SCHEMES, _LOCAL, _DASK))
+    )
 
 
-def parse_cluster(text: str | os.PathLike[str], **options: Any) -> ClusterTarget:
-    """The target that ``grpc+tls://host:port,…``, ``local`` or a cluster file names; ``options`` overrule the file's.
+def is_dask_client(value: object) -> bool:
+    """Whether it is one; Dask is not loaded for that."""
+    dask = sys.modules.get("distributed")
+    return dask is not None and isinstance(value, dask.Client)
+
+
+def parse_cluster(text: Any, **options: Any) -> ClusterTarget:
+    """The target that ``grpc+tls://host:port,…``, ``dask://…``, ``local://`` or a cluster file names, or a client is.
+
+    ``options`` overrule the file's.
 
     Raises:
         ConfigError: it is none, or something is missing.
     """
-    name = os.fspath(text)
     given = {key: value for key, value in options.items() if value is not None}
+    if is_dask_client(text):
+        if text.asynchronous:
+            raise ConfigError("an asynchronous Dask client cannot be used", hint="make one with asynchronous=False")
+        _refuse_files(given, "a Dask client")
+        return ClusterTarget(_DASK, lease_seconds=_lease(given), client=text)
+    if not isinstance(text, str | os.PathLike):
+        raise ConfigError(f"cluster={shown(text)} names no cluster", hint='give "grpc+tls://host:port"')
+    name = os.fspath(text)
     if not name.endswith(".toml"):
         return _target(name, given)
     found = _cluster_file(Path(name))
@@ -72,9 +104,20 @@ def parse_cluster(text: str | os.PathLike[str], **options: Any) -> ClusterTarget
     return _target(f"{'grpc+tls' if secure else 'grpc'}://{','.join(addresses)}", {**found, **given})
 
 
-def agents_of(text: str | os.PathLike[str]) -> int | None:
-    """How many agents a cluster file asks for."""
+def agents_of(text: Any) -> int | None:
+    """How many agents a cluster file asks for, or workers a Dask cluster has.
+
+    Raises:
+        ConfigError: only the user can say.
+    """
+    if is_dask_client(text):
+        workers = len(text.nthreads())
+        if not workers:
+            raise ConfigError("the Dask cluster has no workers yet", hint="say how many agents: agents=N")
+        return workers
     name = os.fspath(text)
+    if name.partition("://")[0] == _DASK:
+        raise ConfigError(f"how many agents is {name} to start?", hint="say agents=N")
     count = _cluster_file(Path(name)).get("agents") if name.endswith(".toml") else None
     return count if isinstance(count, int) else None
 
@@ -96,6 +139,11 @@ def _target(name: str, options: Mapping[str, Any]) -> ClusterTarget:
     scheme, _, rest = name.partition("://")
     if scheme == _LOCAL:
         return ClusterTarget(_LOCAL, lease_seconds=_lease(options))
+    if scheme == _DASK:
+        _refuse_token(options, "agents that Dask starts")
+        address = parse_address(rest.rstrip("/"), _DASK_PORT)
+        files = {key: _file(options, key) for key in ("tls_ca", "tls_cert", "tls_key")}
+        return ClusterTarget(_DASK, (address,), **files, lease_seconds=_lease(options))
     if scheme not in _SCHEMES:
         raise ConfigError(f"{shown(name)} names no cluster", hint=f"give {', '.join(f'{s}://…' for s in _SCHEMES)}")
     addresses = tuple(dict.fromkeys(parse_address(part) for part in rest.rstrip("/").split(",")))
@@ -105,6 +153,18 @@ def _target(name: str, options: Mapping[str, Any]) -> ClusterTarget:
         raise ConfigError("grpc+tls:// needs tls_ca: the certificate of the authority that signed those of the agents")
     files = {key: _file(options, key) for key in ("token_file", "tls_ca", "tls_cert", "tls_key")}
     return ClusterTarget(scheme, addresses, **files, lease_seconds=_lease(options))
+
+
+def _refuse_files(options: Mapping[str, Any], what: str) -> None:
+    unused = [key for key in ("tls_ca", "tls_cert", "tls_key") if key in options]
+    if unused:
+        raise ConfigError(f"{', '.join(unused)}: {what} has its own")
+    _refuse_token(options, what)
+
+
+def _refuse_token(options: Mapping[str, Any], what: str) -> None:
+    if "token_file" in options:
+        raise ConfigError(f"token_file: {what} get one of the session")
 
 
 def _cluster_file(path: Path) -> dict[str, Any]:

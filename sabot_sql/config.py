@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sabot_sql.arguments import flag, mapping, path, shown, whole
-from sabot_sql.cluster_target import ClusterTarget, agents_of, is_cluster, parse_cluster
+from sabot_sql.cluster_target import ClusterTarget, agents_of, is_cluster, is_dask_client, parse_cluster
 from sabot_sql.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _BESIDE_AGENTS_BYTES = 152 << 20
 """The same with the planner and the native core."""
 _THREAD_AGENT_BYTES = 8 << 20
 _PROCESS_AGENT_BYTES = 44 << 20
+_LEAST_AGENT_BYTES = 32 << 20
 _LEAST_WORKING_BYTES = 20 << 20
 """For each instance of DuckDB, with what belongs to it."""
 
@@ -64,7 +65,8 @@ class SessionConfig:
     ``threads`` is per agent, and stays whatever the number of agents of a query where ``threads_given``. ``partitions``
     forces the number of partitions of every keyed edge.
     ``duckdb`` are DuckDB's own settings, given to every instance when it is made. ``cluster`` has the agents where the
-    isolation is ``REMOTE``; the budget is then that of the session's own process, and each service has its own.
+    isolation is ``REMOTE``; the budget is then that of the session's own process, and each service has its own: of
+    ``agent_memory_bytes`` where an engine starts it for this session.
     """
 
     database: str = ":memory:"
@@ -80,6 +82,7 @@ class SessionConfig:
     broadcast_bytes: int | None = None
     duckdb: Mapping[str, str] = field(default_factory=dict)
     cluster: ClusterTarget | None = None
+    agent_memory_bytes: int | None = None
 
     @property
     def agent_count(self) -> int:
@@ -192,7 +195,7 @@ class SessionConfig:
 
 
 def parse_config(
-    database: str | os.PathLike[str] = ":memory:",
+    database: Any = ":memory:",
     *,
     read_only: bool = False,
     agents: int | Literal["auto"] = "auto",
@@ -204,7 +207,8 @@ def parse_config(
     spill_directory: str | os.PathLike[str] | None = None,
     broadcast_limit: int | str | None = None,
     config: Mapping[str, object] | None = None,
-    cluster: str | os.PathLike[str] | None = None,
+    cluster: Any = None,
+    agent_memory: int | str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     tls_ca: str | os.PathLike[str] | None = None,
     tls_cert: str | os.PathLike[str] | None = None,
@@ -216,7 +220,8 @@ def parse_config(
     Raises:
         ConfigError: an option has a wrong type or value.
     """
-    database = path("database", database)
+    if not is_dask_client(database):
+        database = path("database", database)
     if is_cluster(database):
         if cluster is not None:
             raise ConfigError("the cluster is named twice: as the first argument and as cluster=")
@@ -226,15 +231,18 @@ def parse_config(
         for name, file in (("token_file", token_file), ("tls_ca", tls_ca), ("tls_cert", tls_cert), ("tls_key", tls_key))
     }
     if cluster is None:
-        unused = [name for name, value in {**files, "lease_seconds": lease_seconds}.items() if value is not None]
+        given = {**files, "lease_seconds": lease_seconds, "agent_memory": agent_memory}
+        unused = [name for name, value in given.items() if value is not None]
         if unused:
             raise ConfigError(
                 f"{', '.join(unused)}: only for agents of a cluster", hint='connect("grpc+tls://host:port")'
             )
         target = None
     else:
-        cluster = path("cluster", cluster)
+        cluster = cluster if is_dask_client(cluster) else path("cluster", cluster)
         target = parse_cluster(cluster, lease_seconds=lease_seconds, **files)
+        if agent_memory is not None and not target.starts_agents:
+            raise ConfigError("agent_memory: only for agents that Dask starts")
         agents = _agents_of_cluster(cluster, target, agents)
     count = _parse_agents(agents)
     parsed = SessionConfig(
@@ -252,6 +260,7 @@ def parse_config(
         broadcast_bytes=None if broadcast_limit is None else parse_bytes("broadcast_limit", broadcast_limit),
         duckdb={} if config is None else _parse_duckdb_settings(mapping("config", config)),
         cluster=target,
+        agent_memory_bytes=None if agent_memory is None else _agent_memory_bytes(agent_memory),
     )
     return parsed._checked()
 
@@ -286,9 +295,15 @@ def _parse_agents(agents: object) -> int | Literal["auto"]:
         raise ConfigError(f"{error.message}, or 'auto'") from None
 
 
-def _agents_of_cluster(
-    cluster: str | os.PathLike[str], target: ClusterTarget, agents: int | Literal["auto"]
-) -> int | Literal["auto"]:
+def _agent_memory_bytes(agent_memory: int | str) -> int:
+    size_bytes = parse_bytes("agent_memory", agent_memory)
+    if size_bytes < _LEAST_AGENT_BYTES:
+        least = _mebibytes(_LEAST_AGENT_BYTES)
+        raise ConfigError(f"agent_memory is {_mebibytes(size_bytes)}; the least for an agent is {least}")
+    return size_bytes
+
+
+def _agents_of_cluster(cluster: Any, target: ClusterTarget, agents: int | Literal["auto"]) -> int | Literal["auto"]:
     """As many as were asked for, or as there are."""
     if agents != "auto":
         return agents

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import sabot_native
 from sabot_sql.agent.crew import Crew
@@ -13,7 +14,12 @@ from sabot_sql.cluster.remote_crew import RemoteCrew
 from sabot_sql.cluster.static_provider import StaticProvider
 from sabot_sql.cluster_target import ClusterTarget
 from sabot_sql.config import SessionConfig
+from sabot_sql.errors import ConfigError
 from sabot_sql.transport.credentials import read_credentials
+
+if TYPE_CHECKING:
+    from sabot_sql.cluster.agent_order import AgentOrder
+    from sabot_sql.cluster.authority import Authority
 
 _LOCAL_SESSIONS = 1
 
@@ -32,9 +38,31 @@ def hire_of(config: SessionConfig, target: ClusterTarget) -> Hire:
 
 
 def _provider(config: SessionConfig, target: ClusterTarget) -> Provider:
+    if target.starts_agents:
+        return _engine(config, target)
     if not target.is_local:
         credentials = read_credentials(target.token_file, target.tls_ca, target.tls_cert, target.tls_key)
         return StaticProvider(target.addresses, credentials)
     share = config.memory_bytes // (config.agent_count + 1)
     options = ["--memory", f"{share}B", "--threads", str(config.threads), "--sessions", str(_LOCAL_SESSIONS)]
     return LocalProvider([*options, "--spill", config.spill_directory, "--data", "/"])
+
+
+def _engine(config: SessionConfig, target: ClusterTarget) -> Provider:
+    threads = config.threads if config.threads_given else None
+
+    def order(session: str, token: str, authority: Authority) -> AgentOrder:
+        return agent_order.AgentOrder(
+            session, token, authority, config.agent_memory_bytes, threads, agent_order.IDLE_SECONDS
+        )
+
+    try:
+        from sabot_sql.cluster import agent_order
+        from sabot_sql.cluster.dask_provider import DaskAddress, DaskProvider
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"Dask is not installed here: {error}", hint="pip install 'sabot-sql[dask]'") from None
+    if target.client is not None:
+        return DaskProvider(target.client, order)
+    ((host, port),) = target.addresses
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return DaskProvider(DaskAddress(address, target.tls_ca, target.tls_cert, target.tls_key), order)

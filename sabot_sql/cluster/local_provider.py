@@ -5,41 +5,32 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
 
+from sabot_sql.cluster.agent_process import START_SECONDS, AgentProcess
 from sabot_sql.cluster.provider import Check, Gone, Launch, LaunchedAgent
 from sabot_sql.errors import AgentError
 from sabot_sql.forks import is_own
 from sabot_sql.transport.credentials import Credentials
 
-START_SECONDS = 30.0
-_STOP_SECONDS = 5.0
+_LOOPBACK = "127.0.0.1"
 _CHECK_SECONDS = 0.02
-_LISTENS = "listening on "
-_LAST_WORDS_BYTES = 2000
 
 
 @dataclass(slots=True)
 class _Service:
     name: str
-    process: subprocess.Popen[bytes]
-    words: IO[bytes]
+    process: AgentProcess
     port: int = 0
 
 
 class LocalProvider:
     """See :class:`~sabot_sql.cluster.provider.Provider`.
 
-    Each service has ``options`` of ``sabot-sql agent`` and a token that is made for this provider; it ends when its
-    standard input does, and so with this process.
+    Each service has ``options`` of ``sabot-sql agent`` and a token that is made for this provider.
     """
 
     def __init__(self, options: Sequence[str] = ()) -> None:
@@ -50,10 +41,6 @@ class LocalProvider:
         self._gone: Gone | None = None
         self._lock = threading.Lock()
         self._owner = os.getpid()
-        self._directory = tempfile.TemporaryDirectory(prefix="sabot-cluster-")
-        self._token = Path(self._directory.name, "token")
-        self._token.touch(mode=0o600)
-        self._token.write_text(self.credentials.token)
 
     def launch(self, count: int, check: Check) -> Launch:
         """See :class:`~sabot_sql.cluster.provider.Provider`."""
@@ -62,7 +49,7 @@ class LocalProvider:
     def scale(self, count: int, check: Check) -> Launch:
         """See :class:`~sabot_sql.cluster.provider.Provider`."""
         with self._lock:
-            ended = [service for service in self._services if service.process.poll() is not None]
+            ended = [service for service in self._services if service.process.exit_code is not None]
             running = [service for service in self._services if service not in ended]
             _end([*ended, *running[count:]])
             self._services = running[:count]
@@ -70,7 +57,7 @@ class LocalProvider:
             self._services += started
             skipped = self._wait(started, check)
             self._services = [service for service in self._services if service.port]
-            found = tuple(LaunchedAgent(service.name, "127.0.0.1", service.port) for service in self._services)
+            found = tuple(LaunchedAgent(service.name, _LOOPBACK, service.port) for service in self._services)
         if not found:
             raise AgentError("no agent came up: " + "; ".join(f"{name}: {reason}" for name, reason in skipped))
         return Launch(found, tuple(skipped))
@@ -90,20 +77,10 @@ class LocalProvider:
             self._gone = None
             services, self._services = self._services, []
         _end(services)
-        self._directory.cleanup()
 
     def _start(self) -> _Service:
-        words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the service
-        command = [sys.executable, "-P", "-m", "sabot_sql.cli", "agent", "--listen", "127.0.0.1:0"]
-        process = subprocess.Popen(
-            [*command, "--token-file", str(self._token), "--with-parent", *self._options],
-            stdin=subprocess.PIPE,
-            stdout=words,
-            stderr=words,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )
-        return _Service(f"local-{next(self._numbers)}", process, words)
+        process = AgentProcess(_LOOPBACK, self.credentials, self._options)
+        return _Service(f"local-{next(self._numbers)}", process)
 
     def _wait(self, started: Sequence[_Service], check: Check) -> list[tuple[str, str]]:
         """Learn where each of them listens; those that did not come are ended and named."""
@@ -112,10 +89,10 @@ class LocalProvider:
         try:
             while waiting and time.monotonic() < give_up:
                 for service in tuple(waiting):
-                    service.port = _port(service)
+                    service.port = service.process.port
                     if service.port and self._gone is not None:
                         self._follow(service)
-                    if service.port or service.process.poll() is not None:
+                    if service.port or service.process.exit_code is not None:
                         waiting.remove(service)
                 if waiting:
                     time.sleep(_CHECK_SECONDS)
@@ -124,7 +101,8 @@ class LocalProvider:
             _end(started)
             raise
         missing = [service for service in started if not service.port]
-        skipped = [(service.name, _said(service) or f"nothing within {START_SECONDS:.0f} s") for service in missing]
+        nothing = f"nothing within {START_SECONDS:.0f} s"
+        skipped = [(service.name, service.process.last_words or nothing) for service in missing]
         _end(missing)
         return skipped
 
@@ -134,30 +112,12 @@ class LocalProvider:
             with self._lock:
                 gone = self._gone
             if gone is not None:
-                gone(service.name, f"its process {service.process.pid} ended with code {code}")
+                gone(service.name, f"its process {service.process.process_id} ended with code {code}")
 
         threading.Thread(target=wait, name=f"sabot-{service.name}", daemon=True).start()
-
-
-def _port(service: _Service) -> int:
-    for line in _said(service).splitlines():
-        if _LISTENS in line:
-            return int(line.rpartition(_LISTENS)[2].rpartition(":")[2])
-    return 0
-
-
-def _said(service: _Service) -> str:
-    size = os.fstat(service.words.fileno()).st_size
-    data = os.pread(service.words.fileno(), _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
-    return data.decode(errors="replace").strip()
 
 
 def _end(services: Sequence[_Service]) -> None:
     """End them now: nobody uses what they hold."""
     for service in services:
-        service.process.kill()
-    for service in services:
-        service.process.wait(_STOP_SECONDS)
-        if service.process.stdin is not None:
-            service.process.stdin.close()
-        service.words.close()
+        service.process.end()

@@ -48,7 +48,8 @@ class ServiceConfig:
     """What a service was started with.
 
     ``memory_bytes`` is for all sessions together; each of up to ``sessions`` has an equal part. ``advertised`` is the
-    address by which other agents reach it, its own where there is none.
+    address by which other agents reach it, its own where there is none. After ``idle_seconds`` without a session the
+    service ends; None is never.
     """
 
     host: str
@@ -62,6 +63,7 @@ class ServiceConfig:
     spill_directory: str
     data_roots: tuple[str, ...]
     grace_seconds: float
+    idle_seconds: float | None = None
 
 
 class AgentService:
@@ -105,13 +107,18 @@ class AgentService:
         return self._server.port
 
     def serve(self) -> None:
-        """Serve until it was drained or stopped."""
+        """Serve until it was drained or stopped, or nobody wanted it for too long."""
         threading.Thread(target=self._accept, name="sabot-accept", daemon=True).start()
         self._tell_health()
         drained_until = float("inf")
+        used = time.monotonic()
         while not self._stop.wait(_TICK_SECONDS):
             self._expire()
             self._tell_health()
+            if self._hosted() or self._opening:
+                used = time.monotonic()
+            elif self._config.idle_seconds is not None and time.monotonic() - used > self._config.idle_seconds:
+                break
             if self._draining:
                 drained_until = min(drained_until, time.monotonic() + self._config.grace_seconds)
                 if time.monotonic() > drained_until or not self._hosted():

@@ -18,6 +18,7 @@ from sabot_sql.transport.credentials import read_credentials
 _STATUS_MS = 5000
 _MOST_SESSIONS = 64
 _MOST_GRACE_SECONDS = 86_400.0
+_MOST_IDLE_SECONDS = 30 * 86_400.0
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -37,6 +38,8 @@ def serve(options: argparse.Namespace) -> None:
         raise ConfigError("--tls-client-ca needs --tls-cert")
     if not 0 <= options.grace <= _MOST_GRACE_SECONDS:
         raise ConfigError(f"--grace {options.grace} is to be from 0 to {_MOST_GRACE_SECONDS:.0f} seconds")
+    if options.idle is not None and not 0 < options.idle <= _MOST_IDLE_SECONDS:
+        raise ConfigError(f"--idle {options.idle} is to be more than 0 and up to {_MOST_IDLE_SECONDS:.0f} seconds")
     config = ServiceConfig(
         host,
         port,
@@ -49,6 +52,7 @@ def serve(options: argparse.Namespace) -> None:
         options.spill,
         tuple(options.data),
         options.grace,
+        options.idle,
     )
     service = AgentService(config, lambda text: print(text, file=sys.stderr, flush=True))
     print(f"listening on {options.listen.rpartition(':')[0]}:{service.port}", flush=True)
