@@ -353,7 +353,15 @@ class Session:
                     raise
                 found = self._alone(statement, request)
                 return self._in_small_parts(query, request, error) if found is None else found
-            return self._or_single(statement, result, request)
+            try:
+                return self._or_single(statement, result, request)
+            except ResourceError as error:
+                # Agents that have no part in the query have most of the memory.
+                again = error.code == OUT_OF_MEMORY and self._may_run_again(statement, request)
+                found = self._alone(statement, request, "the session's share of it") if again else None
+                if found is None:
+                    raise
+                return found
 
     def _run_writing(self, statement: Statement, request: Request) -> Result:
         try:
@@ -368,10 +376,15 @@ class Session:
             return found
         return self._or_single(statement, result, request)
 
-    def _alone(self, statement: Statement, request: Request) -> Result | None:
+    def _may_run_again(self, statement: Statement, request: Request) -> bool:
+        with request.running.asking(self._catalog.connection):
+            return self._catalog.may_run_again(statement)
+
+    def _alone(self, statement: Statement, request: Request, too_little: str = "") -> Result | None:
         """The result of the user's own statement with the memory of all agents; None where that is too little."""
         alone = replace(request, config=with_all_memory(request.config))
-        reason = f"memory ran out on {request.config.agent_count} agents: DuckDB alone has all of it"
+        too_little = too_little or f"{request.config.agent_count} agents"
+        reason = f"memory ran out on {too_little}: DuckDB alone has all of it"
         try:
             with self._pools.using(alone.config, request.running.check):
                 return self._run_single(statement, reason, alone, sparing=True)

@@ -165,6 +165,10 @@ class Catalog:
             return Rows(columns, table.to_reader()) if table.num_rows else Rows((), None)
         return Rows(columns, stream)
 
+    def may_run_again(self, statement: Statement) -> bool:
+        """Whether a statement that failed may be tried once more: it left nothing behind, and ended no transaction."""
+        return not self.connection.in_transaction and self._runs_once(statement) is None
+
     def _runs_once(self, statement: Statement) -> RunsOnce | None:
         """Why the statement may be run once only, and perhaps not even bound before; None where it may be."""
         return runs_once(statement.text, not statement.reads, self._facts.volatile_names(), self._facts.serialized)

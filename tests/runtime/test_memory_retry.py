@@ -34,7 +34,7 @@ from sabot_sql.protocol.task_spec import (
     WriteScheme,
 )
 from tests.runtime.simulated import Simulation
-from tests.support.budgets import with_budget
+from tests.support.budgets import budget, with_budget
 
 
 def group_by(buckets: int = 4) -> OperatorGraph:
@@ -271,3 +271,17 @@ def test_a_query_for_which_memory_never_suffices(isolation: str, tmp_path: Path)
             session.query(sql)
         assert caught.value.code == "OUT_OF_MEMORY"
         assert session.query(f"SELECT count(*) FROM '{file}' GROUP BY k").fetchall() == [(50_000,)] * 4
+
+
+def test_a_query_that_no_agent_takes_part_in_may_have_their_memory(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("n\n3000000\n")
+    query = f"SELECT len(list(i)) {{}} FROM (SELECT unnest(range(n)) AS i FROM '{tmp_path}/one.csv')"
+    limit = budget("256MiB", agents=3, isolation="thread")
+    with sabot_sql.connect(agents=3, memory_limit=limit) as session:
+        session.execute("CREATE TABLE t AS SELECT range AS i FROM range(400_000); CREATE SEQUENCE numbers")
+        assert session.query("SELECT count(DISTINCT i) FROM t").plan.json()["mode"] == "distributed"
+        with pytest.raises(ResourceError):  # a number that was taken from a sequence stays taken
+            session.query(query.format("+ 0 * nextval('numbers')"))
+        result = session.query(query.format(""))
+        assert result.fetchall() == [(3_000_000,)]
+        assert "DuckDB alone has all of it" in result.plan.json()["reason"]
