@@ -153,10 +153,16 @@ def run_fuzzer(seed: int) -> int:
 
 def run(command: Sequence[str]) -> int:
     """Run a command of ``.venv`` in the repository, shown as it can be repeated by hand; its exit code."""
-    print("$", shlex.join([f".venv/bin/{command[0]}" if (BIN / command[0]).exists() else command[0], *command[1:]]))
+    program = f".venv/bin/{command[0]}" if (BIN / command[0]).exists() else command[0]
+    print("$", " ".join(map(quoted, [program, *command[1:]])))
     sys.stdout.flush()
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(VENV)}
     return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def quoted(word: str) -> str:
+    """``word`` as a shell reads it: SQL stays readable, with its own quotes inside the other ones."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def run_pytest(arguments: Sequence[str]) -> int:

@@ -283,7 +283,7 @@ def parse_bytes(option: str, value: int | str) -> int:
 
 
 def _mebibytes(size_bytes: int) -> str:
-    return f"{size_bytes >> 20}MiB"
+    return f"{size_bytes >> 20}MiB" if size_bytes >= 1 << 20 else f"{size_bytes} bytes"
 
 
 def _parse_agents(agents: object) -> int | Literal["auto"]:

@@ -39,6 +39,9 @@ FRAGMENT_FAILED = "FRAGMENT_FAILED"
 """Code of an ``AgentError`` whose agent lives: the fragment failed there for a reason that is not the user's."""
 
 
+FILE_NOT_FOUND = "FILE_NOT_FOUND"
+"""Code of a ``SourceError``: nothing lies where the name or the pattern points."""
+
 FILE_CHANGED = "FILE_CHANGED"
 """Code of a ``SourceError``: a file was changed between planning a query and the end of its tasks."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import ChainMap
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -20,7 +21,7 @@ from sabot_magics.options import HELP, CellOptions, Progress, parse_options
 from sabot_sql import ConfigError, QueryCancelled, QueryTimeout, Result, Session
 from sabot_sql.plan_view import UnhappyEnd
 
-_T = TypeVar("_T")
+_ACTIONS = ("--help", "--status", "--cancel")
 
 
 class SabotMagic(Configurable):
@@ -51,8 +52,16 @@ class SabotMagic(Configurable):
     @needs_local_scope
     def line(self, line: str, local_ns: dict[str, Any] | None = None) -> Result | None:
         """Run one line of SQL and return its result, or do --help, --status, --cancel."""
-        if line.lstrip().startswith("--") and line.split()[0] in ("--help", "--status", "--cancel"):
+        first = line.split(maxsplit=1)[0] if line.strip() else ""
+        if first in _ACTIONS:
             self._act(parse_options(line))
+        elif first.startswith("-"):
+            # SQL begins with no sign, and takes two of them for a comment: it would do nothing at all.
+            raise ConfigError(
+                f"%sabot takes one line of SQL and no options: {first}",
+                hint="options stand in the first line of %%sabot, the SQL below it",
+                candidates=difflib.get_close_matches(first, _ACTIONS),
+            )
         elif not line.strip():
             print(HELP)
         else:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sabot_sql.duck.near_files import near_files
 from sabot_sql.errors import (
+    FILE_NOT_FOUND,
     BindError,
     InternalError,
     Location,
@@ -64,8 +67,8 @@ _ERROR_TYPES = {name.lower(): entry for name, entry in _NAMED_TYPES.items()}
 
 # What a source says about itself, whatever type of exception DuckDB happened to wrap it in.
 _SOURCE_MESSAGES: tuple[tuple[str, str], ...] = (
-    (r'No files found that match the pattern "(?P<file>.*?)"', "FILE_NOT_FOUND"),
-    (r'Cannot open (?:file|database) "(?P<file>.*?)".*(?:No such file|does not exist)', "FILE_NOT_FOUND"),
+    (r'No files found that match the pattern "(?P<file>.*?)"', FILE_NOT_FOUND),
+    (r'Cannot open (?:file|database) "(?P<file>.*?)".*(?:No such file|does not exist)', FILE_NOT_FOUND),
     (r"file \"(?P<file>[^\"]*)\": schema mismatch in glob: column \"(?P<column>.*?)\"", "COLUMN_MISSING_IN_FILE"),
     (r"file \"(?P<file>[^\"]*)\": failed to cast column \"(?P<column>.*?)\"", "COLUMN_TYPE_DIFFERS"),
     (r"In file \"(?P<file>[^\"]*)\" the column \"(?P<column>.*?)\" has type", "COLUMN_TYPE_DIFFERS"),
@@ -98,6 +101,12 @@ _CATALOG_CODES = {
 }
 
 
+_UNLIKELY_PROPOSALS = ("TYPE_NOT_FOUND", "NOT_FOUND")
+_TYPES = (
+    *("BIGINT", "BLOB", "BOOLEAN", "DATE", "DECIMAL", "DOUBLE", "FLOAT", "HUGEINT", "INTEGER", "INTERVAL", "JSON"),
+    *("SMALLINT", "TEXT", "TIME", "TIMESTAMP", "TIMESTAMPTZ", "TINYINT", "UBIGINT", "UINTEGER", "UUID", "VARCHAR"),
+)
+
 _PAST_LIMIT = "exceeded maximum execution time"
 
 
@@ -116,6 +125,14 @@ class StatementText:
         """The place in the user's text of a position in the statement; None inside the prefix."""
         offset = position - self.prefix_bytes
         return Location.of(self.text, self.start_bytes + offset, length) if offset >= 0 else None
+
+    def place_of(self, constant: str) -> Location | None:
+        """The place in the user's text of a text constant that stands there once."""
+        quoted = ("'" + constant.replace("'", "''") + "'").encode(errors="replace")
+        text = self.text.encode(errors="replace")
+        found = text.find(quoted, self.start_bytes)
+        once = found >= 0 and text.find(quoted, found + 1) < 0
+        return Location.of(self.text, found, len(quoted)) if once else None
 
 
 def translate(error: BaseException, statement: StatementText | None = None) -> SabotSQLError:
@@ -138,9 +155,14 @@ def translate(error: BaseException, statement: StatementText | None = None) -> S
         if code == "CANCELLED" and _PAST_LIMIT in message:
             error_type, code = QueryTimeout, QueryTimeout.code
         text, hint = _split_message(message)
-        translated = error_type(text, code=code, hint=hint, candidates=_candidates(fields))
+        if code == "PARAMETER_MISSING":
+            hint = "give them with the statement: a list for ? and $1, a dict for $name"
+        translated = error_type(text, code=code, hint=hint, candidates=_candidates(fields, code))
     if statement is not None:
         translated.location = _location(fields, statement)
+        if translated.code == FILE_NOT_FOUND and isinstance(translated, SourceError) and translated.file:
+            translated.location = statement.place_of(translated.file) or translated.location
+            translated.candidates = tuple(near_files(translated.file))
     return translated
 
 
@@ -226,7 +248,7 @@ def _split_message(message: str) -> tuple[str, str | None]:
     return lines[0].removesuffix("!"), hint
 
 
-def _candidates(fields: dict[str, Any]) -> list[str]:
+def _candidates(fields: dict[str, Any], code: str) -> list[str]:
     message = fields["exception_message"]
     found: list[str] = []
     for line in message.splitlines():
@@ -235,10 +257,21 @@ def _candidates(fields: dict[str, Any]) -> list[str]:
     name = str(fields.get("name", ""))
     # DuckDB proposes tables of the system where it knows no others.
     found = [candidate for candidate in found if not candidate.startswith(("pg_", "duckdb_", "sqlite_"))]
-    if len(found) > 1 and name:
+    if name and code in _UNLIKELY_PROPOSALS:
+        # DuckDB proposes something at any price, and of types not even the nearest one.
+        found = _alike(name, [*found, *(_TYPES if code == "TYPE_NOT_FOUND" else ())], 0.7)
+    elif len(found) > 1 and name:
         # DuckDB lists all columns in sight; the likeliest ones are worth reading.
-        found = difflib.get_close_matches(name, found, n=_MAX_CANDIDATES, cutoff=0.5) or found
+        found = _alike(name, found) or found
     return list(dict.fromkeys(found))[:_MAX_CANDIDATES]
+
+
+def _alike(name: str, known: Sequence[str], cutoff: float = 0.5) -> list[str]:
+    """Those of ``known`` that are like ``name``, in whatever case, the likeliest one first."""
+    spelled = {word.lower(): word for word in known}
+    return [
+        spelled[word] for word in difflib.get_close_matches(name.lower(), spelled, n=_MAX_CANDIDATES, cutoff=cutoff)
+    ]
 
 
 def _location(fields: dict[str, Any], statement: StatementText) -> Location | None:

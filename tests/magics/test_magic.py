@@ -190,6 +190,14 @@ def test_a_mistake_in_the_first_line(notebook: Notebook) -> None:
     assert "the cell has no SQL below its first line" in notebook.run("%%sabot\n\n").out
 
 
+@pytest.mark.parametrize("line", ["--agents 2 SELECT 1", "-n 5 SELECT 1", "-- SELECT 1", "--halp"])
+def test_a_line_magic_that_would_be_a_comment_is_refused(notebook: Notebook, line: str) -> None:
+    ran = notebook.run(f"%sabot {line}")
+    assert isinstance(ran.error, sabot_sql.ConfigError)
+    assert "%sabot takes one line of SQL and no options" in ran.out
+    assert ("did you mean: --help?" in ran.out) == (line == "--halp")
+
+
 def test_help_and_status(notebook: Notebook) -> None:
     assert "--explain [text|json|svg]" in notebook.run("%sabot --help").out
     assert notebook.run("%sabot").out == notebook.run("%%sabot --help\n ").out

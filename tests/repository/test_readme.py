@@ -74,6 +74,11 @@ def test_the_demo_prints_the_shuffle_plan_and_the_rows(
     assert "revenue" in out
 
 
+@pytest.mark.parametrize("word", ["SELECT 'a b'", "a b", "it's $x", "plain", 'x"y', "don't!", "'\\'", ""])
+def test_commands_are_shown_as_a_shell_reads_them(tasks: ModuleType, word: str) -> None:
+    assert shlex.split(tasks.quoted(word)) == [word]
+
+
 def test_the_python_examples_run(workplace: Path) -> None:
     out = run([sys.executable, "-W", "error", "-c", "\n".join(blocks("python"))], workplace)
     assert "1-URGENT" in out

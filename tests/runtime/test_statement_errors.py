@@ -136,6 +136,49 @@ def test_a_missing_file_is_named(session: Session, tmp_path: Path, relation: str
     assert str(tmp_path / "none") in str(caught.value.file)
 
 
+def test_a_missing_file_has_a_place_and_likely_names(session: Session, tmp_path: Path) -> None:
+    (tmp_path / "sf0.1").mkdir()
+    for name in ("lineitem", "supplier", "orders", "Über uns"):
+        pq.write_table(pa.table({"a": [1]}), tmp_path / "sf0.1" / f"{name}.parquet")
+    good = f"{tmp_path}/sf0.1/lineitem.parquet"
+    for wrong, likely in {
+        f"{tmp_path}/sf0.1/lineitm.parquet": [good],
+        f"{tmp_path}/sf0.1/lineitem.paruqet": [good],
+        f"{tmp_path}/sf0.1/LineItem.parquet": [good],
+        f"{tmp_path}/sf01/lineitem.parquet": [good],
+        f"{tmp_path}/sf01/*.parquet": [f"{tmp_path}/sf0.1/*.parquet"],
+        f"{tmp_path}/sf01/*.csv": [],
+        f"{tmp_path}/sf0.1/*.csv": [],
+        f"{tmp_path}/sf0.1/Uber uns.parquet": [f"{tmp_path}/sf0.1/Über uns.parquet"],
+        f"{tmp_path}/elsewhere/x.parquet": [],
+    }.items():
+        function = "read_csv" if wrong.endswith(".csv") else "read_parquet"
+        with pytest.raises(SourceError) as caught:
+            session.query(f"SELECT 'é',\n  count(*) FROM {function}('{wrong}')")
+        assert caught.value.code == "FILE_NOT_FOUND"
+        assert list(caught.value.candidates) == likely, wrong
+        assert (caught.value.line, caught.value.column) == (2, 18 + len(function)), wrong
+    with pytest.raises(SourceError) as caught:
+        session.query(f"FROM '{wrong}' UNION ALL FROM '{wrong}'")
+    assert caught.value.location is None, "which of them is not said"
+
+
+@pytest.mark.parametrize(
+    ("sql", "candidates"),
+    [
+        ("SELECT CAST(1 AS INTEGR)", ("INTEGER", "UINTEGER", "INTERVAL")),
+        ("SELECT CAST(1 AS varchr)", ("VARCHAR",)),
+        ("SELECT CAST(1 AS whatever)", ()),
+        ("PRAGMA foo", ()),
+        ("PRAGMA table_inf('orders')", ("table_info",)),
+    ],
+)
+def test_what_is_proposed_is_alike(session: Session, sql: str, candidates: tuple[str, ...]) -> None:
+    with pytest.raises(BindError) as caught:
+        session.query(sql)
+    assert caught.value.candidates == candidates
+
+
 def test_files_are_listed_anew_for_every_query(session: Session, tmp_path: Path) -> None:
     for number in range(4):
         pq.write_table(pa.table({"a": [number]}), tmp_path / f"{number}.parquet")
