@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from sabot_planner import Placement, RangeSplit, SourceInfo
+from sabot_planner import NotDistributed, Placement, RangeSplit, SourceInfo
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.sources import SliceBinding
@@ -385,4 +385,5 @@ def test_functions_are_classified_by_duckdb(catalog: Catalog) -> None:
 def test_a_plan_that_cannot_be_printed_gives_a_reason(catalog: Catalog) -> None:
     (statement,) = catalog.split("EXPLAIN SELECT 1", None)
     bound = catalog.bind(statement, [], parse_config(agents=2), RunningQuery("test", None))
-    assert isinstance(bound, str)
+    assert isinstance(bound, NotDistributed)
+    assert bound.reason
