@@ -7,7 +7,7 @@ their order, and DuckDB evaluates the clause in that one task.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sqlglot import exp
 
@@ -34,7 +34,7 @@ class LimitBy(Node):
 
     def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
         """This node over other inputs."""
-        return replace(self, input=inputs[0], values=inputs[1])
+        return self._over(input=inputs[0], values=inputs[1])
 
     @derived
     def schema(self) -> Schema:

@@ -8,8 +8,8 @@ is known of a node is kept by the node itself, in a dict whose keys are nodes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar, overload
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar, overload
 
 from sqlglot import exp
 
@@ -98,6 +98,17 @@ class Node:
         """This node over other inputs, as many as it has."""
         raise UnknownNode(self, "how to change the inputs")
 
+    def _over(self, **inputs: object) -> Self:
+        """A copy over other inputs, as ``dataclasses.replace`` makes one, without its cost: plans are rebuilt often."""
+        copy = object.__new__(type(self))
+        own = copy.__dict__
+        own.update(self.__dict__)
+        for name in _DERIVED:
+            own.pop(name, None)
+        own.update(inputs)
+        copy.__post_init__()
+        return copy
+
     @derived
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that come out, in order."""
@@ -149,8 +160,11 @@ class Unary(Node):
     def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
         """This node over another input."""
         (node,) = inputs
-        return replace(self, input=node)
+        return self._over(input=node)
 
+
+_DERIVED = tuple(name for name, value in vars(Node).items() if isinstance(value, derived))
+"""What a node keeps for itself, and another one derives anew."""
 
 # --- schemas
 

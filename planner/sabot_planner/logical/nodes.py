@@ -5,7 +5,7 @@ A ``Shared`` node is a common table expression that several ``CteRef`` read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlglot import exp
@@ -184,7 +184,7 @@ class Join(Node):
 
     def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
         """This node over other inputs."""
-        return replace(self, left=inputs[0], right=inputs[1])
+        return self._over(left=inputs[0], right=inputs[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,7 +304,7 @@ class SetOp(Node):
 
     def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
         """This node over other inputs."""
-        return replace(self, branches=inputs)
+        return self._over(branches=inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,7 +341,7 @@ class CteRef(Node):
         """The same reading of another shared expression."""
         (shared,) = inputs
         assert isinstance(shared, Shared)
-        return replace(self, shared=shared)
+        return self._over(shared=shared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -377,7 +377,7 @@ class RecursiveCte(Node):
 
     def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
         """This node over other inputs."""
-        return replace(self, anchor=inputs[0], step=inputs[1])
+        return self._over(anchor=inputs[0], step=inputs[1])
 
 
 @dataclass(frozen=True, eq=False)

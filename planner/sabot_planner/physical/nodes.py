@@ -102,7 +102,7 @@ class Exchange(Node):
     def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
         """The same movement of other rows."""
         (node,) = inputs
-        return replace(self, input=node)
+        return self._over(input=node)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +220,7 @@ class HaloWindow(Node):
 
     def with_inputs(self, inputs: tuple[Node, ...]) -> HaloWindow:
         """The same windows over other rows."""
-        return replace(self, rows=inputs[0], halo=inputs[1])
+        return self._over(rows=inputs[0], halo=inputs[1])
 
     @derived
     def schema(self) -> Schema:
@@ -261,7 +261,7 @@ class PartitionId(Node):
         """The numbers of another series."""
         (series,) = inputs
         assert isinstance(series, TaskScan)
-        return replace(self, series=series)
+        return self._over(series=series)
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,7 +281,7 @@ class EmptyRelation(Node):
     def with_inputs(self, inputs: tuple[Node, ...]) -> Node:
         """The same nothing, witnessed by another node."""
         (witness,) = inputs
-        return replace(self, witness=witness)
+        return self._over(witness=witness)
 
     @derived
     def schema(self) -> Schema:
