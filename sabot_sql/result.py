@@ -266,12 +266,20 @@ class Result:
         print(self.to_text(max_rows, max_width=max_width))
 
     def __repr__(self) -> str:
-        if self.closed:
-            return f"<closed Result: {plural(self._length, 'row')} × {plural(len(self.columns), 'column')}>"
-        return self.to_text()
+        try:
+            return self.to_text()
+        except SessionClosed:
+            return self._without_rows()
 
     def _repr_html_(self) -> str:
-        return f"<div>{escape(repr(self))}</div>" if self.closed else self.to_html()
+        try:
+            return self.to_html()
+        except SessionClosed:
+            return f"<div>{escape(self._without_rows())}</div>"
+
+    def _without_rows(self) -> str:
+        """What is shown once the rows have gone, by :meth:`close` or with their session."""
+        return f"<closed Result: {plural(self._length, 'row')} × {plural(len(self.columns), 'column')}>"
 
     def to_text(self, max_rows: int = _SHOWN_ROWS, *, max_width: int = 160) -> str:
         """The first and last rows as a box table of text, at most 100 kB; the tree of an EXPLAIN as a tree."""

@@ -18,7 +18,7 @@ from sabot_magics.completion import Query
 from sabot_magics.display import CellOutput, Look, done_bundle, kept_bundle, result_bundle, show_plan
 from sabot_magics.namespace import Parameters, bind_parameters
 from sabot_magics.options import HELP, CellOptions, Progress, parse_options
-from sabot_sql import ConfigError, QueryCancelled, QueryTimeout, Result, Session
+from sabot_sql import ConfigError, QueryCancelled, QueryTimeout, Result, Session, SessionClosed
 from sabot_sql.plan_view import UnhappyEnd
 
 _ACTIONS = ("--help", "--status", "--cancel")
@@ -87,7 +87,10 @@ class SabotMagic(Configurable):
 
     def bundle(self, result: Result) -> dict[str, Any]:
         """What is displayed of a result: as its cell said, otherwise by ``%config SabotMagic``."""
-        bundle = result_bundle(result, self._looks.get(result) or Look(self.limit))
+        try:
+            bundle = result_bundle(result, self._looks.get(result) or Look(self.limit))
+        except SessionClosed:
+            return {"text/plain": repr(result)}
         return bundle if self._is_notebook else {"text/plain": bundle["text/plain"]}
 
     def catalog_query(self) -> Query | None:

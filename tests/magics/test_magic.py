@@ -190,6 +190,21 @@ def test_a_mistake_in_the_first_line(notebook: Notebook) -> None:
     assert "the cell has no SQL below its first line" in notebook.run("%%sabot\n\n").out
 
 
+def test_a_result_whose_rows_have_gone_is_shown_as_that(notebook: Notebook) -> None:
+    notebook.run("%sabot SELECT 1 AS a")
+    ran = notebook.run("closed = %sabot SELECT 1 AS a\nclosed.close()\nclosed")
+    assert ran.error is None
+    assert ran.text == "<closed Result: 1 row × 1 column>"
+    assert "Traceback" not in ran.out
+    ran = notebook.run(
+        "import sabot_sql\nwith sabot_sql.connect(memory_limit='256MiB') as s:\n"
+        "    large = s.query(\"SELECT range AS a, repeat('x', 100) AS b FROM range(600000)\")\n"
+        "assert large.stats['on_disk']\nlarge"
+    )
+    assert ran.text == "<closed Result: 600,000 rows × 2 columns>"
+    assert "Traceback" not in ran.out
+
+
 @pytest.mark.parametrize("line", ["--agents 2 SELECT 1", "-n 5 SELECT 1", "-- SELECT 1", "--halp"])
 def test_a_line_magic_that_would_be_a_comment_is_refused(notebook: Notebook, line: str) -> None:
     ran = notebook.run(f"%sabot {line}")
