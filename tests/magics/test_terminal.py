@@ -12,7 +12,7 @@ import pexpect
 import pytest
 
 PROMPT = re.compile(r"In \[\d+\]: ")
-SLOW = "SELECT count(*) AS n FROM range(18000) a, range(18000) b WHERE a.range * b.range % 7 = 3"
+SLOW = "SELECT count(*) AS n FROM range(25000) a, range(25000) b WHERE a.range * b.range % 7 = 3"
 ENDLESS = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range + b.range = 7"
 
 
