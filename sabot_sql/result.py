@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from html import escape
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,11 +14,12 @@ from sabot_sql import arguments
 from sabot_sql.arguments import needed, whole
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.conversion import Converter, is_lossy
+from sabot_sql.duck.streams import batch_rows
 from sabot_sql.errors import SessionClosed, UsageError
 from sabot_sql.explain_view import explained_html, explained_text, is_explained
 from sabot_sql.plan_view import Plan
 from sabot_sql.plan_view.units import plural
-from sabot_sql.result_store import HeldStore, ResultStore, rebatched, renamed
+from sabot_sql.result_store import HeldStore, ResultStore, rebatched
 from sabot_sql.result_values import are_plain, python_rows, row_type
 from sabot_sql.table_view import MAX_HTML_BYTES, TableSummary, html_table, text_table
 
@@ -114,19 +116,18 @@ class Result:
         if kept is None:
             return self._converted(lambda relation: relation.to_arrow_table())
         schema = self._named_schema(kept)
-        return pa.Table.from_batches(_named(kept, schema), schema)
+        return pa.Table.from_batches(kept.reader(schema), schema)
 
     arrow = to_arrow_table
 
     def to_arrow_reader(self, batch_size: int = 1_000_000) -> pa.RecordBatchReader:
-        """All rows in batches of at most ``batch_size``."""
+        """All rows in batches of at most ``batch_size``, and of 16 MiB unless one row has more."""
         whole("batch_size", batch_size, least=1)
         kept = self._arrow_store
         if kept is None:
-            table = self.to_arrow_table()
-            return pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=batch_size))
+            return pa.RecordBatchReader.from_batches(self.schema, self._converted_batches(batch_size))
         schema = self._named_schema(kept)
-        return pa.RecordBatchReader.from_batches(schema, rebatched(_named(kept, schema), batch_size))
+        return pa.RecordBatchReader.from_batches(schema, rebatched(kept.reader(schema), batch_size))
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.to_arrow_reader().__arrow_c_stream__(requested_schema)
@@ -143,6 +144,11 @@ class Result:
     def _named_schema(self, kept: ResultStore) -> pa.Schema:
         fields = zip(self.columns, kept.schema, strict=True)
         return pa.schema([field.with_name(name) for name, field in fields])
+
+    def _converted_batches(self, batch_size: int) -> Iterator[pa.RecordBatch]:
+        part = (0, len(self))
+        with self._store.opened(self._converter, self.columns, self.types, part, lambda _: nullcontext()) as relation:
+            yield from rebatched(relation.to_arrow_reader(min(batch_size, batch_rows())), batch_size)
 
     def _converted(self, convert: Callable[[Any], _T], offset: int = 0, count: int | None = None) -> _T:
         """What ``convert`` makes of the rows, or of ``count`` of them from ``offset`` on, as a relation.
@@ -319,7 +325,3 @@ class Result:
             moved_bytes=self.plan.moved_bytes if distributed else None,
             truncated_at=self.stats.get("truncated_at"),
         )
-
-
-def _named(kept: ResultStore, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    return (renamed(batch, schema) for batch in kept.reader())

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sabot_sql.catalog.conversion import Converter, Interrupts
     from sabot_sql.catalog.held_rows import HeldRows
 
+_BATCH_BYTES = 16 << 20
 _numbers = itertools.count(1)
 
 
@@ -41,6 +42,7 @@ class ResultStore:
         source: _Limited | None,
         held: HeldBytes | None = None,
     ) -> None:
+        """Batches of the columns of ``schema``, in memory or in the file ``path``, under whatever names."""
         self.schema = schema
         self.rows = source.rows if source else 0
         self.size_bytes = source.size_bytes if source else 0
@@ -81,7 +83,7 @@ class ResultStore:
             ResourceError: the file cannot be written.
         """
         schema = numbered(reader.schema)
-        source = _Limited(reader, schema, max_rows, check)
+        source = _Limited(reader, max_rows, check)
         held = room.enter()
         batches: list[pa.RecordBatch] = []
         for batch in source:
@@ -89,22 +91,22 @@ class ResultStore:
             held.size_bytes = source.size_bytes
             if room.is_too_much(held, budget_bytes):
                 del batch
-                path = _write_file(itertools.chain(_emptied(batches), source), schema, room.scratch)
+                path = _write_file(itertools.chain(_emptied(batches), source), source.schema, room.scratch)
                 return cls(schema, [], path, source)
         return cls(schema, batches, None, source, held)
 
-    def reader(self) -> pa.RecordBatchReader:
-        """All rows, from the start.
+    def reader(self, schema: pa.Schema | None = None) -> pa.RecordBatchReader:
+        """All rows, from the start; under the names of ``schema``, where it is given.
 
         Raises:
             SessionClosed: the rows were on disk and went with their session.
         """
-        if self._path is None:
-            return pa.RecordBatchReader.from_batches(self.schema, self._batches)
+        schema = self.schema if schema is None else schema
         try:
-            return _read_file(self._path, self.schema)
+            stored = iter(self._batches) if self._path is None else _read_file(self._path)
         except FileNotFoundError:
             raise SessionClosed("the rows of this result were on disk and went with their session") from None
+        return pa.RecordBatchReader.from_batches(schema, (renamed(batch, schema) for batch in stored))
 
     def part(self, offset: int, count: int) -> list[pa.RecordBatch]:
         """``count`` rows from row ``offset`` on."""
@@ -166,16 +168,15 @@ class HeldStore:
 
 
 class _Limited:
-    """The batches of a reader that have rows, under the names of ``schema``, up to ``max_rows`` rows; counts them."""
+    """The batches of a reader that have rows, up to ``max_rows`` rows, with the types of results; counts them."""
 
-    def __init__(
-        self, reader: pa.RecordBatchReader, schema: pa.Schema, max_rows: int | None, check: Callable[[], None]
-    ) -> None:
+    def __init__(self, reader: pa.RecordBatchReader, max_rows: int | None, check: Callable[[], None]) -> None:
+        kinds = numbered(reader.schema).types
+        self.schema = pa.schema([field.with_type(kind) for field, kind in zip(reader.schema, kinds, strict=True)])
         self._reader = reader
-        self._schema = schema
         self._max_rows = max_rows
         self._check = check
-        self._changes = reader.schema.types != schema.types
+        self._changes = reader.schema.types != kinds
         self.rows = 0
         self.size_bytes = 0
         self.truncated = False
@@ -185,13 +186,15 @@ class _Limited:
             self._check()
             if batch.num_rows == 0:
                 continue
+            size_bytes = batch.get_total_buffer_size()
             if self._max_rows is not None and self.rows + batch.num_rows > self._max_rows:
                 self.truncated = True
                 batch = batch.slice(0, self._max_rows - self.rows)
+                size_bytes = batch.nbytes
             self.rows += batch.num_rows
-            self.size_bytes += batch.nbytes
+            self.size_bytes += size_bytes
             if batch.num_rows:
-                yield _kept(batch, self._schema) if self._changes else renamed(batch, self._schema)
+                yield _kept(batch, self.schema) if self._changes else batch
             if self.truncated:
                 return
 
@@ -224,10 +227,29 @@ def batches(stream: object) -> pa.RecordBatchReader:
 
 
 def rebatched(batches: Iterable[pa.RecordBatch], max_rows: int) -> Iterator[pa.RecordBatch]:
-    """The same rows in batches of at most ``max_rows``, without a copy."""
-    for batch in batches:
+    """The same rows in batches of at most ``max_rows``, and of 16 MiB unless one row has more, without a copy."""
+    for batch in bounded(batches):
+        if batch.num_rows <= max_rows:
+            yield batch
+            continue
         for offset in range(0, batch.num_rows, max_rows):
             yield batch.slice(offset, max_rows)
+
+
+def bounded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of 16 MiB at most, unless one row has more, without a copy."""
+    for batch in batches:
+        if batch.get_total_buffer_size() <= _BATCH_BYTES:
+            yield batch
+            continue
+        waiting = [batch]
+        while waiting:
+            part = waiting.pop()
+            if part.num_rows <= 1 or part.nbytes <= _BATCH_BYTES:
+                yield part
+                continue
+            half = part.num_rows // 2
+            waiting += [part.slice(half), part.slice(0, half)]
 
 
 def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -252,7 +274,7 @@ def _write_file(batches: Iterable[pa.RecordBatch], schema: pa.Schema, scratch: S
     path = scratch.path / f"result-{next(_numbers)}.arrow"
     try:
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for batch in batches:
+            for batch in bounded(batches):
                 writer.write_batch(batch)
     except OSError as error:
         _unlink(path)
@@ -267,7 +289,7 @@ def _write_file(batches: Iterable[pa.RecordBatch], schema: pa.Schema, scratch: S
     return path
 
 
-def _read_file(path: Path, schema: pa.Schema) -> pa.RecordBatchReader:
+def _read_file(path: Path) -> Iterator[pa.RecordBatch]:
     """The batches of a file, without a copy: they lie in its pages.
 
     Pages that were read are given up as the next batch is asked for; whoever still has the rows gets them again from
@@ -286,7 +308,7 @@ def _read_file(path: Path, schema: pa.Schema) -> pa.RecordBatchReader:
                 pages.madvise(mmap.MADV_DONTNEED, given_up, read - given_up)
                 given_up = read
 
-    return pa.RecordBatchReader.from_batches(schema, batches())
+    return batches()
 
 
 def _forget(path: Path, owner: int) -> None:

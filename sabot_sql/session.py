@@ -27,6 +27,7 @@ from sabot_sql.catalog.frames import Scope, caller_scopes
 from sabot_sql.catalog.table_names import TABLES_SQL, named_tables
 from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.duck.errors import unforeseen
+from sabot_sql.duck.streams import is_too_wide
 from sabot_sql.errors import (
     FILE_CHANGED,
     FRAGMENT_FAILED,
@@ -481,14 +482,23 @@ class Session:
     def _run_single(self, statement: Statement, reason: str, request: Request, *, sparing: bool = False) -> Result:
         clock = request.running.clock
         connection = self._catalog.connection
-        with (
-            request.running.interrupting(connection),
-            clock.spending(Phase.RUNNING),
-            request.progress.telling(lambda: self._waiting(request, "running", reason)),
-            self._catalog.run(statement, request.scopes, sparing=sparing) as rows,
-        ):
-            store = request.take(rows.stream, self._room)
-        return self._single_result(request, reason, store, rows.columns, clock.times_ms()[Phase.RUNNING])
+
+        def run(batch_rows: int | None) -> Result:
+            with (
+                request.running.interrupting(connection),
+                clock.spending(Phase.RUNNING),
+                request.progress.telling(lambda: self._waiting(request, "running", reason)),
+                self._catalog.run(statement, request.scopes, sparing=sparing, batch_rows=batch_rows) as rows,
+            ):
+                store = request.take(rows.stream, self._room)
+            return self._single_result(request, reason, store, rows.columns, clock.times_ms()[Phase.RUNNING])
+
+        try:
+            return run(None)
+        except QueryError as error:
+            if not is_too_wide(error.message) or not self._catalog.may_repeat(statement):
+                raise
+            return run(1)
 
     def _waiting(self, request: Request, state: str, reason: str = "") -> PlanJson:
         """What is told while the session's own DuckDB is at work."""

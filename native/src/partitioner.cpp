@@ -194,7 +194,7 @@ void Partitioner::take_sample(const ArrowArray& batch, int64_t first, int64_t co
     }
     if (validity != nullptr && !get_bit(validity, at + j)) continue;
     const BytesView key = bytes_at(keys_[0], column, at + j);
-    sample_.add({reinterpret_cast<const char*>(key.data), key.bytes});
+    sample_.add({reinterpret_cast<const char*>(key.data), std::min<size_t>(key.bytes, kSampledKeyBytes)});
   }
 }
 

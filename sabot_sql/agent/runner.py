@@ -6,14 +6,15 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+import duckdb
 
 import sabot_native
 from sabot_planner.job.operators import Column
 from sabot_planner.sql.text import edge_column, quote, task_sql
 from sabot_sql.agent.guard import require_query
 from sabot_sql.agent.output_writer import OutputWriter, OwnWriter, output_report
-from sabot_sql.duck.streams import StartedStatement
+from sabot_sql.duck.streams import StartedStatement, batch_rows, is_too_wide
 from sabot_sql.errors import InternalError
 from sabot_sql.protocol.task_spec import (
     BatchStream,
@@ -33,9 +34,6 @@ from sabot_sql.protocol.task_spec import (
 from sabot_sql.transport.interface import EdgeStream, PartsLost, Transport
 from sabot_sql.transport.this_host import ThisHost
 
-if TYPE_CHECKING:
-    import duckdb
-
 _PRIVATE = "__sabot_"
 _EDGE_SETTINGS = (
     ("arrow_lossless_conversion", "true"),
@@ -44,9 +42,6 @@ _EDGE_SETTINGS = (
     ("search_path", "system.main"),
 )
 """HUGEINT, UUID, TIMETZ and others lose their value or type on an edge without the first."""
-
-_BATCH_ROWS = 16_384
-"""Of the batches that DuckDB exports. The shuffle copies them at once, so that their pages are used again while hot."""
 
 
 class InputLost(Exception):
@@ -119,9 +114,21 @@ class Runner:
         self._settings_on_cursor = settings_on_cursor
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._cursor_settings: tuple[tuple[str, str], ...] = ()
+        self._row_bytes: tuple[tuple[str, str], float] | None = None
 
     def run(self, spec: TaskSpec, context: QueryContext, attempt: Attempt) -> TaskReport:
         """Run the fragment and commit all of its outputs, or none of them and raise."""
+        # The rows of a stage are about as wide in one task as in another.
+        known = self._row_bytes
+        row_bytes = known[1] if known and known[0] == (spec.id.query_id, spec.id.stage) else None
+        try:
+            return self._run(spec, context, attempt, batch_rows(row_bytes))
+        except (duckdb.Error, sabot_native.StreamError) as error:
+            if not is_too_wide(str(error)):
+                raise
+            return self._run(spec, context, attempt, 1)
+
+    def _run(self, spec: TaskSpec, context: QueryContext, attempt: Attempt, batch_size: int) -> TaskReport:
         began = time.monotonic()
         streams = {edge.edge_id: self._open(edge, spec, attempt) for edge in spec.fragment.all_edges()}
         attempt.reads(tuple(streams.values()))
@@ -138,7 +145,7 @@ class Runner:
             sql = fragment_sql(spec.fragment)
             require_query(cursor, sql)
             statement = sql if spec.sink is None else _copy_sql(sql, spec.sink, spec.id)
-            started = StartedStatement(cursor, statement, None, _BATCH_ROWS)
+            started = StartedStatement(cursor, statement, None, batch_size)
             columns = tuple(Column(name, type_name) for name, type_name in started.columns)
             rows: StartedStatement | BatchStream = started
             for function in spec.fragment.functions.values():
@@ -161,6 +168,8 @@ class Runner:
                 raise changed.error from None
             raise
         attempt.uses(None)
+        if reports and reports[0].rows:
+            self._row_bytes = (spec.id.query_id, spec.id.stage), reports[0].size_bytes / reports[0].rows
         return TaskReport(
             spec.id,
             self.agent_id,

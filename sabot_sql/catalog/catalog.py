@@ -117,10 +117,13 @@ class Catalog:
         return Converter(self.connection)
 
     @contextmanager
-    def run(self, statement: Statement, scopes: Sequence[Scope], *, sparing: bool = False) -> Iterator[Rows]:
+    def run(
+        self, statement: Statement, scopes: Sequence[Scope], *, sparing: bool = False, batch_rows: int | None = None
+    ) -> Iterator[Rows]:
         """Run a statement as it is on the session's DuckDB; its rows must be read while this is open.
 
         ``sparing`` is for a statement that memory has run out on: it is then run in the way that takes the least.
+        ``batch_rows`` is for one whose rows are known to be wide.
 
         Raises:
             SabotSQLError: what DuckDB says, also while the rows are read.
@@ -131,7 +134,7 @@ class Catalog:
             self._tables.objects(statement, scopes),
         ):
             try:
-                rows = self._start(statement)
+                rows = self._start(statement, batch_rows)
             except SabotSQLError as error:
                 raise located(error, statement, self.connection) from None
             try:
@@ -145,12 +148,12 @@ class Catalog:
             finally:
                 _close(rows)
 
-    def _start(self, statement: Statement) -> Rows:
+    def _start(self, statement: Statement, batch_rows: int | None) -> Rows:
         once = self._runs_once(statement) if statement.reads else None
         if (statement.reads and once is None) or self.connection.executes_a_query(statement):
-            return Rows(*self.connection.stream(statement))
+            return Rows(*self.connection.stream(statement, batch_rows))
         if once is not None and not once.by_binding and self.connection.leaves_as_arrow(statement):
-            return Rows(*self.connection.stream(statement), to_its_end=True)
+            return Rows(*self.connection.stream(statement, batch_rows), to_its_end=True)
         result = self.connection.once(statement)
         if not statement.is_query:
             self._changed(statement)
@@ -168,6 +171,11 @@ class Catalog:
     def may_run_again(self, statement: Statement) -> bool:
         """Whether a statement that failed may be tried once more: it left nothing behind, and ended no transaction."""
         return not self.connection.in_transaction and self._runs_once(statement) is None
+
+    def may_repeat(self, statement: Statement) -> bool:
+        """Whether a query may be run again, whatever it has given already."""
+        with self.connection.lock:
+            return statement.reads and self.may_run_again(statement)
 
     def _runs_once(self, statement: Statement) -> RunsOnce | None:
         """Why the statement may be run once only, and perhaps not even bound before; None where it may be."""

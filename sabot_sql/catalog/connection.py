@@ -20,7 +20,7 @@ from sabot_sql.catalog.held_rows import HeldRows, must_be_held
 from sabot_sql.config import SessionConfig
 from sabot_sql.duck.errors import StatementText, translate
 from sabot_sql.duck.interrupts import in_spite_of_interrupts
-from sabot_sql.duck.streams import StartedStatement
+from sabot_sql.duck.streams import StartedStatement, batch_rows
 from sabot_sql.errors import BindError, ConfigError, QueryError, SessionClosed, ValueFailure
 from sabot_sql.forks import forked, is_own
 from sabot_sql.stoppable import within
@@ -31,7 +31,6 @@ ColumnTypes = tuple[tuple[str, str], ...]
 Stream: TypeAlias = pa.RecordBatchReader | HeldRows
 """The rows of a statement as they leave DuckDB; what cannot leave it stays there."""
 
-_BATCH_ROWS = 122_880
 _INTERRUPT_SECONDS = 0.05
 _STATE = "AGGREGATE_STATE"
 _PERFECT_TABLES = "perfect_ht_threshold"
@@ -240,17 +239,18 @@ class Connection:
         except (duckdb.Error, RuntimeError) as error:
             raise translate(error, replace(statement.place, prefix_bytes=len("EXPLAIN "))) from None
 
-    def stream(self, statement: Statement) -> tuple[ColumnTypes, Stream]:
+    def stream(self, statement: Statement, rows: int | None = None) -> tuple[ColumnTypes, Stream]:
         """Start a query; gives its columns and the batches as they come, or the rows where Arrow cannot hold them.
 
-        Its types are known once it has started: where its rows must be held it is started anew.
+        A batch has ``rows`` rows at most, where that is given. The query's types are known once it has started: where
+        its rows must be held it is started anew.
 
         Raises:
             SabotSQLError: what DuckDB says about it.
         """
         try:
             self._lose_nothing(True)
-            started = StartedStatement(self.main, statement.text, statement.values, _BATCH_ROWS)
+            started = StartedStatement(self.main, statement.text, statement.values, rows or batch_rows())
             if not must_be_held([type_name for _, type_name in started.columns]):
                 return started.columns, pa.RecordBatchReader.from_stream(started)
             del started
@@ -306,7 +306,7 @@ class Connection:
             self.main.execute(f"SET SESSION {_PERFECT_TABLES} = {before}")
 
     def _run(self, statement: Statement) -> Any:
-        return self.main._submit(statement.text, statement.values, "rows", _BATCH_ROWS)
+        return self.main._submit(statement.text, statement.values, "rows", batch_rows())
 
     def held(self, result: Any) -> tuple[ColumnTypes, Stream]:
         """The rows of a statement that has run in the form in which they can leave DuckDB.
@@ -327,7 +327,7 @@ class Connection:
         return rows.columns, reader
 
     def _read(self, rows: HeldRows) -> pa.RecordBatchReader:
-        return pa.RecordBatchReader.from_stream(StartedStatement(self.main, rows.written, None, _BATCH_ROWS))
+        return pa.RecordBatchReader.from_stream(StartedStatement(self.main, rows.written, None, batch_rows()))
 
     def _lose_nothing(self, wanted: bool) -> None:
         """Set how results are converted, for as long as nothing else is set; nothing may be open on the connection."""

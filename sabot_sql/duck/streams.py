@@ -7,6 +7,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import duckdb
 
+_BATCH_BYTES = 4 << 20
+"""What a batch of rows of known width is meant to have: its rows may be a few times as wide as those before."""
+_NARROW_ROWS = 16_384
+"""More rows do not make a batch cheaper, but touch pages that are not in the cache any more."""
+_VECTOR_ROWS = 2_048
+"""DuckDB has so many rows in hand at a time, however wide they are: such a batch is at most as large as that."""
+_TOO_WIDE = "maximum total string size for regular string buffers"
+
+
+def batch_rows(row_bytes: float | None = None) -> int:
+    """How many rows to export at a time, where rows had ``row_bytes`` on average before; None if that is not known.
+
+    DuckDB counts rows only. Rows of 50 kB in batches of the usual size would be a gigabyte each.
+    """
+    if row_bytes is None:
+        return _VECTOR_ROWS
+    return max(1, min(_NARROW_ROWS, int(_BATCH_BYTES / max(row_bytes, 1.0))))
+
+
+def is_too_wide(message: str) -> bool:
+    """Whether a stream failed since the texts of a batch have more than 2 GiB: with one row at a time it does not."""
+    return _TOO_WIDE in message
+
 
 class StartedStatement:
     """A running statement; its rows can be read once, by ``__arrow_c_stream__``.

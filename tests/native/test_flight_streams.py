@@ -108,6 +108,18 @@ def test_what_a_server_sends_is_counted(manager: ShuffleManager) -> None:
             assert metrics["sent_bytes"] >= times * 8_000_000
 
 
+def test_rows_of_fifty_megabytes_travel(manager: ShuffleManager) -> None:
+    texts = [chr(97 + i) * 50_000_000 for i in range(3)]
+    batches = [pa.record_batch({"i": [i], "s": [text]}) for i, text in enumerate(texts)]
+    (manifest,) = manager.write_partition(pa.Table.from_batches(batches), [Output("q", "e", 0, 0, Scheme.single())])
+    with FlightServer(manager, KEY) as server:
+        peer = FlightPeer("127.0.0.1", server.port)
+        stream = peer.read(manager.ticket([manifest], 0, 1, KEY), deadline_ms=60_000)
+        found = list(pa.RecordBatchReader.from_stream(stream))
+    assert [batch.num_rows for batch in found] == [1, 1, 1]
+    assert [batch["s"][0].as_py() for batch in found] == texts
+
+
 def test_small_segments_share_messages(manager: ShuffleManager) -> None:
     table = pa.table({"i": pa.array(range(200_000), pa.int64())})
     (manifest,) = manager.write_partition(table, [Output("q", "e", 0, 0, Scheme.round_robin(256))])

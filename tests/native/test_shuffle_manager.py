@@ -142,6 +142,23 @@ def test_sampled_output_is_split_in_order(tmp_path, connection):
             pa.table(stream)
 
 
+def test_of_long_sort_keys_the_beginning_is_sampled(tmp_path, connection):
+    """A manifest travels: a thousand keys of megabytes may not be in it."""
+    with manager_with(tmp_path) as manager:
+        rows = "select i, create_sort_key(i % 50 || repeat('x', 20000), 'ASC NULLS LAST') k from range(400) t(i)"
+        (manifest,) = manager.write_partition(
+            connection.cursor().sql(rows), [Output("q", "e", 0, 0, Scheme.sampled("k", 100))]
+        )
+        assert {len(value) for value in manifest.sample} == {1024}
+        bounds = sorted(set(manifest.sample))[9::10]
+        split = manager.split(manifest, bounds, 1)
+        parts = [pa.table(manager.read([split], p, p + 1))["i"].to_pylist() for p in range(len(bounds) + 1)]
+        assert sorted(i for part in parts for i in part) == list(range(400))
+        assert len(parts) > 3
+        keys = [{str(i % 50) + "x" for i in part} for part in parts]
+        assert all(max(low) < min(high) for low, high in pairwise(keys))
+
+
 def test_heavy_hitters_have_an_error_bound(tmp_path, connection):
     with manager_with(tmp_path) as manager:
         rows = "select hash(if(i % 10 = 0, 0, i)) h, i from range(400000) t(i)"

@@ -136,16 +136,15 @@ def test_all_results_of_a_session_share_their_memory() -> None:
 
 def test_results_that_are_made_at_once_share_their_memory(tmp_path: Path) -> None:
     room = ResultRoom(Scratch(str(tmp_path)))
-    table = pa.table({"a": range(100_000)})
-    reader = table.to_reader(max_chunksize=10_000)
-    outer: list[ResultStore] = []
+    table = pa.table({"a": pa.chunked_array([range(10_000)] * 10)})  # 800 kB
+    inner: list[ResultStore] = []
 
     def begin_another() -> None:
-        if not outer:
-            outer.append(ResultStore.drain(table.to_reader(max_chunksize=10_000), room, 1_000_000))
+        if not inner:
+            inner.append(ResultStore.drain(table.to_reader(), room, 1_000_000))
 
-    store = ResultStore.drain(reader, room, 1_000_000, check=begin_another)
-    assert (outer[0].on_disk, store.on_disk) == (False, True)
+    store = ResultStore.drain(table.to_reader(), room, 1_000_000, check=begin_another)
+    assert (inner[0].on_disk, store.on_disk) == (False, True)
 
 
 def test_a_result_on_disk_is_read_without_having_it_in_memory(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@
 namespace sabot {
 
 constexpr uint32_t kMaxPartitions = 1 << 14;
+// Of a sort key, for bounds to be cut from: the beginning of a key is a bound as good as the key, but for keys that
+// begin alike, which stay together.
+constexpr size_t kSampledKeyBytes = 1024;
 
 struct Scheme {
   enum class Kind { kSingle, kHashColumn, kHashColumns, kRange, kSampled, kRoundRobin };
