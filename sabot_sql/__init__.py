@@ -167,8 +167,10 @@ def connect(
     for ``lease_seconds`` is lost, by default after 15.
 
     Dask starts agents beside its workers: ``cluster``, or the first argument, is a ``distributed.Client`` or
-    ``"dask://host:port"``, to which ``tls_ca``, ``tls_cert`` and ``tls_key`` belong then. Each agent has
-    ``agent_memory``, by default half of what its worker may use, and ``threads``, by default those of the worker.
+    ``"dask://host:port"``, to which ``tls_ca``, ``tls_cert`` and ``tls_key`` belong then. Ray starts one on each node:
+    ``"ray"`` is the cluster that this process is connected to, or its host, ``"ray://host:port"`` one of Ray's clients.
+    Each agent has ``agent_memory``, by default half of what its worker or node may use, and ``threads``, by default
+    those of the worker or node.
 
     Raises:
         ConfigError: an option is wrong.

@@ -22,15 +22,17 @@ _SCHEMES = ("grpc+tls", "grpc")
 _LOCAL = "local"
 _DASK = "dask"
 _DASK_PORT = 8786
+_RAY = "ray"
+_RAY_CLIENT_PORT = 10001
 _KEYS = frozenset({"agents", "addresses", "token_file", "tls_ca", "tls_cert", "tls_key", "lease_seconds", "tls"})
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterTarget:
-    """``addresses`` of agent services, or where an engine is that starts them (``dask``).
+    """``addresses`` of agent services, or where an engine is that starts them (``dask``, ``ray``).
 
-    There are none where ``scheme`` is ``local`` and services are started on this host, or where there is a ``client``
-    of an engine already.
+    There are none where ``scheme`` is ``local`` and services are started on this host, where there is a ``client`` of
+    an engine already, or where it is the Ray cluster of this process or host.
     """
 
     scheme: str
@@ -50,20 +52,25 @@ class ClusterTarget:
     @property
     def starts_agents(self) -> bool:
         """Whether an engine starts the services for this session, which says how large they are."""
-        return self.scheme == _DASK
+        return self.scheme in (_DASK, _RAY)
+
+    @property
+    def is_ray(self) -> bool:
+        """Whether that engine is Ray."""
+        return self.scheme == _RAY
 
 
 def is_cluster(text: object) -> bool:
     """Whether ``text`` names a cluster or is a client of one, and not a database."""
-    if is_dask_client(text):
+    if is_dask_client(text) or text == _RAY:
         return True
     if not isinstance(text, str | os.PathLike):
         return False
     name = os.fspath(text)
-    scheme, separator, _ = name.partition("://") if isinstance(name, str) else ("", "", "")
-    return isinstance(name, str) and (
-        name.endswith(".toml") or (bool(separator) and scheme in (*_SCHEMES, _LOCAL, _DASK))
-    )
+    if not isinstance(name, str):
+        return False
+    scheme, separator, _ = name.partition("://")
+    return name.endswith(".toml") or (bool(separator) and scheme in (*_SCHEMES, _LOCAL, _DASK, _RAY))
 
 
 def is_dask_client(value: object) -> bool:
@@ -73,7 +80,7 @@ def is_dask_client(value: object) -> bool:
 
 
 def parse_cluster(text: Any, **options: Any) -> ClusterTarget:
-    """The target that ``grpc+tls://host:port,…``, ``dask://…``, ``local://`` or a cluster file names, or a client is.
+    """The target that ``grpc+tls://host:port,…``, ``dask://…``, ``ray``, ``local://``, a file or a client is.
 
     ``options`` overrule the file's.
 
@@ -116,7 +123,9 @@ def agents_of(text: Any) -> int | None:
             raise ConfigError("the Dask cluster has no workers yet", hint="say how many agents: agents=N")
         return workers
     name = os.fspath(text)
-    if name.partition("://")[0] == _DASK:
+    if name == _RAY and (nodes := _ray_nodes()):
+        return nodes
+    if name.partition("://")[0] in (_DASK, _RAY):
         raise ConfigError(f"how many agents is {name} to start?", hint="say agents=N")
     count = _cluster_file(Path(name)).get("agents") if name.endswith(".toml") else None
     return count if isinstance(count, int) else None
@@ -144,6 +153,10 @@ def _target(name: str, options: Mapping[str, Any]) -> ClusterTarget:
         address = parse_address(rest.rstrip("/"), _DASK_PORT)
         files = {key: _file(options, key) for key in ("tls_ca", "tls_cert", "tls_key")}
         return ClusterTarget(_DASK, (address,), **files, lease_seconds=_lease(options))
+    if scheme == _RAY:
+        _refuse_files(options, "agents that Ray starts")
+        ray = () if name == _RAY else (parse_address(rest.rstrip("/"), _RAY_CLIENT_PORT),)
+        return ClusterTarget(_RAY, ray, lease_seconds=_lease(options))
     if scheme not in _SCHEMES:
         raise ConfigError(f"{shown(name)} names no cluster", hint=f"give {', '.join(f'{s}://…' for s in _SCHEMES)}")
     addresses = tuple(dict.fromkeys(parse_address(part) for part in rest.rstrip("/").split(",")))
@@ -155,10 +168,18 @@ def _target(name: str, options: Mapping[str, Any]) -> ClusterTarget:
     return ClusterTarget(scheme, addresses, **files, lease_seconds=_lease(options))
 
 
+def _ray_nodes() -> int:
+    """Those of the Ray cluster that this process is connected to, with CPUs; Ray is not loaded for that."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return 0
+    return sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1)
+
+
 def _refuse_files(options: Mapping[str, Any], what: str) -> None:
     unused = [key for key in ("tls_ca", "tls_cert", "tls_key") if key in options]
     if unused:
-        raise ConfigError(f"{', '.join(unused)}: {what} has its own")
+        raise ConfigError(f"{', '.join(unused)}: not for {what}")
     _refuse_token(options, what)
 
 

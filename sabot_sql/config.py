@@ -242,7 +242,7 @@ def parse_config(
         cluster = cluster if is_dask_client(cluster) else path("cluster", cluster)
         target = parse_cluster(cluster, lease_seconds=lease_seconds, **files)
         if agent_memory is not None and not target.starts_agents:
-            raise ConfigError("agent_memory: only for agents that Dask starts")
+            raise ConfigError("agent_memory: only for agents that Dask or Ray starts")
         agents = _agents_of_cluster(cluster, target, agents)
     count = _parse_agents(agents)
     parsed = SessionConfig(

@@ -56,13 +56,30 @@ def _engine(config: SessionConfig, target: ClusterTarget) -> Provider:
             session, token, authority, config.agent_memory_bytes, threads, agent_order.IDLE_SECONDS
         )
 
+    engine = "Ray" if target.is_ray else "Dask"
     try:
         from sabot_sql.cluster import agent_order
-        from sabot_sql.cluster.dask_provider import DaskAddress, DaskProvider
+
+        return _ray(target, order) if target.is_ray else _dask(target, order)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"Dask is not installed here: {error}", hint="pip install 'sabot-sql[dask]'") from None
+        hint = f"pip install 'sabot-sql[{engine.lower()}]'"
+        raise ConfigError(f"{engine} is not installed here: {error}", hint=hint) from None
+
+
+def _dask(target: ClusterTarget, order: Callable[[str, str, Authority], AgentOrder]) -> Provider:
+    from sabot_sql.cluster.dask_provider import DaskAddress, DaskProvider
+
     if target.client is not None:
         return DaskProvider(target.client, order)
+    return DaskProvider(DaskAddress(_address(target), target.tls_ca, target.tls_cert, target.tls_key), order)
+
+
+def _ray(target: ClusterTarget, order: Callable[[str, str, Authority], AgentOrder]) -> Provider:
+    from sabot_sql.cluster.ray_provider import RayProvider
+
+    return RayProvider(f"ray://{_address(target)}" if target.addresses else None, order)
+
+
+def _address(target: ClusterTarget) -> str:
     ((host, port),) = target.addresses
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return DaskProvider(DaskAddress(address, target.tls_ca, target.tls_cert, target.tls_key), order)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

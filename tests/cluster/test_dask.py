@@ -166,7 +166,7 @@ def test_a_cluster_without_tls_is_warned_of_and_agents_do_not_stay_without_their
         ("dask://h:1/x", {"agents": 2}, "is no address"),
         ("dask://h", {"agents": 2, "token_file": "token"}, "get one of the session"),
         ("dask://h", {"agents": 2, "agent_memory": "1MiB"}, "the least for an agent is 32MiB"),
-        ("grpc://h", {"agents": 2, "agent_memory": "1GiB"}, "only for agents that Dask starts"),
+        ("grpc://h", {"agents": 2, "agent_memory": "1GiB"}, "only for agents that Dask or Ray starts"),
         (":memory:", {"agent_memory": "1GiB"}, "only for agents of a cluster"),
     ],
 )
