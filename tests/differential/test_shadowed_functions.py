@@ -138,4 +138,4 @@ def unqualified(sql: str) -> set[str]:
 
 
 def test_a_bare_call_is_found() -> None:
-    assert unqualified("""SELECT "system".main.sum(x) AS c1, 'f(', hash(c2) FROM t1(c1)""") == {"hash"}
+    assert unqualified("""SELECT "system".main.sum(x) AS c1, 'f(', hash(c2) FROM e0 AS t1(c1)""") == {"hash"}
