@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from sabot_planner.job.plan import NotDistributed
 from sabot_sql import arguments
 from sabot_sql.call.clock import Phase
-from sabot_sql.call.memory_ladder import in_small_parts, with_all_memory
+from sabot_sql.call.memory_ladder import ClimbedRungs, Rung, in_small_parts, with_all_memory
 from sabot_sql.call.observation import Observation, Observer, Progress
 from sabot_sql.call.pools import Pools
 from sabot_sql.call.query_plans import QueryPlans
@@ -82,6 +82,7 @@ class Session:
         self._room = ResultRoom(self._scratch)
         self._catalog = Catalog(config, self._scratch)
         self._pools = Pools(self._catalog)
+        self._rungs = ClimbedRungs()
         self._read_write_lock = ReadWriteLock()
         self._running: dict[str, RunningQuery] = {}
         self._plans = QueryPlans()
@@ -338,6 +339,7 @@ class Session:
         check = request.running.check
         if not statement.reads:
             with self._read_write_lock.writing(check):
+                self._rungs.forget()
                 return self._run_writing(statement, request)
         if request.config.agent_count == 1:
             return self._run_single(statement, _ONE_AGENT.reason, request)
@@ -347,13 +349,17 @@ class Session:
             self._catalog.listed(statement, request.scopes, running.interrupting) as query,
         ):
             planned = self._plan(query, request.config, request.scopes, running)
+            known = Rung.AGENTS
+            if isinstance(planned, PlannedQuery):
+                known = self._rungs.of(planned.bound.exported_sql, request.config)
+            if known > Rung.AGENTS and isinstance(planned, PlannedQuery):
+                return self._climbed(statement, query, planned, request, known, None)
             try:
                 result = self._try(query, planned, request)
             except ResourceError as error:
-                if error.code != OUT_OF_MEMORY:
+                if error.code != OUT_OF_MEMORY or isinstance(planned, NotDistributed):
                     raise
-                found = self._alone(statement, request)
-                return self._in_small_parts(query, request, error) if found is None else found
+                return self._climbed(statement, query, planned, request, Rung.ALONE, error)
             try:
                 return self._or_single(statement, result, request)
             except ResourceError as error:
@@ -377,6 +383,30 @@ class Session:
             return found
         return self._or_single(statement, result, request)
 
+    def _climbed(
+        self,
+        statement: Statement,
+        query: Statement,
+        planned: PlannedQuery,
+        request: Request,
+        first: Rung,
+        error: ResourceError | None,
+    ) -> Result:
+        """The result of a query with less memory than agents take, from the rung ``first`` on.
+
+        ``error`` is what agents failed with, None where they were not asked, since an earlier run failed.
+        """
+        exported_sql, agents = planned.bound.exported_sql, f"{request.config.agent_count} agents"
+        earlier = "" if error else ", when this ran before"
+        if first is Rung.ALONE:
+            found = self._alone(statement, request, agents + earlier)
+            if found is not None:
+                self._rungs.note(exported_sql, request.config, Rung.ALONE)
+                return found
+        found = self._in_small_parts(query, request, error, earlier)
+        self._rungs.note(exported_sql, request.config, Rung.PARTS)
+        return found
+
     def _may_run_again(self, statement: Statement, request: Request) -> bool:
         with request.running.asking(self._catalog.connection):
             return self._catalog.may_run_again(statement)
@@ -387,21 +417,21 @@ class Session:
         too_little = too_little or f"{request.config.agent_count} agents"
         reason = f"memory ran out on {too_little}: DuckDB alone has all of it"
         try:
-            with self._pools.using(alone.config, request.running.check):
+            with self._pools.using(alone.config, request.running.check), self._catalog.having_all_memory(alone.config):
                 return self._run_single(statement, reason, alone, sparing=True)
         except ResourceError as error:
             if error.code != OUT_OF_MEMORY:
                 raise
             return None
 
-    def _in_small_parts(self, query: Statement, request: Request, error: ResourceError) -> Result:
+    def _in_small_parts(self, query: Statement, request: Request, error: ResourceError | None, earlier: str) -> Result:
         """The result of a query that DuckDB alone has too little memory for; ``error`` where it is not distributed."""
         from sabot_sql.call.distributed import run_on_agents  # native code, which one agent does not need
 
         planned = self._plan(query, in_small_parts(request.config), request.scopes, request.running)
         if isinstance(planned, NotDistributed):
-            raise error
-        said = "memory ran out on several agents, and for DuckDB alone: small parts, one after the other"
+            raise error or ResourceError(planned.reason, code=OUT_OF_MEMORY)
+        said = f"memory ran out on several agents, and for DuckDB alone{earlier}: small parts, one after the other"
         plan = replace(planned.plan, reason=f"{said}; {planned.plan.reason}")
         in_parts = PlannedQuery(plan, planned.bound)
         alone = replace(request, config=with_all_memory(request.config))

@@ -57,6 +57,10 @@ class Crew(Protocol):
         """End the agents that do not answer; called several times a second."""
         ...
 
+    def rest(self, agents: Sequence[Agent]) -> None:
+        """Let idle agents of this host give up the memory that they can take again."""
+        ...
+
     def forget(self, gone: Agent, others: Sequence[Agent]) -> None:
         """Nobody reads a lost agent any more: close it and give up what was held of it."""
         ...

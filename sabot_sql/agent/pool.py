@@ -142,6 +142,14 @@ class AgentPool:
         self._membership.heal(check)
         self._forget()
 
+    def rest(self) -> None:
+        """Give up the memory that agents can take again, while no query runs on them; they stay members."""
+        for instance in self._instances:
+            instance.close()
+        self.manager.trim()
+        if self._crew is not None:
+            self._crew.rest(self.agents)
+
     def close(self) -> None:
         """End all agents and remove their files. Nothing that they committed can be read afterwards."""
         with self._lock:

@@ -143,6 +143,10 @@ class ProcessAgent:
         """Give up what the agent maps of a dead one."""
         self._send(Frame("detach", agent_id))
 
+    def rest(self) -> None:
+        """Let the idle agent give up its DuckDB instance and the free memory of its pool; it takes them again."""
+        self._send(Frame("rest"))
+
     def begin(self, context: QueryContext) -> None:
         """Announce a query."""
         blobs: list[bytes] = []

@@ -83,6 +83,11 @@ class ProcessCrew:
         for agent in _processes(agents):
             agent.check_lease()
 
+    def rest(self, agents: Sequence[Agent]) -> None:
+        """See :class:`~sabot_sql.agent.crew.Crew`."""
+        for agent in _processes(agents):
+            agent.rest()
+
     def forget(self, gone: Agent, others: Sequence[Agent]) -> None:
         """See :class:`~sabot_sql.agent.crew.Crew`."""
         self._manager.detach_peer(gone.agent_id)

@@ -26,7 +26,7 @@ class _Server:
         self.manager = sabot_native.ShuffleManager(
             config.agent_id, budget_bytes=config.shuffle_bytes, spill_directory=config.spill_directory
         )
-        instance = AgentInstance(config, self.manager)
+        self._instance = instance = AgentInstance(config, self.manager)
         instance.warm_up()
         agent = ThreadAgent(config.agent_id, lambda context, _: instance.runner(context), self.manager)
         self._commands = CommandHandler(agent, self._send)
@@ -43,6 +43,10 @@ class _Server:
                 self._attach(frame.body, frame.descriptors)
             case "detach":
                 self.manager.detach_peer(str(frame.body))
+            case "rest":
+                # Sent between queries only: the agent's thread, which has the instance, waits for work.
+                self._instance.close()
+                self.manager.trim()
             case "ping":
                 self._send(Frame("pong"))
             case _:

@@ -19,7 +19,9 @@ _CHECK_SECONDS = 0.05
 
 
 class Pools:
-    """At most one pool of agents at a time: budgets are shares of one limit, so two would overrun it.
+    """At most one pool of agents at work: budgets are shares of one limit, so two would overrun it.
+
+    While one agent has the memory of several, those rest: they stay, and have none but what they stand for anyway.
 
     Queries that want the same agents share them; one that wants others waits until those are idle.
     """
@@ -29,6 +31,7 @@ class Pools:
         self._condition = threading.Condition()
         self._pool: AgentPool | None = None
         self._config: SessionConfig | None = None
+        self._resting: tuple[SessionConfig, AgentPool] | None = None
         self._users = 0
         self._changing = False
         self._closed = False
@@ -51,10 +54,12 @@ class Pools:
         """End the agents; queries that still use them fail. Agents that start meanwhile end as well."""
         with self._condition:
             self._closed = True
-            pool, self._pool, self._config = self._pool, None, None
+            pools = [self._pool, self._resting[1] if self._resting else None]
+            self._pool = self._config = self._resting = None
             self._condition.notify_all()
-        if pool is not None:
-            pool.close()
+        for pool in pools:
+            if pool is not None:
+                pool.close()
 
     def _acquire(self, config: SessionConfig, check: Callable[[], None]) -> AgentPool:
         wanted = replace(config, agents=config.agent_count)
@@ -67,13 +72,26 @@ class Pools:
                 self._users += 1
                 return self._pool
             self._changing = True
-            before, self._pool, self._config = self._pool, None, None
+            before, resting = self._pool, self._resting
+            if before is not None and self._config is not None and _can_rest(self._config, wanted):
+                self._resting = self._config, before
+            else:
+                self._resting = None
+            self._pool, self._config = None, None
         # Without the lock: others can be stopped while they wait for it.
         pool = None
         try:
-            if before is not None:
+            if self._resting is not None and before is not None:
+                before.rest()
+            elif before is not None:
                 before.close()
-            pool = self._start(wanted, check)
+            if resting is not None and resting[0] == wanted:
+                self._catalog.share_memory(wanted)
+                pool = resting[1]
+            else:
+                if resting is not None:
+                    resting[1].close()
+                pool = self._start(wanted, check)
         finally:
             with self._condition:
                 self._changing = False
@@ -104,3 +122,8 @@ class Pools:
     def _check_open(self) -> None:
         if self._closed:
             raise SessionClosed("the session was closed")
+
+
+def _can_rest(config: SessionConfig, wanted: SessionConfig) -> bool:
+    """Whether agents may stay, idle, while ``wanted`` has the memory that they work with: one agent, for a while."""
+    return config.agent_count > 1 == wanted.agent_count and wanted.working_bytes <= config.working_bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -290,6 +290,20 @@ class Catalog:
         if "threads" not in config.duckdb and config.instance_threads != self._threads:
             self.connection.plain_cursor().execute(f"SET GLOBAL threads = {config.instance_threads}")
             self._threads = config.instance_threads
+
+    @contextmanager
+    def having_all_memory(self, config: SessionConfig) -> Iterator[None]:
+        """While it is open, the session's DuckDB has what agents and their shuffle would have, who are all idle."""
+        if "memory_limit" in config.duckdb or self.connection.is_locked:
+            yield
+            return
+        cursor = self.connection.plain_cursor()
+        cursor.execute(f"SET GLOBAL memory_limit = '{config.duckdb_alone_bytes}B'")
+        try:
+            yield
+        finally:
+            with suppress(duckdb.Error):  # what is in memory now may not fit less; then it stays until it does
+                cursor.execute(f"SET GLOBAL memory_limit = '{config.duckdb_memory_bytes}B'")
 
     def close(self) -> None:
         """Close the session's DuckDB."""

@@ -110,6 +110,9 @@ class RemoteCrew:
         for agent in _remote(agents):
             agent.check_lease()
 
+    def rest(self, agents: Sequence[Agent]) -> None:
+        """Nothing: the memory of services is not the session's. See :class:`~sabot_sql.agent.crew.Crew`."""
+
     def forget(self, gone: Agent, others: Sequence[Agent]) -> None:
         """See :class:`~sabot_sql.agent.crew.Crew`."""
         self.transport.forget(gone.agent_id)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ import duckdb
 import pytest
 
 import sabot_sql
+from benchmarks.memory import tree_memory
 from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Operator, OperatorType, ScanInput, ShuffleEdge, ShuffleEdgeType
-from sabot_sql.agent.pool import start_agents
+from sabot_sql.agent.agent import Agent
+from sabot_sql.agent.pool import AgentPool, start_agents
+from sabot_sql.call.memory_ladder import ClimbedRungs, Rung
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.config import parse_config
 from sabot_sql.coordinator import execution
@@ -225,6 +230,73 @@ def test_f11_memory_that_runs_out_on_agents_may_do_for_duckdb_alone(
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_what_memory_ran_out_on_begins_where_it_ended_before_and_agents_stay(
+    isolation: str, joined: tuple[str, list[tuple[Any, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No agent is started anew for it; a write may make tables smaller, so it is forgotten then."""
+    sql, expected = joined
+    monkeypatch.setattr(execution, "memory_retry", lambda *_: None)
+    started: list[int] = []
+    start = AgentPool._start
+
+    def counted(pool: AgentPool, count: int, check: Callable[[], None]) -> list[Agent]:
+        if count > 1:
+            started.append(count)
+        return start(pool, count, check)
+
+    monkeypatch.setattr(AgentPool, "_start", counted)
+    small = "SELECT k % 3, count(*) FROM t GROUP BY ALL ORDER BY 1"
+    with sabot_sql.connect(**with_budget("64MiB", agents=2, isolation=isolation, broadcast_limit="1GiB")) as session:
+        session.query("CREATE TABLE t AS SELECT range AS k FROM range(3_000)")
+        reasons = []
+        for _ in range(2):
+            result = session.query(sql)
+            assert result.fetchall() == expected
+            reasons.append(result.plan.json()["reason"])
+            answer = session.query(small)
+            assert answer.fetchall() == [(0, 1000), (1, 1000), (2, 1000)]
+            assert answer.stats["mode"] == "distributed"
+        assert ["when this ran before" in reason for reason in reasons] == [False, True], reasons
+        assert "when this ran before" not in session.query(sql.replace("max(", "min(")).plan.json()["reason"]
+        session.query("INSERT INTO t VALUES (0)")
+        assert "when this ran before" not in session.query(sql).plan.json()["reason"]
+    assert started == [2]
+
+
+def test_so_many_rungs_are_remembered_and_no_more() -> None:
+    config, rungs = parse_config(agents=2), ClimbedRungs()
+    for number in range(300):
+        rungs.note(f"SELECT {number}", config, Rung.PARTS)
+    known = [number for number in range(300) if rungs.of(f"SELECT {number}", config) is Rung.PARTS]
+    assert known == list(range(44, 300))
+    assert rungs.of("SELECT 299", parse_config(agents=3)) is Rung.AGENTS
+    rungs.forget()
+    assert rungs.of("SELECT 299", config) is Rung.AGENTS
+
+
+def test_resting_agents_have_given_their_memory_back_and_work_again() -> None:
+    """A thread agent's and a process agent's; the rows of the query that rests are in nobody's memory."""
+    for isolation in ("thread", "process"):
+        with sabot_sql.connect(agents=2, isolation=isolation, memory_limit="1GiB") as session:
+            session.query("CREATE TABLE t AS SELECT range AS i, repeat('x', 100) || range AS s FROM range(300_000)")
+            grouped = "SELECT count(*) FROM (SELECT s, count(*) FROM t GROUP BY s)"
+            assert session.query(grouped).fetchall() == [(300_000,)]
+
+            def shared_bytes() -> int:
+                return sum(process.shared_bytes for process in tree_memory(os.getpid()))
+
+            working = shared_bytes()
+            assert working > 10 << 20
+            pool = session._pools._pool
+            assert pool is not None
+            pool.rest()
+            give_up = time.monotonic() + 10
+            while shared_bytes() > working / 4:
+                assert time.monotonic() < give_up, "a process gives it back once it has read that it shall"
+            assert session.query(grouped).fetchall() == [(300_000,)]
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
 def test_f11_what_is_too_much_for_duckdb_alone_is_made_in_small_parts(isolation: str, tmp_path: Path) -> None:
     """The states of 200,000 HyperLogLogs do not fit, beside a copied side those of a slice do not either."""
     duckdb.sql(f"COPY (SELECT range AS v, range % 199_999 AS k FROM range(2_000_000)) TO '{tmp_path}/t.parquet'")
@@ -233,10 +305,11 @@ def test_f11_what_is_too_much_for_duckdb_alone_is_made_in_small_parts(isolation:
         FROM '{tmp_path}/t.parquet' t JOIN '{tmp_path}/d.parquet' d USING (k) GROUP BY t.k)"""
     expected = duckdb.sql(sql).fetchall()
     with sabot_sql.connect(**with_budget("160MiB", agents=2, isolation=isolation, broadcast_limit="1GiB")) as session:
-        result = session.query(sql)
-        assert result.fetchall() == expected
-        shown = result.plan.json()
-        assert "small parts, one after the other" in shown["reason"], shown["reason"]
+        for earlier in ("", ", when this ran before"):
+            result = session.query(sql)
+            assert result.fetchall() == expected
+            shown = result.plan.json()
+            assert f"alone{earlier}: small parts, one after the other" in shown["reason"], shown["reason"]
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
