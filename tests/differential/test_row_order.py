@@ -138,6 +138,19 @@ def test_order_is_written(
     assert written.fetchall() == plain.sql(query).fetchall()
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_rows_of_the_session_are_not_dealt_below_a_window_over_all_rows(isolation: str) -> None:
+    # More rows than one batch for each task: of two batches dealt to two tasks the order is the same.
+    with session(
+        ["CREATE TABLE a AS SELECT i AS k, i % 7 AS v FROM range(30000) r(i)"], agents=2, isolation=isolation
+    ) as opened:
+        rows = opened.query("SELECT k, sum(v) OVER () FROM a").fetchall()
+        assert [k for k, _ in rows] == list(range(30000))
+        kept = opened.query("SELECT sum(k) FROM (SELECT k, sum(v) OVER () AS s FROM a) WHERE s > 0")
+        assert kept.fetchall() == [(sum(range(30000)),)]
+        assert kept.plan.mode == "distributed", "where nothing shows the order, rows are dealt"
+
+
 def test_where_no_order_is_to_be_kept_the_branches_come_as_they_are(setup: list[str]) -> None:
     def read(opened: Session) -> str:
         (edge,) = (e for e in opened.explain(QUERIES["union"]).json()["edges"] if e["id"] == "result")

@@ -21,7 +21,7 @@ from sabot_planner.distribute.row_order import (
     numbered_branches,
     order_is_unions,
     ordered_by,
-    shared_in_order,
+    to_keep_in_order,
 )
 from sabot_planner.errors import Undistributable
 from sabot_planner.job.operator_graph import ResultParts, partition_hashes
@@ -49,7 +49,7 @@ class PlacementContext:
 
     ``splits`` maps the first column name of a scan to the column by whose ranges it is cut, and the ranges.
     ``place_node`` places one node of any kind; it calls back here for the inputs.
-    ``in_order`` are the shared expressions whose rows are computed in DuckDB's own order.
+    ``in_order`` are the nodes whose rows are computed in DuckDB's own order, with care; see :func:`to_keep_in_order`.
     ``result_parts`` says how the rows of the result are parted, where their tasks alone do not give the order.
     ``gathered`` collects why rows went to one task although their operator might have been split.
     """
@@ -138,7 +138,7 @@ class PlacementContext:
 
     def place_result(self, root: Node) -> Placed:
         """The whole plan placed, its rows in the order that DuckDB documents, where that is wanted."""
-        self.in_order = shared_in_order(root)
+        self.in_order = to_keep_in_order(root)
         if not (self.settings.keep_order and order_is_unions(root)):
             return self.place(root)
         numbered = self._numbered_result(root)

@@ -64,6 +64,9 @@ def place_join(context: PlacementContext, node: Join, parallel: bool) -> Placed:
             node=_joined(node, left.node, right.node),
             partitioning=Replicated() if both_copied else SinglePartition(),
         )
+    if context.settings.keep_order and node in context.in_order and _lies_in_one_task(left):
+        # A window over all rows, whose rows keep their order: dealt to several tasks they would lose it.
+        return _in_one_task(context, node, left, right, "rows that lie in one task keep their order there")
     keys = _usable_keys(context, node)
     together = _cut_alike(left, right, keys)
     if together is not None:
@@ -95,6 +98,10 @@ def _joined(node: Join, left: Node, right: Node) -> Join:
 
 def _together(left: Placed, right: Placed) -> bool:
     return all(isinstance(p.partitioning, SinglePartition | Replicated) and not p.local for p in (left, right))
+
+
+def _lies_in_one_task(placed: Placed) -> bool:
+    return placed.local or isinstance(placed.partitioning, SinglePartition | Replicated)
 
 
 def _in_one_task(context: PlacementContext, node: Join, left: Placed, right: Placed, reason: str) -> Placed:
@@ -150,7 +157,7 @@ def _by_copying(
     if repeated is not None:
         copied = Placed(repeated, Replicated())
     cost = 0 if _is_copied(copied) else context.bytes(side) * context.width
-    if anchor.local or isinstance(anchor.partitioning, SinglePartition | Replicated):
+    if _lies_in_one_task(anchor):
         cost += context.bytes(other)
         anchor = context.spread(anchor, "to join in parallel")
     pairs = [(k.left, k.right) if copy_left else (k.right, k.left) for k in keys]

@@ -60,11 +60,17 @@ def order_is_unions(node: Node) -> bool:
     return node.kind is SetKind.UNION_ALL
 
 
-def shared_in_order(root: Node) -> frozenset[Node]:
-    """The shared expressions whose UNION ALL must come in order: some reading of them shows it."""
+def to_keep_in_order(root: Node) -> frozenset[Node]:
+    """What would lose an order that is shown, by the result or by a node above.
+
+    These are shared expressions of a UNION ALL, and windows over all rows where their rows would be dealt to tasks.
+    """
     shown = [root, *(inner for node in walk(root) for inner in _shows_order_of(node))]
     return frozenset(
-        node for node in reached(shown, ordered_by) if isinstance(node, Shared) and order_is_unions(node.input)
+        node
+        for node in reached(shown, ordered_by)
+        if (isinstance(node, Shared) and order_is_unions(node.input))
+        or (isinstance(node, Join) and joins_one_row(node))
     )
 
 
