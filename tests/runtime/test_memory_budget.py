@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import sabot_sql
-from benchmarks.memory import tree_memory
+from benchmarks.memory import ProcessMemory, tree_memory
 from benchmarks.memory_budget import BAR, STATEMENTS, peaks_of
 from sabot_sql.config import parse_bytes, parse_config
 from sabot_sql.errors import ConfigError
@@ -103,6 +103,11 @@ def test_the_peak_of_all_processes_stays_within_the_limit(scale: float, memory_l
     assert max(shares.values()) > 0.5, "then this has not come near the limit, and shows nothing"
 
 
+def own_memory() -> ProcessMemory:
+    """Of this process alone, whatever other tests left running beside it."""
+    return next(found for found in tree_memory(os.getpid()) if found.pid == os.getpid())
+
+
 def test_a_pool_that_was_closed_gives_its_memory_back() -> None:
     """Also while something still refers to it, as an exception's traceback may."""
     with sabot_sql.connect(agents=2, memory_limit="1GiB") as session:
@@ -112,7 +117,7 @@ def test_a_pool_that_was_closed_gives_its_memory_back() -> None:
             shared = []
             for agents in (2, 3, 2, 3):
                 session.query("SELECT count(*) FROM (SELECT s, count(*) FROM t GROUP BY s)", agents=agents)
-                (found,) = tree_memory(os.getpid())
+                found = own_memory()
                 shared.append(found.shared_bytes)
         finally:
             gc.enable()
@@ -152,12 +157,12 @@ def test_a_result_on_disk_is_read_without_having_it_in_memory(tmp_path: Path) ->
     reader = pa.RecordBatchReader.from_batches(rows.schema, (rows.to_batches()[0] for _ in range(200)))
     store = ResultStore.drain(reader, ResultRoom(Scratch(str(tmp_path))), 1000)
     assert store.on_disk
-    (before,) = tree_memory(os.getpid())
+    before = own_memory()
     read = 0
     for batch in store.reader():
         assert batch.column(0)[999].as_py() == rows["a"][0].as_py()
         read += sum(len(value) for value in batch.column(0).to_pylist())
-    (after,) = tree_memory(os.getpid())
+    after = own_memory()
     assert read == 200_000_000
     assert after.file_bytes - before.file_bytes < 20_000_000
     kept = store.reader().read_all()
@@ -168,9 +173,9 @@ def test_a_volatile_query_is_not_made_in_memory_before_it_is_read() -> None:
     """It runs once, and yet its rows stream."""
     with sabot_sql.connect(**with_budget("64MiB", agents=1)) as session:
         session.execute("CREATE SEQUENCE s")
-        (before,) = tree_memory(os.getpid())
+        before = own_memory()
         result = session.query("SELECT random() AS r, repeat('x', 1000) AS s, nextval('s') AS n FROM range(300_000)")
-        (after,) = tree_memory(os.getpid())
+        after = own_memory()
         assert (len(result), result.stats["on_disk"]) == (300_000, True)
         assert after.private_bytes - before.private_bytes < 150 << 20
         assert session.query("SELECT nextval('s')").fetchall() == [(300_001,)]
