@@ -30,7 +30,7 @@ from sabot_sql.errors import (
 from sabot_sql.forks import free_in_children as _free_in_children
 
 if TYPE_CHECKING:
-    from distributed import Client as DaskClient
+    import distributed
 
     from sabot_sql.call.observation import Observer
     from sabot_sql.catalog.connection import Parameters
@@ -132,7 +132,7 @@ def __dir__() -> list[str]:
 
 
 def connect(
-    database: str | os.PathLike[str] | DaskClient = ":memory:",
+    database: str | os.PathLike[str] | distributed.Client = ":memory:",
     *,
     agents: Agents = "auto",
     isolation: Literal["thread", "process"] = "thread",
@@ -144,7 +144,7 @@ def connect(
     spill_directory: str | os.PathLike[str] | None = None,
     broadcast_limit: int | str | None = None,
     config: Mapping[str, object] | None = None,
-    cluster: str | os.PathLike[str] | DaskClient | None = None,
+    cluster: str | os.PathLike[str] | distributed.Client | None = None,
     agent_memory: int | str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     tls_ca: str | os.PathLike[str] | None = None,
