@@ -31,7 +31,7 @@ _RESULT_SHARE = 0.15
 _MAX_BYTES = 1 << 60
 
 # What processes take before they do anything, as PSS: a page of a program that several map counts once.
-_ALONE_BYTES = 112 << 20
+_ALONE_BYTES = 128 << 20
 """Python, Arrow, and DuckDB with the session's own instance."""
 _BESIDE_AGENTS_BYTES = 152 << 20
 """The same with the planner and the native core."""
