@@ -144,6 +144,11 @@ def parse_address(text: str, default_port: int | None = DEFAULT_PORT) -> tuple[s
     return match.group(1).strip("[]"), port
 
 
+def address_text(host: str, port: int) -> str:
+    """What :func:`parse_address` reads."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _target(name: str, options: Mapping[str, Any]) -> ClusterTarget:
     scheme, _, rest = name.partition("://")
     if scheme == _LOCAL:

@@ -135,6 +135,8 @@ class ControlClient:
         """Open an exchange with the agent."""
     def pulse(self, interval_ms: int) -> Pulse:
         """Ask every interval_ms whether the agent is there."""
+    def close(self) -> None:
+        """Dial no more; what was opened ends by itself. May be called again."""
 
 @final
 class JoinedStream:

@@ -220,31 +220,47 @@ cdef class Pulse:
 cdef class ControlClient:
     """A connection of its own to one agent's server."""
 
-    cdef unique_ptr[CppControlClient] client
+    cdef shared_ptr[CppControlClient] client
 
     def __cinit__(self, **options):
         self.client.reset(new CppControlClient(client_config(options)))
 
+    cdef shared_ptr[CppControlClient] opened(self) except *:
+        # A copy: another thread may close this one meanwhile.
+        if self.client.get() == NULL:
+            raise ValueError("the control client is closed")
+        return self.client
+
     def health(self, deadline_ms):
         """What the server says of its agent; raises DeadlineExceeded, or SegmentLost where it is not there."""
         cdef int64_t limit_ms = max(1, int(deadline_ms))
+        cdef shared_ptr[CppControlClient] client = self.opened()
         cdef string text
         with nogil:
-            text = self.client.get().health(limit_ms)
+            text = client.get().health(limit_ms)
         return text
 
     def open(self, command):
         """Open an exchange with the agent."""
         cdef string name = <bytes?>command
+        cdef shared_ptr[CppControlClient] client = self.opened()
         cdef shared_ptr[CppExchange] exchange
         with nogil:
-            exchange = self.client.get().open(name)
+            exchange = client.get().open(name)
         return Exchange.wrap(exchange)
 
     def pulse(self, interval_ms):
         """Ask every interval_ms whether the agent is there."""
-        cdef unique_ptr[CppPulse] pulse = self.client.get().pulse(interval_ms)
+        cdef shared_ptr[CppControlClient] client = self.opened()
+        cdef unique_ptr[CppPulse] pulse = client.get().pulse(interval_ms)
         return Pulse.wrap(move(pulse))
+
+    def close(self):
+        """Dial no more; what was opened ends by itself. May be called again."""
+        cdef shared_ptr[CppControlClient] client
+        client.swap(self.client)
+        with nogil:
+            client.reset()
 
     def __dealloc__(self):
         with nogil:

@@ -82,7 +82,10 @@ class AgentServer:
 
 
 class ControlClient:
-    """A new connection to one agent's server; the options are those of :class:`sabot_native.flight.FlightPeer`."""
+    """A new connection to one agent's server; the options are those of :class:`sabot_native.flight.FlightPeer`.
+
+    It dials on until :meth:`close`, also while nobody uses it: a traceback that refers to it would keep it dialling.
+    """
 
     def __init__(
         self,
@@ -119,3 +122,7 @@ class ControlClient:
     def pulse(self, interval_ms: int) -> Pulse:
         """Ask the server once an interval whether it is there, until the pulse is stopped."""
         return self._client.pulse(interval_ms)
+
+    def close(self) -> None:
+        """Dial no more; exchanges and pulses that are open end by themselves. May be called again."""
+        self._client.close()

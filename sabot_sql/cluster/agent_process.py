@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from sabot_sql.cluster_target import address_text
 from sabot_sql.transport.credentials import Credentials
 
 START_SECONDS = 30.0
@@ -28,8 +29,8 @@ class AgentProcess:
         self.host = host
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         self._directory = tempfile.TemporaryDirectory(prefix="sabot-agent-")
-        listen = f"[{host}]:0" if ":" in host else f"{host}:0"
-        command = [sys.executable, "-P", "-m", "sabot_sql.cli", "agent", "--listen", listen, "--with-parent"]
+        command = [sys.executable, "-P", "-m", "sabot_sql.cli", "agent", "--with-parent"]
+        command += ["--listen", address_text(host, 0)]
         try:
             self._process = subprocess.Popen(
                 [*command, *self._secrets(credentials), *options],

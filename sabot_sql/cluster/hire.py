@@ -12,7 +12,7 @@ from sabot_sql.cluster.local_provider import LocalProvider
 from sabot_sql.cluster.provider import Provider
 from sabot_sql.cluster.remote_crew import RemoteCrew
 from sabot_sql.cluster.static_provider import StaticProvider
-from sabot_sql.cluster_target import ClusterTarget
+from sabot_sql.cluster_target import ClusterTarget, address_text
 from sabot_sql.config import SessionConfig
 from sabot_sql.errors import ConfigError
 from sabot_sql.transport.credentials import read_credentials
@@ -81,5 +81,5 @@ def _ray(target: ClusterTarget, order: Callable[[str, str, Authority], AgentOrde
 
 
 def _address(target: ClusterTarget) -> str:
-    ((host, port),) = target.addresses
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    (address,) = target.addresses
+    return address_text(*address)

@@ -48,6 +48,7 @@ class _Connection:
     def close(self) -> None:
         self.exchange.close()
         self.pulse.stop()
+        self.client.close()
 
 
 class Link:
@@ -169,20 +170,19 @@ class Link:
         except OSError as error:
             raise AgentError(f"{where} cannot be reached: {error.strerror or error}") from None
         hello = replace(self._hello, versions=own_versions(), resumes=resumes, received=self._ledger.received)
+        client = ControlClient(self.launched.host, self.launched.port, **self._credentials.of_client())
         exchange: Exchange | None = None
         try:
-            client = ControlClient(self.launched.host, self.launched.port, **self._credentials.of_client())
             client.health(int(_DIAL_SECONDS * 1e3))
             exchange = client.open(SESSION)
             welcome = self._greeted(exchange, hello)
             return _Connection(client, exchange, client.pulse(_PULSE_MS)), welcome
-        except (sabot_native.NativeError, MalformedMessage) as error:
+        except BaseException as error:
             if exchange is not None:
                 exchange.close()
-            raise AgentError(f"{where} does not answer as an agent: {error}") from None
-        except BaseException:
-            if exchange is not None:
-                exchange.close()
+            client.close()
+            if isinstance(error, sabot_native.NativeError | MalformedMessage):
+                raise AgentError(f"{where} does not answer as an agent: {error}") from None
             raise
 
     def _greeted(self, exchange: Exchange, hello: Hello) -> Welcome:

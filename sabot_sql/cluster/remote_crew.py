@@ -123,6 +123,7 @@ class RemoteCrew:
 
     def close(self) -> None:
         """See :class:`~sabot_sql.agent.crew.Crew`."""
+        self.writer.close()
         self._provider.stop()
 
     def _lost(self, agent_id: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from sabot_sql.cluster.provider import Check, Gone, Launch, LaunchedAgent
+from sabot_sql.cluster_target import address_text
 from sabot_sql.errors import AgentError
 from sabot_sql.transport.credentials import Credentials
 
@@ -21,7 +22,7 @@ class StaticProvider:
 
     def __init__(self, addresses: Sequence[tuple[str, int]], credentials: Credentials) -> None:
         self.credentials = credentials
-        self._known = tuple(LaunchedAgent(_name(host, port), host, port) for host, port in addresses)
+        self._known = tuple(LaunchedAgent(address_text(host, port), host, port) for host, port in addresses)
 
     def launch(self, count: int, check: Check) -> Launch:
         """See :class:`~sabot_sql.cluster.provider.Provider`: addresses where somebody listens."""
@@ -47,10 +48,6 @@ class StaticProvider:
 
     def stop(self) -> None:
         """They are not this provider's to end."""
-
-
-def _name(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _refusal(agent: LaunchedAgent) -> str | None:

@@ -64,7 +64,9 @@ class Uploads:
             answer = exchange.receive()
         except sabot_native.SegmentLost:
             with self._lock:
-                self._clients.pop(agent.agent_id, None)
+                broken = self._clients.pop(agent.agent_id, None)
+            if broken is not None:
+                broken.close()
             if cancel.cancelled:
                 raise sabot_native.Cancelled("the upload was cancelled") from None
             raise
@@ -74,6 +76,13 @@ class Uploads:
         if answer is None:
             raise sabot_native.SegmentLost(f"agent {agent.agent_id} ended an upload without an answer")
         return _outputs(frame_from_bytes(answer))
+
+    def close(self) -> None:
+        """Dial no agent any more."""
+        with self._lock:
+            clients, self._clients = self._clients, {}
+        for client in clients.values():
+            client.close()
 
     def _client(self, agent: RemoteAgent) -> ControlClient:
         with self._lock:

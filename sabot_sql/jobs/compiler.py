@@ -172,12 +172,10 @@ class _Compiler:
             if self._job.operator(operator_id).operator_type is OperatorType.SOURCE:
                 self._source(self._job.operator(operator_id))
         declared = execution_graph(self._job).edges
-        by_connection = dict(zip(map(id, self._job.connections), declared, strict=True))
         for operator_id in order:
             node = self._job.operator(operator_id)
             if node.operator_type is not OperatorType.SOURCE:
-                edges = [by_connection[id(c)] for c in self._job.inputs_of(operator_id)]
-                self._operator(node, edges)
+                self._operator(node, [edge for edge in declared if edge.target == operator_id])
         sinks, sink = self._finish()
         graph = OperatorGraph(
             tuple(draft.operator() for draft in self._drafts.values()), tuple(self._edges), sink, self._ordered(sink)
@@ -332,9 +330,9 @@ class _Compiler:
         connections = self._job.inputs_of(node.operator_id)
         if is_windowed(node):
             return [(UNWINDOWED, self._columns[connections[0].source])]
-        unnamed = [c for c in connections if not c.name]
-        names = {id(c): f"input_{i}" if len(unnamed) > 1 else "input" for i, c in enumerate(unnamed, 1)}
-        return [(c.name or names[id(c)], self._columns[c.source]) for c in connections]
+        unnamed = sum(not c.name for c in connections)
+        names = iter(["input"] if unnamed == 1 else [f"input_{number}" for number in range(1, unnamed + 1)])
+        return [(c.name or next(names), self._columns[c.source]) for c in connections]
 
     def _prepared(self, node: StreamOperatorNode, edge: ShuffleEdge) -> ShuffleEdge:
         """``edge`` with what the engine needs to write it."""

@@ -45,15 +45,14 @@ def is_chained(job: JobGraph, edge: ShuffleEdge) -> bool:
 
 def shuffle_edges(job: JobGraph, sizes: Mapping[str, int]) -> tuple[ShuffleEdge, ...]:
     """An edge for each connection, in their order: ``edge_1``, ``edge_2`` and so on."""
-    numbers = {id(connection): number for number, connection in enumerate(job.connections, 1)}
     found: dict[int, ShuffleEdge] = {}
     offers: dict[str, Partitioned | None] = {}
     for operator_id in job.topological_sort():
         node = job.operator(operator_id)
-        inputs = job.inputs_of(operator_id)
-        edges = _edges_into(job, node, inputs, offers, sizes)
-        for connection, edge in zip(inputs, edges, strict=True):
-            found[numbers[id(connection)]] = replace(edge, edge_id=f"edge_{numbers[id(connection)]}")
+        edges = _edges_into(job, node, job.inputs_of(operator_id), offers, sizes)
+        numbers = (number for number, c in enumerate(job.connections, 1) if c.target == operator_id)
+        for number, edge in zip(numbers, edges, strict=True):
+            found[number] = replace(edge, edge_id=f"edge_{number}")
         offers[operator_id] = _offered(node, edges, offers)
     return tuple(found[number] for number in sorted(found))
 

@@ -113,7 +113,7 @@ class ShuffleManager:
         self._server: FlightServer | None = None
         self._shuffles: dict[str, Shuffle] = {}
         self._peers: dict[str, ShuffleManager] = {}
-        self._clients: dict[tuple[str, int], FlightPeer] = {}
+        self._clients: dict[tuple[str, int, str], FlightPeer] = {}
         self._written = 0
 
     @property
@@ -306,10 +306,11 @@ class ShuffleManager:
         self.agent_port = self._server.port
 
     def _client(self, location: Location, token: str) -> FlightPeer:
-        place = (_LOOPBACK.get(location.host, location.host), location.port)
-        if place not in self._clients:
-            self._clients[place] = FlightPeer(*place, token=token, tls_root_certificate=self._tls[0])
-        return self._clients[place]
+        host, port = _LOOPBACK.get(location.host, location.host), location.port
+        known = (host, port, token)
+        if known not in self._clients:
+            self._clients[known] = FlightPeer(host, port, token=token, tls_root_certificate=self._tls[0])
+        return self._clients[known]
 
     def _own(self, shuffle: Shuffle, partition: int) -> sabot_native.PartitionStream | None:
         manifests = self._manifests(shuffle, partition)

@@ -196,7 +196,7 @@ class AgentService:
         upload = decode(Upload, frame.body, frame.blobs)
         with self._lock:
             session = self._sessions.get(f"{upload.session_id}/{upload.agent_id}")
-        if session is None or session.secret != upload.secret:
+        if session is None or not session.knows(upload.secret):
             raise MalformedMessage("an upload of no session that is known here")
         session.take(upload, exchange)
 
@@ -213,7 +213,7 @@ class AgentService:
     def _found(self, hello: Hello) -> HostedSession:
         with self._lock:
             session = self._sessions.get(f"{hello.session_id}/{hello.agent_id}")
-        if session is None or session.ended or session.secret != hello.secret:
+        if session is None or session.ended or not session.knows(hello.secret):
             raise AgentError("the session is not known here any more")
         return session
 
@@ -222,7 +222,7 @@ class AgentService:
         if self._draining:
             raise AgentError("the agent is being drained")
         for older in self._hosted():
-            if older.session_id == hello.session_id and older.secret == hello.secret:
+            if older.session_id == hello.session_id and older.knows(hello.secret):
                 self._drop(older)
         self._expire()
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import closing
 
 import sabot_native
 from sabot_native.control import ControlClient
@@ -68,7 +69,8 @@ def print_status(options: argparse.Namespace) -> int:
     host, port = parse_address(options.status, None)
     credentials = read_credentials(options.token_file, options.tls_ca, options.tls_cert, options.tls_key)
     try:
-        health = ControlClient(host, port, **credentials.of_client()).health(_STATUS_MS)
+        with closing(ControlClient(host, port, **credentials.of_client())) as client:
+            health = client.health(_STATUS_MS)
     except sabot_native.NativeError as error:
         raise AgentError(f"{options.status} does not answer: {error}") from None
     print(json.dumps(json.loads(health), indent=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import threading
 import time
@@ -47,7 +48,7 @@ class HostedSession:
         roots: DataRoots,
     ) -> None:
         self.session_id, self.agent_id = hello.session_id, hello.agent_id
-        self.secret = hello.secret
+        self._secret = hello.secret
         self.grace_seconds = 2 * hello.lease_ms / 1e3
         self._server = server
         self._roots = roots
@@ -76,6 +77,10 @@ class HostedSession:
     def name(self) -> str:
         """Unique among the sessions of a service."""
         return f"{self.session_id}/{self.agent_id}"
+
+    def knows(self, secret: bytes) -> bool:
+        """Whether it is the session's secret; how long that takes says nothing of it."""
+        return hmac.compare_digest(self._secret, secret)
 
     @property
     def ended(self) -> bool:

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -139,7 +139,8 @@ class AllHosts:
         Raises:
             NativeError: it does not.
         """
-        ControlClient(place.host, place.port, **self._credentials.of_client()).health(deadline_ms)
+        with closing(ControlClient(place.host, place.port, **self._credentials.of_client())) as client:
+            client.health(deadline_ms)
 
     def open(
         self,

@@ -18,6 +18,7 @@ import pytest
 
 import sabot_sql
 from sabot_sql.errors import AgentError
+from tests.support.processes import wait_until
 from tests.support.services import Service, token_file
 
 GROUPS = "SELECT i % 101 AS k, count(*), sum(i) FROM range(400000) t(i) GROUP BY k ORDER BY k"
@@ -53,13 +54,6 @@ def services(tmp_path: Path, token: Path, data: Path) -> Iterator[list[Service]]
 
 def url(services: list[Service]) -> str:
     return "grpc://" + ",".join(f"127.0.0.1:{service.port}" for service in services)
-
-
-def wait_until(holds: object, seconds: float = 20.0) -> None:
-    give_up = time.monotonic() + seconds
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < give_up, "it does not come to hold"
-        time.sleep(0.02)
 
 
 def test_a_query_runs_on_services(services: list[Service], token: Path, data: Path) -> None:
@@ -248,3 +242,31 @@ def test_other_versions_are_refused_and_both_are_named(
         pytest.raises(AgentError, match=f"duckdb 1.4.0 at the session, {own_versions().duckdb} at the agent"),
     ):
         session.query(GROUPS)
+
+
+def test_an_agent_that_could_not_be_dialled_is_not_dialled_again(token: Path) -> None:
+    # A connection of gRPC's dials by itself, about once a second, as long as something refers to it: an error does.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"grpc://127.0.0.1:{listener.getsockname()[1]}"
+        ended = threading.Event()
+
+        def hang_up() -> None:
+            listener.settimeout(0.05)
+            while not ended.is_set():
+                try:
+                    listener.accept()[0].close()
+                except TimeoutError:
+                    continue
+
+        hanging_up = threading.Thread(target=hang_up)
+        hanging_up.start()
+        try:
+            with sabot_sql.connect(url, token_file=token, agents=2) as session, pytest.raises(AgentError) as kept:
+                session.query(GROUPS)
+        finally:
+            ended.set()
+            hanging_up.join()
+        assert "does not answer as an agent" in kept.value.message
+        listener.settimeout(4)
+        with pytest.raises(TimeoutError):
+            listener.accept()
