@@ -43,6 +43,7 @@ FILE_NOT_FOUND = "FILE_NOT_FOUND"
 """Code of a ``SourceError``: nothing lies where the name or the pattern points."""
 
 FILE_CHANGED = "FILE_CHANGED"
+RESULT_LOST = "RESULT_LOST"
 """Code of a ``SourceError``: a file was changed between planning a query and the end of its tasks."""
 
 

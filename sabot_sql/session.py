@@ -32,6 +32,7 @@ from sabot_sql.errors import (
     FILE_CHANGED,
     FRAGMENT_FAILED,
     OUT_OF_MEMORY,
+    RESULT_LOST,
     AgentError,
     ConfigError,
     InternalError,
@@ -453,8 +454,13 @@ class Session:
         planned: PlannedQuery | NotDistributed,
         request: Request,
         write: Write | None = None,
+        *,
+        lost_before: bool = False,
     ) -> Result | NotDistributed:
-        """The result from agents, or why there is none."""
+        """The result from agents, or why there is none.
+
+        A query whose rows were lost while they were handed over runs once more, on the agents that are there then.
+        """
         if isinstance(planned, NotDistributed):
             return planned
         from sabot_sql.call.distributed import run_on_agents  # native code, which one agent does not need
@@ -466,6 +472,9 @@ class Session:
                 if error.code != FILE_CHANGED:
                     raise
                 return NotDistributed(error.message)
+            if isinstance(error, AgentError) and error.code == RESULT_LOST and write is None and not lost_before:
+                again = self._plan(query, request.config, request.scopes, request.running)
+                return self._try(query, again, request, lost_before=True)
             if isinstance(error, AgentError) and error.code != FRAGMENT_FAILED:
                 raise  # agents died: the same rows would be too much for this process too
             return NotDistributed(f"it failed on several agents: {reason_in_short(error)}")

@@ -48,6 +48,7 @@ def run_on_agents(
 
     Raises:
         SabotSQLError: then nothing is left, and nothing is written.
+        AgentError: with code ``RESULT_LOST`` where an agent was lost while its rows were taken.
         WriteFailed: the rows were there, and writing them failed.
     """
     plan, bound = planned.plan, planned.bound
@@ -80,11 +81,9 @@ def run_on_agents(
             raise catalog.explain_failure(error, query) from error.__cause__
         running.clock.enter(Phase.HANDING_OVER)
         catalog.measured.learn(finished.measured, finished.distinct)
-        try:
+        with finished.handing_over():
             _require_unchanged(bound)
             store, columns = _taken(finished, plan.output, files, write, request, catalog, room)
-        finally:
-            finished.release()
     return Answer(store, columns, finished.plan, finished.stats)
 
 

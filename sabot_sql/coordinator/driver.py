@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,9 +44,9 @@ from sabot_sql.coordinator.messages import (
 from sabot_sql.coordinator.no_sources import NoSources
 from sabot_sql.coordinator.snapshot import PlanSnapshot, running_snapshot
 from sabot_sql.coordinator.stage_run import Finished, Skipped
-from sabot_sql.errors import AgentError, OperatorError, QueryCancelled, QueryError, QueryTimeout
+from sabot_sql.errors import RESULT_LOST, AgentError, OperatorError, QueryCancelled, QueryError, QueryTimeout
 from sabot_sql.protocol.task_spec import FileSink, QueryContext, TaskFailure, TaskId, TaskReport
-from sabot_sql.transport.interface import EdgeStream
+from sabot_sql.transport.interface import EdgeStream, PartsLost
 
 if TYPE_CHECKING:
     from sabot_sql.catalog.sources import SourceBinder
@@ -82,6 +82,11 @@ class OneAfterTheOther:
         batches = itertools.chain.from_iterable(readers)
         return pa.RecordBatchReader.from_batches(readers[0].schema, batches).__arrow_c_stream__(requested_schema)
 
+    def raise_lost(self) -> None:
+        """See :class:`~sabot_sql.transport.interface.EdgeStream`."""
+        for stream in self._streams:
+            stream.raise_lost()
+
 
 @dataclass(slots=True)
 class FinishedQuery:
@@ -100,6 +105,25 @@ class FinishedQuery:
     measured: Mapping[str, int]
     distinct: Mapping[str, int]
     _release: Callable[[], None] = field(repr=False)
+
+    @contextlib.contextmanager
+    def handing_over(self) -> Iterator[None]:
+        """Within it ``stream`` may be read; afterwards its rows are freed.
+
+        Raises:
+            AgentError: what went wrong within is that an agent was lost that had rows of the result.
+        """
+        try:
+            yield
+        except Exception:
+            # Whoever reads the stream makes an error of its own of it.
+            try:
+                self.stream.raise_lost()
+            except PartsLost as error:
+                raise AgentError(f"rows of the result are gone: {error}", code=RESULT_LOST) from error
+            raise
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Free the rows on every agent; ``stream`` must not be read afterwards."""

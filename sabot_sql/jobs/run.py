@@ -84,14 +84,12 @@ def run_on_agents(
                 observer=lambda plan: progress.tell(_described(plan, executable)),
             )
         running.clock.enter(Phase.HANDING_OVER)
-        try:
+        with finished.handing_over():
             changed = executable.sources.changed_file()
             if changed is not None:
                 raise SourceError(f"{changed} was changed while it was read", code=FILE_CHANGED, file=changed)
             columns = _columns(executable, finished)
             store = request.drain(batches(finished.stream), room, borrowed=True)
-        finally:
-            finished.release()
     return JobAnswer(
         store, columns, _described(finished.plan, executable), {**finished.stats, **figures(finished.plan)}
     )

@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import sabot_sql
+from sabot_sql.call import distributed
 from sabot_sql.cluster.remote_agent import RemoteAgent
 from sabot_sql.errors import AgentError, SabotSQLError, SourceError
+from sabot_sql.result_store import batches
 from tests.support import hosts
 from tests.support.certificates import Authority
 from tests.support.engine import answer
@@ -168,6 +170,28 @@ def test_one_agent_killed_at_a_random_moment(cluster: Cluster, data: Path, oracl
             cluster.services[victim].process.wait(10)
             cluster.services[victim].start()
             cluster.services[victim].wait_ready()
+
+
+def test_an_agent_that_dies_while_its_rows_are_handed_over(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    sql = "SELECT i % 50000 AS k, sum(i) AS s FROM range(500000) t(i) GROUP BY k"
+    expected = sorted(sabot_sql.query(sql).fetchall())
+    with cluster.connect(partitions=6) as session:
+        assert sorted(session.query(sql).fetchall()) == expected
+        victim = cluster.services[cluster.service_of(cluster.agents(session)[1])]
+        killed: list[int] = []
+
+        def batches_of_the_dead(stream: Any) -> Any:
+            if not killed:
+                killed.append(1)
+                victim.kill()
+                victim.process.wait(10)
+            return batches(stream)
+
+        monkeypatch.setattr(distributed, "batches", batches_of_the_dead)
+        assert sorted(session.query(sql).fetchall()) == expected
+        assert killed
+        victim.start()
+        victim.wait_ready()
 
 
 def test_a_killed_agent_is_noticed_within_a_second(cluster: Cluster) -> None:
