@@ -83,6 +83,6 @@ def _chained(graph: OperatorGraph, edge: ShuffleEdge, started: Set[str]) -> bool
     if edge.source in started or edge.target in started or len(graph.outputs_of(edge.source)) != 1:
         return False
     source, target = graph.operator(edge.source), graph.operator(edge.target)
-    if source.placement is not target.placement or source.function:
+    if source.placement is not target.placement or source.apart or source.function:
         return False  # what goes through a Python function has left DuckDB
     return edge.reads is not None and edge.reads <= 1

@@ -17,6 +17,8 @@ TABLES = [
     "CREATE TABLE a AS SELECT i AS k, (i * 7919) % 1000 AS v FROM range(3000) AS r(i)",
     "CREATE TABLE b AS SELECT i + 10000 AS k, (i * 104729) % 1000 AS v FROM range(2000) AS r(i)",
     "CREATE TABLE s AS SELECT i + 50000 AS k, i AS v FROM range(5) AS r(i)",
+    "CREATE TABLE few AS SELECT (i + 17)::INTEGER AS k, i AS v FROM range(3) AS r(i)",
+    "CREATE TABLE e AS SELECT 1 AS k, 2 AS v LIMIT 0",
 ]
 BOTH = "(FROM a UNION ALL FROM b)"
 QUERIES = {
@@ -58,6 +60,15 @@ QUERIES = {
     "numbers": "SELECT k, row_number() OVER () FROM a",
     "numbers of a frame": "SELECT k, row_number() OVER () FROM frame",
     "numbers of a union": f"SELECT k, row_number() OVER () AS n FROM {BOTH}",
+    "numbers in a branch": "FROM e UNION ALL SELECT k, row_number() OVER () FROM few",
+    "numbers beside a table": "FROM s UNION ALL SELECT k, row_number() OVER () FROM few UNION ALL FROM few",
+    "numbers in a branch of tables": "FROM b UNION ALL SELECT k, row_number() OVER () FROM a",
+    "numbers in a branch, filtered": "SELECT k, n FROM (SELECT k, row_number() OVER () AS n FROM a) WHERE n % 3 = 0 "
+    "UNION ALL FROM s",
+    "numbers in both branches": "SELECT k, row_number() OVER () FROM s UNION ALL SELECT k, row_number() OVER () FROM a",
+    "sum in a branch": "FROM s UNION ALL SELECT k, sum(v) OVER () FROM s",
+    "lag": "SELECT k, lag(v) OVER () FROM a",
+    "lag in a branch": "FROM e UNION ALL SELECT k, lag(v, 2) OVER () FROM a",
     "empty over": "SELECT k, sum(v) OVER () FROM a",
     "empty over a union": f"SELECT k, count(*) OVER () AS n, first_value(k) OVER () AS f FROM {BOTH}",
     "list": f"SELECT list(k) FROM {BOTH}",
@@ -71,6 +82,7 @@ WRITES = {
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "1": {"agents": 1},
     "2 threads": {"agents": 2},
+    "2 threads, parted": {"agents": 2, "partitions": 2, "broadcast_limit": 0},
     "3 threads": {"agents": 3, "partitions": 5, "broadcast_limit": 0},
     "2 processes": {"agents": 2, "isolation": "process"},
     "3 processes": {"agents": 3, "isolation": "process", "partitions": 4},

@@ -63,12 +63,16 @@ def order_is_unions(node: Node) -> bool:
 def to_keep_in_order(root: Node) -> frozenset[Node]:
     """What would lose an order that is shown, by the result or by a node above.
 
-    These are shared expressions of a UNION ALL, and windows over all rows where their rows would be dealt to tasks.
+    These are shared expressions of a UNION ALL, windows over all rows where their rows would be dealt to tasks, and
+    such windows in a branch of a UNION ALL, whose stage may read a table of the session beside them.
     """
     shown = [root, *(inner for node in walk(root) for inner in _shows_order_of(node))]
-    return frozenset(
+    nodes = reached(shown, ordered_by)
+    unions = [node for node in nodes if isinstance(node, SetOp)]
+    windows = {node for node in reached(unions, ordered_by) if isinstance(node, Window)}
+    return windows | frozenset(
         node
-        for node in reached(shown, ordered_by)
+        for node in nodes
         if (isinstance(node, Shared) and order_is_unions(node.input))
         or (isinstance(node, Join) and joins_one_row(node))
     )

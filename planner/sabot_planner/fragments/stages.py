@@ -90,13 +90,19 @@ def cut(root: Node, cut_context: CutContext, still_open: OpenEdges) -> OperatorG
 
 
 def mark_shared(root: Node) -> Node:
-    """The plan with every reading of an expression that more than one stage reads marked as a leaf."""
+    """The plan with every reading of an expression that has a stage of its own marked as a leaf.
+
+    It has one where more than one stage reads it, and where it is to be computed apart from what reads it.
+    """
     homes: dict[str, set[Node]] = {}
+    cut_ids: set[str] = set()
     for top in [root, *(n.input for n in walk(root) if isinstance(n, Exchange))]:
         for node in own_nodes(top):
             if isinstance(node, CteRef):
                 homes.setdefault(node.shared.cte_id, set()).add(top)
-    cut_ids = {cte_id for cte_id, tops in homes.items() if len(tops) > 1}
+                if node.shared.apart:
+                    cut_ids.add(node.shared.cte_id)
+    cut_ids |= {cte_id for cte_id, tops in homes.items() if len(tops) > 1}
     if not cut_ids:
         return root
 
@@ -123,6 +129,7 @@ class _Stage:
     extra: list[Computed] = field(default_factory=list)
     parallel: bool = False
     placement: Placement = Placement.ANY
+    apart: bool = False
     after: list[Exchange] = field(default_factory=list)
 
 
@@ -337,6 +344,7 @@ class _Cutter:
         known = self._shared.get(shared)
         if known is None:
             known = self._shared[shared] = self.stage(shared.input, reading.stage_id)
+            known.apart = shared.apart
         return known
 
     def partitions(self, node: Exchange) -> int:
@@ -373,6 +381,7 @@ class _Cutter:
             first_rows=limit.limit if limit is not None else None,
             label=operator_label(stage.root, self.display),
             exports_states=any(map(_exports_states, own_nodes(stage.root))),
+            apart=stage.apart,
         )
 
 

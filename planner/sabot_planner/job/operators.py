@@ -128,6 +128,7 @@ class Operator:
     ``exports_states``: its SQL makes aggregate states, which are values of their own only within one statement.
     ``first_rows``: of the rows of all tasks, read in task order, no more than so many are needed.
     ``function``: the id of a Python function of the session that the batches of ``sql`` go through.
+    ``apart``: its statement is never part of another operator's; its rows are stored even on a FORWARD edge.
     """
 
     operator_id: str
@@ -143,6 +144,7 @@ class Operator:
     label: str = ""
     exports_states: bool = False
     function: str = ""
+    apart: bool = False
 
     def __post_init__(self) -> None:
         _check_id("operator", self.operator_id)

@@ -309,9 +309,13 @@ class SetOp(Node):
 
 @dataclass(frozen=True, eq=False)
 class Shared(Unary):
-    """Computes a common table expression once; ``cte_id`` is unique in the plan."""
+    """Computes a common table expression once; ``cte_id`` is unique in the plan.
+
+    ``apart``: a stage of its own computes it, although one stage alone reads it.
+    """
 
     cte_id: str
+    apart: bool = False
 
     @property
     def expressions(self) -> tuple[exp.Expression, ...]:

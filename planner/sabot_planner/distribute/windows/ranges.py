@@ -63,7 +63,12 @@ def over_ranges(context: PlacementContext, node: Window, child: Placed, draft: W
     for item in draft.results:
         kind = types[item.name]
         items.append(Computed(item.name, cast(substitute(item.expression, renamed), kind), kind))
-    return Placed(Project(result, tuple(items)), Arbitrary())
+    complete: Node = Project(result, tuple(items))
+    if not draft.order and node in context.in_order:
+        # A stage of its own: beside a table of the session it would run on the session's DuckDB, which may exchange
+        # the sides of the join with the totals. The rows would come in the order of a hash table.
+        complete = CteRef(Shared(complete, context.names.shared(), apart=True), complete.columns)
+    return Placed(complete, Arbitrary())
 
 
 def _local(context: PlacementContext, child: Placed, draft: WindowDraft) -> Node:
