@@ -69,8 +69,8 @@ def to_keep_in_order(root: Node) -> frozenset[Node]:
     shown = [root, *(inner for node in walk(root) for inner in _shows_order_of(node))]
     nodes = reached(shown, ordered_by)
     unions = [node for node in nodes if isinstance(node, SetOp)]
-    windows = {node for node in reached(unions, ordered_by) if isinstance(node, Window)}
-    return windows | frozenset(
+    windows: set[Node] = {node for node in reached(unions, ordered_by) if isinstance(node, Window)}
+    return frozenset(windows) | frozenset(
         node
         for node in nodes
         if (isinstance(node, Shared) and order_is_unions(node.input))
