@@ -216,6 +216,7 @@ class Lab:
         """Show a notebook; with ``kernel`` its kernel is ready."""
         self.page.goto(f"{self.server.url}/lab/tree/{path.name}?reset&token={self.server.token}")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+        self._uncovered()
         if kernel:
             self.page.wait_for_function(
                 "() => { const w = window.jupyterapp?.shell?.currentWidget;"
@@ -267,6 +268,11 @@ class Lab:
             name,
         )
         self.page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=name)
+        self._uncovered()
+
+    def _uncovered(self) -> None:
+        """Return when JupyterLab's splash is gone: it lies over the page while a theme loads, and for a while after."""
+        self.page.wait_for_selector("#jupyterlab-splash", state="detached")
 
     def violations(self, selector: str = OUTPUT, *, allowed: Collection[str] = ()) -> list[str]:
         """What axe finds wrong in what is shown there by rules that are not ``allowed``, and what it cannot decide.
