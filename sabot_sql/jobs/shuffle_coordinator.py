@@ -15,7 +15,11 @@ _NUMBERED = re.compile(r"task_(\d+)\Z")
 
 
 class ShuffleCoordinator:
-    """Knows the edges of an execution graph, where each task runs, and which manager has its rows."""
+    """Knows the edges of an execution graph, where each task runs, and which manager has its rows.
+
+    In place of a manager in another process, or on another host, stands its location (``agent:host:port``): a
+    coordinator there tells it.
+    """
 
     def __init__(self, execution_graph: ExecutionGraph) -> None:
         self.execution_graph = execution_graph
@@ -37,15 +41,15 @@ class ShuffleCoordinator:
                 raise JobError(reason, code="LOCATION")
         self._locations = located
 
-    async def register_shuffles_with_agents(self, managers: Mapping[str, ShuffleManager]) -> None:
+    async def register_shuffles_with_agents(self, managers: Mapping[str, ShuffleManager | str | bytes]) -> None:
         """Make every edge known to the managers of the agents that have tasks at either end of it.
 
         Raises:
-            JobError: an agent that has tasks has no manager here.
+            JobError: an agent that has tasks has neither a manager nor the location it was said to have.
         """
         self._managers = self._complete(managers)
         for edge in self.execution_graph.edges:
-            for agent_id in self._agents_of(edge):
+            for agent_id in self._here(edge):
                 self._managers[agent_id].register_shuffle(
                     edge.source,
                     edge.keys,
@@ -54,11 +58,11 @@ class ShuffleCoordinator:
                     num_partitions=self._readers(edge),
                 )
 
-    async def set_task_locations(self, managers: Mapping[str, ShuffleManager]) -> None:
+    async def set_task_locations(self, managers: Mapping[str, ShuffleManager | str | bytes]) -> None:
         """Tell each manager which agent has each task whose rows it may be asked for.
 
         Raises:
-            JobError: an agent that has tasks has no manager here.
+            JobError: an agent that has tasks has neither a manager nor the location it was said to have.
         """
         self._managers = self._complete(managers)
         for edge in self.execution_graph.edges:
@@ -67,7 +71,7 @@ class ShuffleCoordinator:
                 for task in self.execution_graph.tasks_of(edge.source)
                 if task.task_id in self._locations
             }
-            for agent_id in self._agents_of(edge):
+            for agent_id in self._here(edge):
                 self._managers[agent_id].set_locations(edge.edge_id, producers, self._managers)
 
     def location(self, task_id: str) -> Location | None:
@@ -75,7 +79,7 @@ class ShuffleCoordinator:
         return self._locations.get(self._task(task_id).task_id)
 
     def get_shuffle_metrics(self) -> dict[str, Any]:
-        """Totals over all managers, and for each edge its rows, bytes, batches, and rows by partition."""
+        """Totals over the managers here, and for each edge its rows, bytes, batches, and rows by partition."""
         edges: dict[str, dict[str, Any]] = {}
         for edge in self.execution_graph.edges:
             known = [m for m in self._managers.values() if edge.edge_id in m.metrics()]
@@ -112,9 +116,23 @@ class ShuffleCoordinator:
         found = (self._locations.get(task.task_id) for task in ends)
         return list(dict.fromkeys(place.agent_id for place in found if place is not None))
 
-    def _complete(self, managers: Mapping[str, ShuffleManager]) -> dict[str, ShuffleManager]:
+    def _here(self, edge: ShuffleEdge) -> list[str]:
+        return [agent_id for agent_id in self._agents_of(edge) if agent_id in self._managers]
+
+    def _complete(self, managers: Mapping[str, ShuffleManager | str | bytes]) -> dict[str, ShuffleManager]:
         given = {as_text(agent_id): manager for agent_id, manager in managers.items()}
-        missing = sorted({place.agent_id for place in self._locations.values()} - set(given))
+        places = {place.agent_id: place for place in self._locations.values()}
+        missing = sorted(set(places) - set(given))
         if missing:
-            raise JobError(f"no manager is given for {', '.join(missing)}, which have tasks", code="UNKNOWN_AGENT")
-        return given
+            reason = f"no manager and no location is given for {', '.join(missing)}, which have tasks"
+            raise JobError(reason, code="UNKNOWN_AGENT")
+        here: dict[str, ShuffleManager] = {}
+        for agent_id, manager in given.items():
+            if isinstance(manager, ShuffleManager):
+                here[agent_id] = manager
+                continue
+            place = Location.parsed(manager)
+            if places.get(agent_id, place) != place:
+                reason = f"agent {agent_id!r} is at {place} now; its tasks were said to be at {places[agent_id]}"
+                raise JobError(reason, code="LOCATION")
+        return here

@@ -51,6 +51,10 @@ class Location:
             raise JobError(f"{as_text(text)!r} is not of the form agent:host:port", code="LOCATION")
         return cls(agent_id, host, int(port))
 
+    def __str__(self) -> str:
+        """As :meth:`parsed` reads it."""
+        return f"{self.agent_id}:{self.host}:{self.port}"
+
 
 @dataclass(slots=True)
 class Shuffle:
@@ -86,7 +90,8 @@ class ShuffleManager:
     """One agent's shuffle memory at ``agent_host:agent_port``: takes batches of tasks and serves their partitions.
 
     A context manager of both kinds. ``token`` is what other managers must bring; a host beyond loopback needs it, and
-    ``tls_certificate`` with ``tls_key`` (PEM). Methods may be called by any thread.
+    ``tls_certificate`` with ``tls_key`` (PEM). ``tls_ca`` signed the certificates of others, where they are not this
+    same one. Methods may be called by any thread.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class ShuffleManager:
         token: str = "",
         tls_certificate: bytes = b"",
         tls_key: bytes = b"",
+        tls_ca: bytes = b"",
     ) -> None:
         self.agent_id = as_text(agent_id)
         self.agent_host = as_text(agent_host)
@@ -108,6 +114,7 @@ class ShuffleManager:
         self._scratch = Scratch(spill_directory or tempfile.gettempdir())
         self._token = token
         self._tls = (tls_certificate, tls_key)
+        self._tls_root = tls_ca or tls_certificate
         self._key = _new_key()
         self._native: sabot_native.ShuffleManager | None = None
         self._server: FlightServer | None = None
@@ -198,12 +205,16 @@ class ShuffleManager:
         """All committed rows of a partition: this manager's own from memory, those of others over the network.
 
         Raises:
-            JobError: no such shuffle, or a partition that it has not.
+            JobError: no such shuffle, a partition that it has not, or rows of a manager in another process.
         """
         shuffle = self._shuffle(shuffle_id)
         streams: list[Any] = [self._own(shuffle, partition_id)]
         for agent_id in sorted(set(shuffle.producers.values()) - {self.agent_id}):
-            peer = self._peers[agent_id]
+            peer = self._peers.get(agent_id)
+            if peer is None:
+                reason = f"agent {agent_id!r} has rows of shuffle {shuffle.shuffle_id!r} in another process: "
+                reason += "read them by fetch(), with a ticket that its own manager gives"
+                raise JobError(reason, code="ELSEWHERE", operator=shuffle.operator_id)
             ticket = peer.ticket(shuffle_id, partition_id)
             if ticket is not None:
                 streams.append(self._client(peer.location, peer._token).read(ticket, deadline_ms=_READ_DEADLINE_MS))
@@ -309,7 +320,7 @@ class ShuffleManager:
         host, port = _LOOPBACK.get(location.host, location.host), location.port
         known = (host, port, token)
         if known not in self._clients:
-            self._clients[known] = FlightPeer(host, port, token=token, tls_root_certificate=self._tls[0])
+            self._clients[known] = FlightPeer(host, port, token=token, tls_root_certificate=self._tls_root)
         return self._clients[known]
 
     def _own(self, shuffle: Shuffle, partition: int) -> sabot_native.PartitionStream | None:

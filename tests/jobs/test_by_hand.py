@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_refused() -> None:
             with pytest.raises(JobError, match=words):
                 await coordinator.initialize(locations)
         await coordinator.initialize({"s_0": "a:localhost:1", "g_0": "b:localhost:2"})
-        with pytest.raises(JobError, match="no manager is given for a, b"):
+        with pytest.raises(JobError, match="no manager and no location is given for a, b"):
             await coordinator.register_shuffles_with_agents({})
         manager = ShuffleManager("a")
         with pytest.raises(SessionClosed, match="not started"):
@@ -261,3 +261,17 @@ def test_what_does_not_fit_is_refused() -> None:
                 await ShuffleManager("b", agent_port=manager.agent_port).start()
 
     asyncio.run(run())
+
+
+def test_a_location_that_is_not_the_one_of_the_tasks_is_refused() -> None:
+    job = JobGraph("g")
+    job.add_operator(StreamOperatorNode(operator_type=OperatorType.SOURCE, operator_id="source", parallelism=1))
+    coordinator = ShuffleCoordinator(job.to_execution_graph())
+
+    async def tell(place: str) -> None:
+        await coordinator.initialize({"task_0": "agent-1:127.0.0.1:9000"})
+        await coordinator.register_shuffles_with_agents({"agent-1": place})
+
+    asyncio.run(tell("agent-1:127.0.0.1:9000"))
+    with pytest.raises(JobError, match="is at agent-1:127.0.0.1:9001 now; its tasks were said to be at agent-1:127"):
+        asyncio.run(tell("agent-1:127.0.0.1:9001"))
