@@ -21,6 +21,7 @@ TABLES = [
     "CREATE TABLE e AS SELECT 1 AS k, 2 AS v LIMIT 0",
 ]
 BOTH = "(FROM a UNION ALL FROM b)"
+MANY = ", ".join(f"({i})" for i in range(500))
 QUERIES = {
     "table": "SELECT * FROM a",
     "parquet": "SELECT * FROM pa",
@@ -67,6 +68,10 @@ QUERIES = {
     "UNION ALL FROM s",
     "numbers in both branches": "SELECT k, row_number() OVER () FROM s UNION ALL SELECT k, row_number() OVER () FROM a",
     "sum in a branch": "FROM s UNION ALL SELECT k, sum(v) OVER () FROM s",
+    "numbers of values in a branch": "FROM e UNION ALL SELECT x, row_number() OVER () FROM (VALUES (4), (2)) AS t(x)",
+    "numbers of many values": f"SELECT count(*), max(n) FROM (SELECT v AS n FROM e UNION ALL "
+    f"SELECT row_number() OVER () FROM (VALUES {MANY}) AS t(x), (VALUES {MANY}) AS u(y))",
+    "sum of values in a branch": "FROM s UNION ALL SELECT x, sum(x) OVER () FROM (VALUES (4), (2)) AS t(x)",
     "lag": "SELECT k, lag(v) OVER () FROM a",
     "lag in a branch": "FROM e UNION ALL SELECT k, lag(v, 2) OVER () FROM a",
     "empty over": "SELECT k, sum(v) OVER () FROM a",

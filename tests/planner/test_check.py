@@ -20,7 +20,7 @@ from sabot_planner.fragments.stages import OpenEdges, cut
 from sabot_planner.job.operators import OperatorType
 from sabot_planner.logical.node import Node, replace_inputs, rewrite, walk
 from sabot_planner.logical.nodes import Join, JoinKind
-from sabot_planner.physical.nodes import CutRef, Exchange, HaloWindow
+from sabot_planner.physical.nodes import CutRef, Exchange, HaloWindow, PartitionId, TaskScan
 from sabot_planner.sql.scalars import column
 from tests.planner.context import FakeContext, describe, forced
 from tests.planner.simulate import Simulation
@@ -94,6 +94,21 @@ def test_a_good_plan_passes(context: FakeContext, name: str, settings: str) -> N
     root = state(context.plan(QUERIES[name])).root
     check(root)
     assert any(isinstance(n, Exchange) for n in walk(root))
+
+
+def test_rows_that_every_task_has_are_not_numbered_by_task(context: FakeContext) -> None:
+    context.settings = SETTINGS["hash"]
+    root = state(context.plan(QUERIES["window in source order"])).root
+    local = next(n.reference.shared.input for n in walk(root) if isinstance(n, CutRef))
+    assert any(isinstance(n, PartitionId) for n in walk(local))
+    check(local)
+
+    def whole(node: Node) -> Node:
+        own = isinstance(node, TaskScan) and "v" in {column.name for column in node.scan.source.columns}
+        return replace(node, sliced=False) if own else node
+
+    with pytest.raises(PlannerError, match="rows that lie in one task each"):
+        check(rewrite(local, whole))
 
 
 @pytest.mark.parametrize("kind", [JoinKind.FULL, JoinKind.RIGHT, JoinKind.RIGHT_SEMI, JoinKind.RIGHT_ANTI])

@@ -181,7 +181,7 @@ class _Checker:
                 return renamed(inputs[0], names)
             case RangeWindow():
                 demand(in_own_order(node), node, "ranges of its own order")
-                return Arbitrary()
+                return inputs[0] if isinstance(inputs[0], WHOLE) else Arbitrary()
             case HaloWindow():
                 copied = isinstance(node.halo, Exchange) and node.halo.edge_type is ShuffleEdgeType.BROADCAST
                 demand(copied, node, "its halo in every task")
@@ -196,6 +196,10 @@ class _Checker:
                 demand(satisfies(inputs[0], Clustered(keys)), node, "whole partitions in one task")
                 return inputs[0]
             case Join():
+                if isinstance(node.right, PartitionId):
+                    demand(
+                        not isinstance(inputs[0], WHOLE), node, "rows that lie in one task each, to tell tasks apart"
+                    )
                 return check_join(node, inputs[0], inputs[1])
             case SetOp():
                 return check_set_operation(node, inputs)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from sqlglot import exp
 
 from sabot_planner.distribute.context import PlacementContext
-from sabot_planner.distribute.partitioning import Clustered, SinglePartition, satisfies
+from sabot_planner.distribute.partitioning import Clustered, Replicated, SinglePartition, satisfies
 from sabot_planner.distribute.placed import Placed
 from sabot_planner.distribute.row_order import order_is_unions
 from sabot_planner.distribute.windows.draft import ValueReach, WindowDraft
@@ -39,8 +39,9 @@ def place_window(context: PlacementContext, node: Window, parallel: bool) -> Pla
         child = context.place(node.input, parallel)
         if draft.order:
             child = context.settled(child)
-        in_order = bool(draft.order) or not (child.local or order_is_unions(node.input))
-        if in_order and not isinstance(child.partitioning, SinglePartition):
+        # Without an order the ranges are the tasks: of rows that every task has, each would number all.
+        apart = not (child.local or isinstance(child.partitioning, Replicated) or order_is_unions(node.input))
+        if (draft.order or apart) and not isinstance(child.partitioning, SinglePartition):
             return over_ranges(context, node, child, draft)
     child = context.gather_in_order(node.input, parallel, "a window without PARTITION BY needs all rows in order")
     return replace(child, node=replace_inputs(node, (child.node,)))
