@@ -167,6 +167,17 @@ def test_a_stage_that_has_started_keeps_what_it_computes(large: FakeContext) -> 
     assert measured(plan, first, 1_000, other.source) is plan
 
 
+def test_no_filter_comes_between_a_sort_and_its_ranges(large: FakeContext) -> None:
+    """The stage that reads the ranges could still take one, where the one that writes them has started."""
+    plan = large.plan("SELECT x.v, u.w FROM u JOIN (SELECT k, v FROM t ORDER BY v) AS x ON x.k = u.k")
+    ranges = edge_from(plan, "scan t")
+    assert ranges.edge_type is ShuffleEdgeType.RANGE
+    for started, filtered in (((), "scan t"), ((ranges.source,), "order by")):
+        now = measured(plan, edge_from(plan, "scan u"), 1000, *started)
+        (label,) = filtered_labels(now)
+        assert label.startswith(filtered), describe(now)
+
+
 def test_a_shared_expression_is_not_filtered_for_one_of_its_readers(large: FakeContext) -> None:
     sql = (
         "WITH c AS MATERIALIZED (SELECT k, sum(v) AS w FROM t GROUP BY k)"
@@ -311,6 +322,10 @@ QUERIES = {
     " JOIN u ON x.k = u.k AND u.w < 9",
     "lists": "SELECT u.w, a.l FROM (SELECT k, list(v ORDER BY v) AS l, first(s) AS f FROM t GROUP BY k) a"
     " JOIN u ON a.k = u.k",
+    "a sorted side": "SELECT x.v, u.w FROM (FROM u WHERE w < 9) u"
+    " JOIN (SELECT k, v FROM t ORDER BY v, k DESC) x ON x.k = u.k",
+    "a sorted side of distinct rows": "SELECT x.v, u.w FROM (SELECT DISTINCT ON (w) k, w FROM u WHERE w < 9) u"
+    " JOIN (SELECT k, v FROM t ORDER BY v, k DESC) x ON x.k = u.k",
     "full above": "SELECT x.v, e.at FROM (SELECT t.v, u.w FROM t JOIN u ON t.k = u.k) x FULL JOIN early e ON e.v = x.w",
 }
 

@@ -137,7 +137,7 @@ class FilterPlacer:
         return replace(node, input=inner, estimate=left, reason=reason)
 
     def _below_phases(self, node: Node, keys: tuple[EquiKey, ...], rows: Exchange) -> Node | None:
-        """Below the exchange between two phases, or nowhere: what moves there are no rows of the query yet."""
+        """Below the exchange between two phases, or of ranges, or nowhere: no rows of the query are there yet."""
         if isinstance(node, RowNumber):
             return self._one(node, 0, keys, rows, self._below_phases)
         return self._across(node, keys, rows) if isinstance(node, Exchange) else None
@@ -165,7 +165,8 @@ class FilterPlacer:
             case Filter() | LateralCall() | RowNumber():
                 return self._one(node, 0, _passed(keys, node.inputs[0]), rows, step)
             case Sort() if node.limit is None and not node.offset:
-                return self._one(node, 0, keys, rows, step)
+                ranged = isinstance(node.input, Exchange)
+                return self._one(node, 0, keys, rows, self._below_phases if ranged else step)
             case FinalAggregate():
                 return self._one(node, 0, _grouped(keys, node.keys), rows, self._below_phases)
             case Aggregate() | AggregateInPlace() | PartialAggregate() if node.grouping_sets is None:
