@@ -382,7 +382,16 @@ class Session:
             if found is None:
                 raise
             return found
-        return self._or_single(statement, result, request)
+        try:
+            return self._or_single(statement, result, request)
+        except ResourceError as error:
+            again = (
+                error.code == OUT_OF_MEMORY and request.config.agent_count > 1 and self._was_undone(statement, request)
+            )
+            found = self._alone(statement, request, "the session's share of it") if again else None
+            if found is None:
+                raise
+            return found
 
     def _climbed(
         self,
@@ -411,6 +420,10 @@ class Session:
     def _may_run_again(self, statement: Statement, request: Request) -> bool:
         with request.running.asking(self._catalog.connection):
             return self._catalog.may_run_again(statement)
+
+    def _was_undone(self, statement: Statement, request: Request) -> bool:
+        with request.running.asking(self._catalog.connection):
+            return self._catalog.was_undone(statement)
 
     def _alone(self, statement: Statement, request: Request, too_little: str = "") -> Result | None:
         """The result of the user's own statement with the memory of all agents; None where that is too little."""

@@ -23,13 +23,14 @@ from sabot_sql.catalog.connection import (
 )
 from sabot_sql.catalog.conversion import Converter
 from sabot_sql.catalog.diagnosis import located
-from sabot_sql.catalog.effects import RunsOnce, runs_once
+from sabot_sql.catalog.effects import RunsOnce, mentioned, runs_once
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.measured import MeasuredRows
 from sabot_sql.catalog.memory_tables import MemoryTables
 from sabot_sql.catalog.nesting import too_deep_to_print
 from sabot_sql.catalog.operator_trees import operator_trees
 from sabot_sql.catalog.pivots import list_values
+from sabot_sql.catalog.write_statements import CopyTo, parse_write
 from sabot_sql.catalog.writes import Writes
 from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.duck.errors import translate
@@ -83,6 +84,16 @@ class BoundQuery:
 
     exported_sql: str
     sources: QuerySources
+
+
+_UNDONE = frozenset({"COPY", "CREATE", "DELETE", "INSERT", "MERGE_INTO", "UPDATE"})
+"""Kinds of statements that are all or nothing, outside of a transaction."""
+
+_WITHOUT_DEFAULTS = frozenset({"CREATE", "DELETE"})
+"""Those that give no column its default, which may be the next number of a sequence."""
+
+_SEVERAL_FILES = frozenset({"FILE_SIZE_BYTES", "PARTITION_BY", "PER_THREAD_OUTPUT", "ROW_GROUPS_PER_FILE"})
+"""Options of COPY that write a directory."""
 
 
 class Catalog:
@@ -171,6 +182,27 @@ class Catalog:
     def may_run_again(self, statement: Statement) -> bool:
         """Whether a statement that failed may be tried once more: it left nothing behind, and ended no transaction."""
         return not self.connection.in_transaction and self._runs_once(statement) is None
+
+    def was_undone(self, statement: Statement) -> bool:
+        """Whether a statement that writes, and failed, left nothing behind, so that it may be tried once more.
+
+        DuckDB takes back what one statement changed in tables, and begins a file anew. A sequence goes on, whatever
+        becomes of the statement; several files may be there in part.
+        """
+        if self.connection.in_transaction or statement.kind not in _UNDONE:
+            return False
+        volatile = self._facts.volatile_names()
+        if volatile.in_text(statement.text):
+            return False
+        if statement.kind == "COPY":
+            form = parse_write(statement.text)
+            return isinstance(form, CopyTo) and not form.chosen().keys() & _SEVERAL_FILES
+        defaults = self.connection.main.execute(
+            "SELECT table_name, column_default FROM system.main.duckdb_columns()"
+            " WHERE column_default IS NOT NULL AND NOT internal"
+        ).fetchall()
+        counting = [table for table, default in defaults if volatile.in_text(default)]
+        return statement.kind in _WITHOUT_DEFAULTS or not mentioned(counting, statement.text)
 
     def may_repeat(self, statement: Statement) -> bool:
         """Whether a query may be run again, whatever it has given already."""

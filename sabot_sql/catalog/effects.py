@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,12 @@ class VolatileNames:
     def in_text(self, text: str) -> frozenset[str]:
         """Those that ``text`` mentions, as whatever."""
         return _words(text) & (self.functions | self.macros | self.views)
+
+
+def mentioned(names: Iterable[str], text: str) -> list[str]:
+    """Those of ``names`` that ``text`` may mention, as whatever; a name that is not one word always may."""
+    words = _words(text)
+    return [name for name in names if name.lower() in words or _words(name) != {name.lower()}]
 
 
 def query_writes(text: str, serialize: Serialize) -> bool:

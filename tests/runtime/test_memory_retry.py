@@ -6,7 +6,7 @@ import contextlib
 import os
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +358,57 @@ def test_a_query_that_no_agent_takes_part_in_may_have_their_memory(tmp_path: Pat
         result = session.query(query.format(""))
         assert result.fetchall() == [(3_000_000,)]
         assert "DuckDB alone has all of it" in result.plan.json()["reason"]
+
+
+LISTED = "SELECT len(list(i)) {} FROM range(3_000_000) AS r(i)"
+OF_A_FILE = "SELECT len(list(i)), 1 AS k FROM (SELECT unnest(range(n)) AS i FROM '{path}/one.csv')"
+
+
+@pytest.mark.parametrize(
+    ("statement", "read", "rows"),
+    [
+        (f"INSERT INTO kept {LISTED.format('')}", "FROM kept", [(1,), (3_000_000,)]),
+        (f"UPDATE kept SET n = ({LISTED.format('')})", "FROM kept", [(3_000_000,)]),
+        (f"DELETE FROM kept WHERE n < ({LISTED.format('')})", "FROM kept", []),
+        (f"COPY ({OF_A_FILE}) TO '{{path}}/written.parquet'", "FROM '{path}/written.parquet'", [(3_000_000, 1)]),
+    ],
+    ids=["INSERT", "UPDATE", "DELETE", "COPY"],
+)
+def test_a_write_that_was_taken_back_runs_once_more_with_all_memory(
+    small_session: sabot_sql.Session, tmp_path: Path, statement: str, read: str, rows: list[tuple[int]]
+) -> None:
+    (tmp_path / "one.csv").write_text("n\n3000000\n")
+    result = small_session.query(statement.replace("{path}", str(tmp_path)))
+    assert "the session's share of it: DuckDB alone has all of it" in result.plan.json()["reason"]
+    assert sorted(small_session.query(read.replace("{path}", str(tmp_path))).fetchall()) == rows
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"INSERT INTO kept {LISTED.format('''+ 0 * nextval('numbers')''')}",
+        f"INSERT INTO numbered (n) {LISTED.format('')}",
+        f"COPY ({OF_A_FILE}) TO '{{path}}/written' (PARTITION_BY k)",
+        f"BEGIN; INSERT INTO kept {LISTED.format('')}",
+    ],
+    ids=["sequence", "default", "directory", "transaction"],
+)
+def test_a_write_that_left_something_behind_does_not(
+    small_session: sabot_sql.Session, tmp_path: Path, statement: str
+) -> None:
+    (tmp_path / "one.csv").write_text("n\n3000000\n")
+    with pytest.raises(ResourceError) as caught:
+        small_session.query(statement.replace("{path}", str(tmp_path)))
+    assert caught.value.code == "OUT_OF_MEMORY"
+
+
+@pytest.fixture
+def small_session() -> Iterator[sabot_sql.Session]:
+    """Three agents that have started: the session's own DuckDB has 38 MiB left of 204."""
+    limit = budget("256MiB", agents=3, isolation="thread")
+    with sabot_sql.connect(agents=3, memory_limit=limit) as session:
+        session.execute("CREATE TABLE t AS SELECT range AS i FROM range(400_000); CREATE SEQUENCE numbers")
+        session.execute("CREATE TABLE numbered (id BIGINT DEFAULT nextval('numbers'), n BIGINT)")
+        session.execute("CREATE TABLE kept AS SELECT 1::BIGINT AS n")
+        assert session.query("SELECT count(DISTINCT i) FROM t").plan.json()["mode"] == "distributed"
+        yield session
