@@ -40,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
                 if outcome.failure is not None:
                     failed += 1
                     _report(request, outcome, worker, options)
+        except KeyboardInterrupt:
+            print("\nstopped", flush=True)
         finally:
             worker.close()
     print(f"\n{cases} cases, {totals['statements']} statements, {failed} failed")
