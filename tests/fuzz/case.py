@@ -149,7 +149,7 @@ def random_case(seed: int, number: int) -> Case:
     prepare += [macro for macro in MACROS if random.random() < 0.05]
     queries = Queries(random, _sources(tables))
     in_order = not any("preserve_insertion_order" in statement for statement in prepare)
-    # Which spelling stands for equal ones is open: of a query the oracle finds that out, of what was written it does not.
+    # Which spelling stands for equal ones is open: the oracle finds that out of a query, and not of what was written.
     collated = any("default_collation" in statement for statement in prepare)
     steps = []
     while len(steps) < STATEMENTS:
