@@ -55,9 +55,11 @@ def main(arguments: Sequence[str]) -> int:
     jobs.add_parser("demo", help=f"generate TPC-H data and run a query on {DEMO_AGENTS} local agents")
     jobs.add_parser("check", help="what to run while working: style, layers and the fast tests, within a minute")
     jobs.add_parser("lint", help="style, layers, types, stubs and C++ tests")
-    test = jobs.add_parser("test", help="everything in lint, then pytest; further arguments go to pytest")
+    test = jobs.add_parser(
+        "test", help="everything in lint, then pytest but for what takes minutes; further arguments go to it"
+    )
     test.add_argument("pytest", nargs=argparse.REMAINDER, help="arguments for pytest")
-    full = jobs.add_parser("full", help=f"everything in test, then {FUZZ_MINUTES} minutes of the fuzzer")
+    full = jobs.add_parser("full", help=f"lint, all of pytest, then {FUZZ_MINUTES} minutes of the fuzzer")
     full.add_argument("--seed", type=int, default=1, help="of the fuzzer (1)")
     bench = jobs.add_parser("bench", help="run benchmarks/tpch.py; further arguments go to it")
     bench.add_argument("tpch", nargs=argparse.REMAINDER, help="arguments for benchmarks/tpch.py")
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.job == "lint":
         return len(failed_checks(CHECKS))
     if options.job == "test":
-        return run_tests(options.pytest)
+        return run_tests(["-m", "not full", *options.pytest])
     if options.job == "full":
         return run_tests([]) + run_fuzzer(options.seed)
     if options.job == "bench":

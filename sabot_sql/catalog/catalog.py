@@ -250,7 +250,7 @@ class Catalog:
                 return NotDistributed(
                     "lock_configuration is on, and a plan for agents needs a setting to be changed for a moment"
                 )
-            with self._tables.shadows(statement, scopes) as shadows, self._exportable_plans():
+            with self._tables.shadows(statement, scopes) as shadows, self._exportable_plans(bool(shadows)):
                 try:
                     exported = self._explain("EXPLAIN (SQL)", statement)
                 except (duckdb.Error, RuntimeError) as error:
@@ -342,7 +342,7 @@ class Catalog:
         self.connection.close()
 
     def _estimated_plan(self, statement: Statement, scopes: Sequence[Scope]) -> str | None:
-        with self._tables.shadows(statement, scopes), self._exportable_plans():
+        with self._tables.shadows(statement, scopes) as shadows, self._exportable_plans(bool(shadows)):
             try:
                 return self._explain("EXPLAIN (FORMAT json)", statement)
             except (duckdb.Error, RuntimeError):
@@ -360,12 +360,16 @@ class Catalog:
         return f"DuckDB cannot export its plan: {translated.message}"
 
     @contextmanager
-    def _exportable_plans(self) -> Iterator[None]:
-        """Plans that SQL can say; the setting belongs to the whole instance and is put back."""
+    def _exportable_plans(self, shadowed: bool) -> Iterator[None]:
+        """Plans that SQL can say; the setting belongs to the whole instance and is put back.
+
+        With ``shadowed`` tables no statistics are used: a shadow claims about as many rows as its table has.
+        """
         main = self.connection.main
         before = self.connection.disabled_optimizers()
         names = [name for name in before.split(",") if name.strip()]
-        wanted = ",".join(dict.fromkeys([*names, *UNEXPORTABLE_OPTIMIZERS]))
+        never = (*UNEXPORTABLE_OPTIMIZERS, *("statistics_propagation",) * shadowed)
+        wanted = ",".join(dict.fromkeys([*names, *never]))
         try:
             main.execute(f"SET GLOBAL disabled_optimizers = {quote_text(wanted)}")
             yield

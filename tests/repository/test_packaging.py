@@ -14,7 +14,7 @@ import pytest
 
 PACKAGES = {"sabot_planner", "sabot_native", "sabot_sql", "sabot_magics"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 
 def run(*command: str | Path, cwd: Path) -> str:

@@ -225,3 +225,31 @@ def test_a_registered_object_that_is_changed_in_place_is_seen_as_it_is(session: 
         assert session.query(f"SELECT sum({column}) FROM changing").fetchall() == [(sum(range(ROWS)) + 1_000_000,)]
     finally:
         session.unregister("changing")
+
+
+@pytest.mark.parametrize("rows", [0, 1, 65, 3000, 100_003])
+@pytest.mark.parametrize("kind", ["arrow", "pandas", "registered", "view"])
+def test_the_rows_of_a_table_are_counted_and_not_estimated(session: Session, kind: str, rows: int) -> None:
+    """What stands for the table while its query is planned has about as many rows."""
+    table = pa.table({"a": list(range(rows)), "b": [i % 3 for i in range(rows)]})
+    few = pa.table({"k": [0, 1, 2]})
+    counted = f"{kind}_{rows}"
+    scope = {"few": few} | (
+        {counted: table.to_pandas() if kind == "pandas" else table} if kind in ("arrow", "pandas") else {}
+    )
+    if kind == "registered":
+        session.register(counted, table)
+    if kind == "view":
+        session.register("below", table)
+        session.execute(f"CREATE TEMP VIEW {counted} AS SELECT a, b FROM below")
+    queries = {
+        f"SELECT k, (SELECT count(*) FROM {counted}) AS n FROM few": [(k, rows) for k in range(3)],
+        f"SELECT k, count(*) FROM few JOIN (SELECT count(*) AS n FROM {counted}) ON k <= n GROUP BY k": [
+            (k, 1) for k in range(3) if k <= rows
+        ],
+        f"SELECT k FROM few UNION ALL SELECT count(*) FROM {counted}": [(0,), (1,), (2,), (rows,)],
+        f"SELECT k FROM few WHERE EXISTS (FROM {counted})": [(k,) for k in range(3) if rows],
+        f"SELECT count(*) FROM (SELECT a FROM {counted} LIMIT {rows + 5} OFFSET 1), few": [(max(rows - 1, 0) * 3,)],
+    }
+    for query, wanted in queries.items():
+        assert sorted(session.query(query, scope=scope).fetchall()) == sorted(wanted), query
