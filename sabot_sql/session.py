@@ -364,12 +364,7 @@ class Session:
             try:
                 return self._or_single(statement, result, request)
             except ResourceError as error:
-                # Agents that have no part in the query have most of the memory.
-                again = error.code == OUT_OF_MEMORY and self._may_run_again(statement, request)
-                found = self._alone(statement, request, "the session's share of it") if again else None
-                if found is None:
-                    raise
-                return found
+                return self._again_alone(statement, request, error, self._catalog.may_run_again)
 
     def _run_writing(self, statement: Statement, request: Request) -> Result:
         try:
@@ -385,13 +380,7 @@ class Session:
         try:
             return self._or_single(statement, result, request)
         except ResourceError as error:
-            again = (
-                error.code == OUT_OF_MEMORY and request.config.agent_count > 1 and self._was_undone(statement, request)
-            )
-            found = self._alone(statement, request, "the session's share of it") if again else None
-            if found is None:
-                raise
-            return found
+            return self._again_alone(statement, request, error, self._catalog.was_undone)
 
     def _climbed(
         self,
@@ -417,13 +406,22 @@ class Session:
         self._rungs.note(exported_sql, request.config, Rung.PARTS)
         return found
 
-    def _may_run_again(self, statement: Statement, request: Request) -> bool:
-        with request.running.asking(self._catalog.connection):
-            return self._catalog.may_run_again(statement)
+    def _again_alone(
+        self, statement: Statement, request: Request, error: ResourceError, left_nothing: Callable[[Statement], bool]
+    ) -> Result:
+        """The result of what ran out of the session's share of the memory, with that of the agents, who take no part.
 
-    def _was_undone(self, statement: Statement, request: Request) -> bool:
-        with request.running.asking(self._catalog.connection):
-            return self._catalog.was_undone(statement)
+        Raises:
+            ResourceError: ``error``, where it is another one, where the statement may not run again, or is too large.
+        """
+        found = None
+        if error.code == OUT_OF_MEMORY and request.config.agent_count > 1:
+            with request.running.asking(self._catalog.connection):
+                again = left_nothing(statement)
+            found = self._alone(statement, request, "the session's share of it") if again else None
+        if found is None:
+            raise error
+        return found
 
     def _alone(self, statement: Statement, request: Request, too_little: str = "") -> Result | None:
         """The result of the user's own statement with the memory of all agents; None where that is too little."""
