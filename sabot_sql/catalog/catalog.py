@@ -86,8 +86,8 @@ class BoundQuery:
     sources: QuerySources
 
 
-_UNDONE = frozenset({"COPY", "CREATE", "DELETE", "INSERT", "MERGE_INTO", "UPDATE"})
-"""Kinds of statements that are all or nothing, outside of a transaction."""
+_UNDONE = frozenset({"COPY", "CREATE", "DELETE", "INSERT", "MERGE_INTO", "SELECT", "UPDATE"})
+"""Kinds of statements that are all or nothing, outside of a transaction; a SELECT may write in WITH."""
 
 _WITHOUT_DEFAULTS = frozenset({"CREATE", "DELETE"})
 """Those that give no column its default, which may be the next number of a sequence."""
@@ -193,6 +193,8 @@ class Catalog:
             return False
         volatile = self._facts.volatile_names()
         if volatile.in_text(statement.text):
+            return False
+        if statement.kind == "SELECT" and mentioned(["copy"], statement.text):
             return False
         if statement.kind == "COPY":
             form = parse_write(statement.text)

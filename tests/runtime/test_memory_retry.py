@@ -370,9 +370,14 @@ OF_A_FILE = "SELECT len(list(i)), 1 AS k FROM (SELECT unnest(range(n)) AS i FROM
         (f"INSERT INTO kept {LISTED.format('')}", "FROM kept", [(1,), (3_000_000,)]),
         (f"UPDATE kept SET n = ({LISTED.format('')})", "FROM kept", [(3_000_000,)]),
         (f"DELETE FROM kept WHERE n < ({LISTED.format('')})", "FROM kept", []),
+        (
+            f"WITH w AS (UPDATE kept SET n = n + 1 RETURNING n) SELECT ({LISTED.format('')}) FROM w",
+            "FROM kept",
+            [(2,)],
+        ),
         (f"COPY ({OF_A_FILE}) TO '{{path}}/written.parquet'", "FROM '{path}/written.parquet'", [(3_000_000, 1)]),
     ],
-    ids=["INSERT", "UPDATE", "DELETE", "COPY"],
+    ids=["INSERT", "UPDATE", "DELETE", "WITH", "COPY"],
 )
 def test_a_write_that_was_taken_back_runs_once_more_with_all_memory(
     small_session: sabot_sql.Session, tmp_path: Path, statement: str, read: str, rows: list[tuple[int]]
