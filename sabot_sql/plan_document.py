@@ -44,7 +44,9 @@ class PlanTask:
     rows_in: int | None = None
     rows: int | None = None
     bytes: int | None = None
+    batches: int | None = None
     spilled_bytes: int | None = None
+    wait_ms: float | None = None
     started_ms: float | None = None
     elapsed_ms: float | None = None
 
@@ -83,6 +85,7 @@ class HeavyKey:
 class PlanEdge:
     """One edge. ``within_task``: one task computes both of its ends, so that nothing is moved or counted.
 
+    ``partial``: some of the tasks that write to it have not committed, so that the figures are those so far.
     ``partition_agents`` are the agents that read the partitions, as far as they are known.
     """
 
@@ -94,6 +97,10 @@ class PlanEdge:
     partitions: int | None = None
     rows: int | None = None
     bytes: int | None = None
+    batches: int | None = None
+    spilled_bytes: int | None = None
+    wait_ms: float | None = None
+    partial: bool = False
     rows_estimated: int | None = None
     estimated_by: str | None = None
     decided: str = "plan"

@@ -94,13 +94,19 @@ class Manifest:
         """Record batches of all partitions."""
     @property
     def spilled_bytes(self) -> int:
-        """How much of it was on disk when it was committed."""
+        """Written to disk to make room for it, whoever's rows that were."""
+    @property
+    def wait_ms(self) -> float:
+        """Milliseconds that its writer waited for that room, and for its readers' credit."""
     @property
     def partition_rows(self) -> list[int]:
         """Rows of each partition."""
     @property
     def partition_bytes(self) -> list[int]:
         """Bytes of each partition as stored."""
+    @property
+    def partition_batches(self) -> list[int]:
+        """Record batches of each partition."""
     @property
     def heavy(self) -> list[tuple[int, int, int]]:
         """(hash, count, error bound) of the heavy hitters of a hash scheme, heaviest first."""

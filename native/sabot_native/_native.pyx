@@ -250,8 +250,13 @@ cdef class Manifest:
 
     @property
     def spilled_bytes(self):
-        """How much of it was on disk when it was committed."""
+        """Written to disk to make room for it, whoever's rows that were."""
         return self.manifest.get().spilled_bytes
+
+    @property
+    def wait_ms(self):
+        """Milliseconds that its writer waited for that room, and for its readers' credit."""
+        return self.manifest.get().wait_ns / 1e6
 
     @property
     def partition_rows(self):
@@ -264,6 +269,12 @@ cdef class Manifest:
         """Bytes of each partition as stored."""
         cdef const CppManifest* manifest = self.manifest.get()
         return [manifest.partitions[i].bytes for i in range(manifest.partitions.size())]
+
+    @property
+    def partition_batches(self):
+        """Record batches of each partition."""
+        cdef const CppManifest* manifest = self.manifest.get()
+        return [manifest.partitions[i].segments.size() for i in range(manifest.partitions.size())]
 
     @property
     def heavy(self):

@@ -95,9 +95,13 @@ cdef extern from "sabot/partitioner.hpp" namespace "sabot" nogil:
 
 
 cdef extern from "sabot/manifest.hpp" namespace "sabot" nogil:
+    cdef cppclass SegmentRef:
+        pass
+
     cdef cppclass PartitionSegments:
         uint64_t rows
         uint64_t bytes
+        vector[SegmentRef] segments
 
     cdef cppclass OutputName:
         string query_id
@@ -113,6 +117,7 @@ cdef extern from "sabot/manifest.hpp" namespace "sabot" nogil:
         vector[uint64_t] least_hashes
         vector[string] sample
         uint64_t spilled_bytes
+        uint64_t wait_ns
         uint64_t rows()
         uint64_t bytes()
         uint64_t batches()

@@ -27,13 +27,15 @@ bool LiveChannels::released_since(uint64_t releases, const OutputKey& key) const
                      [&](const auto& release) { return matches(key, release.first, release.second); });
 }
 
-void LiveChannels::wait(std::unique_lock<std::mutex>& lock, const Watch& watch) {
+uint64_t LiveChannels::wait(std::unique_lock<std::mutex>& lock, const Watch& watch) {
   watch.check();
   const auto started = Clock::now();
   auto until = started + kPollInterval;
   if (watch.deadline()) until = std::min(until, *watch.deadline());
   changed_.wait_until(lock, until);
-  wait_ns_ += static_cast<uint64_t>(std::chrono::nanoseconds(Clock::now() - started).count());
+  const auto waited_ns = static_cast<uint64_t>(std::chrono::nanoseconds(Clock::now() - started).count());
+  wait_ns_ += waited_ns;
+  return waited_ns;
 }
 
 void LiveChannels::open(const OutputKey& key, uint32_t partitions, const Field& schema) {
@@ -53,16 +55,18 @@ void LiveChannels::publish(const OutputKey& key, uint32_t partition, const Segme
   changed_.notify_all();
 }
 
-void LiveChannels::await_credit(const OutputKey& key, const Watch& watch) {
+uint64_t LiveChannels::await_credit(const OutputKey& key, const Watch& watch) {
   std::unique_lock lock(mutex_);
   const auto patience = Clock::now() + kCreditPatience;
+  uint64_t waited_ns = 0;
   while (find(key).unread_bytes > credit_bytes_ && !find(key).credit_denied) {
     if (Clock::now() >= patience) {
       find(key).credit_denied = true;
-      return;
+      return waited_ns;
     }
-    wait(lock, watch);
+    waited_ns += wait(lock, watch);
   }
+  return waited_ns;
 }
 
 void LiveChannels::finish(const OutputKey& key) {

@@ -7,7 +7,7 @@ namespace sabot {
 namespace {
 
 constexpr uint64_t kMagic = 0x31464e4d54424153;
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 
 uint64_t sum_of(std::string_view data) { return checksum(reinterpret_cast<const uint8_t*>(data.data()), data.size()); }
 
@@ -53,6 +53,7 @@ std::string Manifest::to_bytes() const {
   write_field(schema, out);
   out.text(sort_key);
   out.number(spilled_bytes);
+  out.number(wait_ns);
   out.number(static_cast<uint32_t>(partitions.size()));
   for (const auto& partition : partitions) {
     out.number(partition.rows);
@@ -98,6 +99,7 @@ Manifest Manifest::from_bytes(std::string_view data) {
   if (manifest.schema.kind != Kind::kStruct) ByteReader::fail();
   manifest.sort_key = in.text();
   manifest.spilled_bytes = in.number<uint64_t>();
+  manifest.wait_ns = in.number<uint64_t>();
   const uint32_t partitions = in.count(20);
   if (partitions == 0 || partitions > kMaxPartitions) ByteReader::fail();
   manifest.partitions.resize(partitions);

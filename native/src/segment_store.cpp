@@ -18,14 +18,19 @@ uint64_t group_key(PartitionKey key) { return (key.output << 16) | key.partition
 
 class Timer {
  public:
-  explicit Timer(std::atomic<uint64_t>& total) : total_(total), start_(std::chrono::steady_clock::now()) {}
+  Timer(std::atomic<uint64_t>& total, uint64_t& part) : total_(total), part_(part), start_(std::chrono::steady_clock::now()) {}
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
   ~Timer() {
     const auto spent = std::chrono::steady_clock::now() - start_;
-    total_ += static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(spent).count());
+    const auto ns = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(spent).count());
+    total_ += ns;
+    part_ += ns;
   }
 
  private:
   std::atomic<uint64_t>& total_;
+  uint64_t& part_;
   std::chrono::steady_clock::time_point start_;
 };
 
@@ -87,14 +92,14 @@ std::optional<uint64_t> SegmentStore::allocate_pages(uint64_t pages) {
   return first;
 }
 
-Block SegmentStore::acquire(uint64_t bytes, std::shared_ptr<SpillFile>& overflow) {
+Block SegmentStore::acquire(uint64_t bytes, WriterCost& cost) {
   const uint64_t pages = pages_for(bytes);
   auto first = pages <= pages_total_ / 2 ? allocate_pages(pages) : std::nullopt;
   for (int round = 0; !first && pages <= pages_total_ / 2 && round < kEvictionRounds; ++round) {
-    if (!evict(std::max(pages * kPageBytes, budget_bytes() / kEvictionShare))) break;
+    if (!evict(std::max(pages * kPageBytes, budget_bytes() / kEvictionShare), cost)) break;
     first = allocate_pages(pages);
   }
-  if (!first) return disk_block(pages * kPageBytes, overflow);
+  if (!first) return disk_block(pages * kPageBytes, cost.overflow);
   Block block;
   block.store_ = this;
   block.first_page_ = *first;
@@ -128,7 +133,7 @@ void SegmentStore::shrink(Block& block, uint64_t bytes) {
   block.bytes_ = keep;
 }
 
-SegmentId SegmentStore::publish(Block&& block, uint64_t bytes, PartitionKey key) {
+SegmentId SegmentStore::publish(Block&& block, uint64_t bytes, PartitionKey key, WriterCost& cost) {
   Block taken = std::move(block);
   uint64_t sum = 0;
   if (taken.file_) {
@@ -136,6 +141,7 @@ SegmentId SegmentStore::publish(Block&& block, uint64_t bytes, PartitionKey key)
     const FrameHeader frame = make_frame(bytes, sum);
     taken.file_->write(taken.file_offset_, &frame, sizeof frame);
     spilled_total_ += bytes;
+    cost.spilled_bytes += bytes;
   } else {
     shrink(taken, bytes);
   }
@@ -177,15 +183,6 @@ void SegmentStore::trim() noexcept {
     ::madvise(arena_->data() + first * kPageBytes, count * kPageBytes, MADV_REMOVE);
     if (first + count == populated_pages_) populated_pages_ = first;
   });
-}
-
-uint64_t SegmentStore::spilled_bytes(std::span<const SegmentId> segments) const {
-  uint64_t total = 0;
-  for (const SegmentId id : segments) {
-    const SegmentEntry& entry = arena_->entry(id.index);
-    if (entry.file.load(std::memory_order_acquire) != 0) total += entry.bytes.load(std::memory_order_relaxed);
-  }
-  return total;
 }
 
 PinnedSegment SegmentStore::pin(SegmentId id) {
@@ -307,18 +304,18 @@ std::vector<SegmentStore::Victim> SegmentStore::choose_victims(uint64_t bytes) {
   return victims;
 }
 
-bool SegmentStore::evict(uint64_t bytes) {
+bool SegmentStore::evict(uint64_t bytes, WriterCost& cost) {
   std::vector<Victim> victims;
   {
     const std::lock_guard lock(mutex_);
     victims = choose_victims(bytes);
   }
   if (victims.empty()) return false;
-  const Timer timer(spill_ns_);
+  const Timer timer(spill_ns_, cost.wait_ns);
   std::shared_ptr<SpillFile> file;
   try {
     file = directory_->create_file();
-    write_victims(victims, *file);
+    cost.spilled_bytes += write_victims(victims, *file);
   } catch (...) {
     const std::lock_guard lock(mutex_);
     for (const Victim& victim : victims) {
@@ -337,13 +334,14 @@ bool SegmentStore::evict(uint64_t bytes) {
   return true;
 }
 
-void SegmentStore::write_victims(std::vector<Victim>& victims, SpillFile& file) {
+uint64_t SegmentStore::write_victims(std::vector<Victim>& victims, SpillFile& file) {
   uint64_t total = 0;
   for (Victim& victim : victims) {
     victim.frame_offset = total;
     total += frame_bytes(arena_->entry(victim.index).bytes.load(std::memory_order_relaxed));
   }
   file.extend(total);
+  uint64_t written = 0;
   for (Victim& victim : victims) {
     const SegmentEntry& entry = arena_->entry(victim.index);
     const uint8_t* data = arena_->data() + entry.offset.load(std::memory_order_relaxed);
@@ -353,7 +351,9 @@ void SegmentStore::write_victims(std::vector<Victim>& victims, SpillFile& file) 
     file.write(victim.frame_offset, &frame, sizeof frame);
     file.write(victim.frame_offset + kFrameHeaderBytes, data, size);
     spilled_total_ += size;
+    written += size;
   }
+  return written;
 }
 
 void SegmentStore::finish_victim(const Victim& victim, const std::shared_ptr<SpillFile>& file) {

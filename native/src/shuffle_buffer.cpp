@@ -111,7 +111,7 @@ void OutputWriter::append(const ArrowArray& batch, const Watch& watch) {
     append_chunk(batch, first, std::min(step, batch.length - first));
     if (!channels_) continue;
     seal_aged();
-    channels_->await_credit(key_of(name_), watch);
+    cost_.wait_ns += channels_->await_credit(key_of(name_), watch);
   }
   // A producer that has no rows for now may still say so with an empty batch.
   if (channels_ && batch.length == 0) seal_aged();
@@ -257,7 +257,7 @@ void OutputWriter::lay_out(BatchBuilder& builder, const std::vector<NodeExtent>&
   const uint64_t bytes = block_bytes(shape_, capacity);
   const auto partition = static_cast<uint64_t>(&builder - builders_.data());
   const uint64_t stagger = bytes < kMinStaggeredBytes ? 0 : partition * kOddStep % kLinesPerPage * kLineBytes;
-  builder.move_to(store_->acquire(bytes + stagger, overflow_), capacity, stagger);
+  builder.move_to(store_->acquire(bytes + stagger, cost_), capacity, stagger);
 }
 
 bool OutputWriter::grow(BatchBuilder& builder, const Shortage& shortage, bool beyond_limit) {
@@ -294,7 +294,7 @@ void OutputWriter::seal(uint32_t partition) {
   target.segments.push_back({});
   SegmentRef& segment = target.segments.back();
   try {
-    segment.id = store_->publish(std::move(finished.block), finished.bytes, {output_number_, partition});
+    segment.id = store_->publish(std::move(finished.block), finished.bytes, {output_number_, partition}, cost_);
   } catch (...) {
     target.segments.pop_back();
     throw;
@@ -322,7 +322,8 @@ Manifest OutputWriter::release_manifest(const std::string& agent_id) {
   manifest.heavy = partitioner_.heavy();
   manifest.least_hashes = partitioner_.least_hashes();
   manifest.sample = partitioner_.sample();
-  manifest.spilled_bytes = store_->spilled_bytes(manifest.segments());
+  manifest.spilled_bytes = cost_.spilled_bytes;
+  manifest.wait_ns = cost_.wait_ns;
   owns_segments_ = false;
   return manifest;
 }

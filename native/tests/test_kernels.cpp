@@ -206,7 +206,7 @@ TEST(columns_that_grow_line_by_line_hold_what_was_committed) {
   Random random(34);
   const support::TempDirectory directory;
   auto store = std::make_shared<SegmentStore>(support::store_config(directory, 64 << 20));
-  std::shared_ptr<SpillFile> overflow;
+  WriterCost cost;
   for (const char* format : {"c", "s", "i", "l", "d:38,0", "w:5", "u", "U", "z"}) {
     for (int round = 0; round < 20; ++round) {
       const Field field = leaf(format);
@@ -217,7 +217,7 @@ TEST(columns_that_grow_line_by_line_hold_what_was_committed) {
       BatchBuilder builder(shape);
       ColumnGather gather(shape);
       std::vector<NodeExtent> capacity{{64, 0}, {64, 100}};
-      const auto lay_out = [&] { builder.move_to(store->acquire(block_bytes(shape, capacity) + 128, overflow), capacity, 128); };
+      const auto lay_out = [&] { builder.move_to(store->acquire(block_bytes(shape, capacity) + 128, cost), capacity, 128); };
       lay_out();
       std::vector<std::optional<std::string>> expected;
       for (int step = 0; step < 30; ++step) {

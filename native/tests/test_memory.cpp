@@ -97,12 +97,12 @@ struct Written {
   std::vector<uint8_t> data;
 };
 
-Written write_segment(SegmentStore& store, Random& random, uint64_t bytes, PartitionKey key, std::shared_ptr<SpillFile>& overflow) {
-  Block block = store.acquire(bytes, overflow);
+Written write_segment(SegmentStore& store, Random& random, uint64_t bytes, PartitionKey key, WriterCost& cost) {
+  Block block = store.acquire(bytes, cost);
   std::vector<uint8_t> data(bytes);
   for (auto& byte : data) byte = static_cast<uint8_t>(random());
   std::memcpy(block.data(), data.data(), bytes);
-  return {store.publish(std::move(block), bytes, key), std::move(data)};
+  return {store.publish(std::move(block), bytes, key, cost), std::move(data)};
 }
 
 bool same(const PinnedSegment& pinned, const Written& written) {
@@ -115,16 +115,18 @@ TEST(segments_read_back_from_memory_and_disk) {
   Random random(4);
   const support::TempDirectory directory;
   auto store = std::make_shared<SegmentStore>(support::store_config(directory, 256 << 10));
-  std::shared_ptr<SpillFile> overflow;
+  WriterCost cost;
   std::vector<Written> written;
   for (uint32_t i = 0; i < 100; ++i) {
-    written.push_back(write_segment(*store, random, 1 + below(random, 60'000), {1, i % 7}, overflow));
+    written.push_back(write_segment(*store, random, 1 + below(random, 60'000), {1, i % 7}, cost));
     CHECK(store->metrics().pool_bytes <= store->budget_bytes());
   }
   CHECK(store->metrics().spilled_bytes > 0);
+  CHECK(store->metrics().spilled_bytes == cost.spilled_bytes);
+  CHECK(cost.wait_ns > 0);
   for (const Written& segment : written) CHECK(same(store->pin(segment.id), segment));
   for (const Written& segment : written) store->drop({&segment.id, 1});
-  overflow.reset();
+  cost.overflow.reset();
   CHECK(store->metrics().pool_bytes == 0);
   CHECK(store->metrics().disk_bytes == 0);
   CHECK(directory.files() == 0);
@@ -135,11 +137,11 @@ TEST(a_pinned_segment_is_neither_spilled_nor_freed) {
   Random random(5);
   const support::TempDirectory directory;
   auto store = std::make_shared<SegmentStore>(support::store_config(directory, 256 << 10));
-  std::shared_ptr<SpillFile> overflow;
-  const Written first = write_segment(*store, random, 50'000, {1, 0}, overflow);
+  WriterCost cost;
+  const Written first = write_segment(*store, random, 50'000, {1, 0}, cost);
   PinnedSegment pinned = store->pin(first.id);
   store->drop({&first.id, 1});
-  for (uint32_t i = 0; i < 20; ++i) write_segment(*store, random, 50'000, {2, i}, overflow);
+  for (uint32_t i = 0; i < 20; ++i) write_segment(*store, random, 50'000, {2, i}, cost);
   CHECK(same(pinned, first));
   const uint64_t before = store->metrics().pool_bytes;
   pinned.reset();
@@ -155,9 +157,9 @@ TEST(trimmed_memory_goes_back_to_the_system_and_can_be_used_again) {
     CHECK(::fstat(store->arena_fd(), &status) == 0);
     return static_cast<uint64_t>(status.st_blocks) * 512;
   };
-  std::shared_ptr<SpillFile> overflow;
+  WriterCost cost;
   std::vector<Written> written;
-  for (uint32_t i = 0; i < 16; ++i) written.push_back(write_segment(*store, random, 200'000, {1, i}, overflow));
+  for (uint32_t i = 0; i < 16; ++i) written.push_back(write_segment(*store, random, 200'000, {1, i}, cost));
   PinnedSegment pinned = store->pin(written[1].id);
   for (uint32_t i = 0; i < 16; ++i) {
     if (i % 4 != 0) store->drop({&written[i].id, 1});
@@ -168,7 +170,7 @@ TEST(trimmed_memory_goes_back_to_the_system_and_can_be_used_again) {
   CHECK(same(pinned, written[1]));  // dropped, and still read
   for (uint32_t i = 0; i < 16; i += 4) CHECK(same(store->pin(written[i].id), written[i]));
   std::vector<Written> again;
-  for (uint32_t i = 0; i < 10; ++i) again.push_back(write_segment(*store, random, 200'000, {2, i}, overflow));
+  for (uint32_t i = 0; i < 10; ++i) again.push_back(write_segment(*store, random, 200'000, {2, i}, cost));
   for (const Written& segment : again) CHECK(same(store->pin(segment.id), segment));
   for (uint32_t i = 0; i < 16; i += 4) CHECK(same(store->pin(written[i].id), written[i]));
   CHECK(store->metrics().spilled_bytes == 0);
@@ -178,13 +180,13 @@ TEST(a_segment_outlives_its_store_while_pinned) {
   Random random(6);
   const support::TempDirectory directory;
   auto store = std::make_shared<SegmentStore>(support::store_config(directory, 64 << 10));
-  std::shared_ptr<SpillFile> overflow;
+  WriterCost cost;
   std::vector<Written> written;
-  for (uint32_t i = 0; i < 8; ++i) written.push_back(write_segment(*store, random, 20'000, {1, i}, overflow));
+  for (uint32_t i = 0; i < 8; ++i) written.push_back(write_segment(*store, random, 20'000, {1, i}, cost));
   std::vector<PinnedSegment> pinned;
   for (const Written& segment : written) pinned.push_back(store->pin(segment.id));
   for (const Written& segment : written) store->drop({&segment.id, 1});
-  overflow.reset();
+  cost.overflow.reset();
   CHECK(directory.files() == 0);
   store.reset();
   for (size_t i = 0; i < written.size(); ++i) CHECK(same(pinned[i], written[i]));
@@ -194,9 +196,9 @@ TEST(a_damaged_or_cut_spill_file_is_corrupt) {
   Random random(7);
   const support::TempDirectory directory;
   auto store = std::make_shared<SegmentStore>(support::store_config(directory, 64 << 10));
-  std::shared_ptr<SpillFile> overflow;
+  WriterCost cost;
   std::vector<Written> written;
-  for (uint32_t i = 0; i < 8; ++i) written.push_back(write_segment(*store, random, 20'000, {1, i}, overflow));
+  for (uint32_t i = 0; i < 8; ++i) written.push_back(write_segment(*store, random, 20'000, {1, i}, cost));
   CHECK(directory.files() > 0);
   for (const auto& file : std::filesystem::directory_iterator(directory.path())) {
     std::fstream stream(file.path(), std::ios::in | std::ios::out | std::ios::binary);
@@ -232,13 +234,13 @@ TEST(the_quota_is_an_error_that_leaves_segments_readable) {
   Random random(8);
   const support::TempDirectory directory;
   auto store = std::make_shared<SegmentStore>(support::store_config(directory, 64 << 10, 64 << 10));
-  std::shared_ptr<SpillFile> overflow;
+  WriterCost cost;
   std::vector<Written> written;
-  CHECK_THROWS(kQuota, for (uint32_t i = 0; i < 50; ++i) written.push_back(write_segment(*store, random, 20'000, {1, i}, overflow)));
+  CHECK_THROWS(kQuota, for (uint32_t i = 0; i < 50; ++i) written.push_back(write_segment(*store, random, 20'000, {1, i}, cost)));
   CHECK(written.size() >= 3);
   for (const Written& segment : written) CHECK(same(store->pin(segment.id), segment));
   for (const Written& segment : written) store->drop({&segment.id, 1});
-  overflow.reset();
+  cost.overflow.reset();
   CHECK(store->metrics().pool_bytes == 0);
   CHECK(directory.files() == 0);
 }
@@ -255,9 +257,9 @@ TEST(a_peer_mapping_pins_and_unpins) {
   Random random(9);
   const support::TempDirectory directory;
   auto store = std::make_shared<SegmentStore>(support::store_config(directory, 64 << 10));
-  std::shared_ptr<SpillFile> overflow;
+  WriterCost cost;
   std::vector<Written> written;
-  for (uint32_t i = 0; i < 8; ++i) written.push_back(write_segment(*store, random, 20'000, {1, i}, overflow));
+  for (uint32_t i = 0; i < 8; ++i) written.push_back(write_segment(*store, random, 20'000, {1, i}, cost));
   auto peer = std::make_shared<PeerSource>(store->arena_fd(), directory.path());
   CHECK(peer->nonce() == store->nonce());
   {
@@ -272,7 +274,7 @@ TEST(a_peer_mapping_pins_and_unpins) {
   }
   // The owner notices when it needs memory.
   std::vector<Block> blocks;
-  for (int i = 0; i < 16; ++i) blocks.push_back(store->acquire(4096, overflow));
+  for (int i = 0; i < 16; ++i) blocks.push_back(store->acquire(4096, cost));
   blocks.clear();
   CHECK(store->metrics().pool_bytes == 0);
   CHECK_THROWS(kLost, peer->pin(written[0].id));

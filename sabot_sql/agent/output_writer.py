@@ -75,6 +75,8 @@ def output_report(manifest: sabot_native.Manifest, agent_id: str) -> OutputRepor
         heavy=tuple(manifest.heavy),
         sample=tuple(manifest.sample),
         key_sketch=manifest.key_sketch,
+        partition_batches=tuple(manifest.partition_batches),
+        wait_ms=manifest.wait_ms,
     )
 
 

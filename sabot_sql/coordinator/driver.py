@@ -41,6 +41,7 @@ from sabot_sql.coordinator.messages import (
     StartTask,
     StopTask,
 )
+from sabot_sql.coordinator.metrics import shuffled
 from sabot_sql.coordinator.no_sources import NoSources
 from sabot_sql.coordinator.snapshot import PlanSnapshot, running_snapshot
 from sabot_sql.coordinator.stage_run import Finished, Skipped
@@ -433,19 +434,19 @@ class _Driver:
 
     def _stats(self) -> dict[str, Any]:
         tasks = [task for run in self._execution.runs.values() for task in run.tasks]
-        edges = self._execution.measurements()
+        metrics = self._execution.metrics
+        edges = metrics.edges()
+        moved, written = shuffled(edges, without=RESULT_EDGE), shuffled(edges)
         return {
             "elapsed_ms": round(self._now_ms(), 3),
             "tasks": len(tasks),
             "retries": sum(task.failures for task in tasks),
-            "rows_shuffled": sum(facts.rows for facts in edges.values()),
-            "bytes_shuffled": sum(facts.bytes for facts in edges.values()),
-            "spilled_bytes": sum(
-                output.spilled_bytes
-                for task in tasks
-                if isinstance(task.state, Finished)
-                for output in task.state.report.outputs
-            ),
+            "rows_shuffled": moved.rows,
+            "bytes_shuffled": moved.bytes,
+            "batches_shuffled": moved.batches,
+            "spilled_bytes": written.spilled_bytes,
+            "wait_ms": round(written.wait_ms, 3),
+            **metrics.to_json(),
         }
 
     # --- progress -------------------------------------------------------------------------------------------------

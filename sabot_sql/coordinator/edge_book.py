@@ -9,8 +9,9 @@ from typing import Any
 
 import sabot_native
 from sabot_planner.job.execution_graph import ExecutionGraph
-from sabot_planner.job.operators import Column, ShuffleEdge
+from sabot_planner.job.operators import Column, ShuffleEdge, ShuffleEdgeType
 from sabot_planner.job.plan import EdgeFacts
+from sabot_sql.coordinator.metrics import Figures, added_up, total
 from sabot_sql.protocol.task_spec import OutputReport, WriteKind, WriteScheme
 
 
@@ -70,11 +71,11 @@ class EdgeShuffle:
 
     def partition_bytes(self) -> tuple[int, ...]:
         """Bytes of each partition over all producers."""
-        return _sums((output.partition_bytes for output in self.outputs.values()), self.partitions)
+        return added_up((output.partition_bytes for output in self.outputs.values()), self.partitions)
 
     def partition_rows(self) -> tuple[int, ...]:
         """Rows of each partition over all producers."""
-        return _sums((output.partition_rows for output in self.outputs.values()), self.partitions)
+        return added_up((output.partition_rows for output in self.outputs.values()), self.partitions)
 
     def rows_of(self, producers: Iterable[int], first: int, last: int) -> int:
         """Rows of partitions [``first``, ``last``) of these producers."""
@@ -88,9 +89,10 @@ class EdgeShuffle:
                 known_rows, known_error = heavy.get(key, (0, 0))
                 heavy[key] = (known_rows + rows, known_error + error)
         ranked = sorted(((key, rows, error) for key, (rows, error) in heavy.items()), key=lambda h: (-h[1], h[0]))
+        figures = total(map(Figures.of, self.outputs.values()))
         return EdgeFacts(
-            rows=sum(output.rows for output in self.outputs.values()),
-            bytes=sum(output.size_bytes for output in self.outputs.values()),
+            rows=figures.rows,
+            bytes=figures.bytes,
             partition_rows=self.partition_rows(),
             partition_bytes=self.partition_bytes(),
             heavy=tuple(ranked),
@@ -136,6 +138,11 @@ class EdgeBook:
         self._edges[edge_id] = EdgeShuffle(edge_id, scheme, producers)
         return self._edges[edge_id]
 
+    def edge_type(self, edge_id: str) -> str:
+        """The name of the edge's type; FORWARD for the result, which is no edge of the graph."""
+        declared = self._declared.get(edge_id)
+        return (declared.edge_type if declared else ShuffleEdgeType.FORWARD).name
+
     def update(self, edge_id: str, **changes: Any) -> EdgeShuffle:
         """Change fields of what is read over the edge of that id."""
         written = self.written(edge_id)
@@ -166,11 +173,3 @@ class EdgeBook:
     def readers(self, edge_id: str) -> frozenset[str]:
         """The operators that read what was written for an edge."""
         return frozenset(edge.target for edge in self._declared.values() if edge.written_id == edge_id)
-
-
-def _sums(rows: Iterable[tuple[int, ...]], length: int) -> tuple[int, ...]:
-    totals = [0] * length
-    for values in rows:
-        for index, value in enumerate(values[:length]):
-            totals[index] += value
-    return tuple(totals)

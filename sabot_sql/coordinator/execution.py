@@ -39,6 +39,7 @@ from sabot_sql.coordinator.messages import (
     StopTask,
     Work,
 )
+from sabot_sql.coordinator.metrics import MetricsRegistry
 from sabot_sql.coordinator.query_state import QueryPhase, QueryState
 from sabot_sql.coordinator.recovery import failed_too_often, lost_work, producer_of, shown_error
 from sabot_sql.coordinator.stage_run import Running, StagePhase, StageRun, TaskRecord
@@ -117,6 +118,11 @@ class Execution:
     def shuffles(self) -> EdgeBook:
         """The edges."""
         return self._state.shuffles
+
+    @property
+    def metrics(self) -> MetricsRegistry:
+        """What was shuffled so far."""
+        return self._state.metrics
 
     @property
     def decisions(self) -> Mapping[str, str]:

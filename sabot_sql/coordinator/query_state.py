@@ -17,6 +17,7 @@ from sabot_sql.coordinator.exchange_rules import Read
 from sabot_sql.coordinator.limit_termination import Unneeded
 from sabot_sql.coordinator.memory_retry import BeginAnew, RunAlone
 from sabot_sql.coordinator.messages import SplitOutput, Work
+from sabot_sql.coordinator.metrics import Figures, MetricsRegistry
 from sabot_sql.coordinator.recovery import Reruns
 from sabot_sql.coordinator.stage_run import (
     Finished,
@@ -28,7 +29,7 @@ from sabot_sql.coordinator.stage_run import (
     TaskRecord,
     Waiting,
 )
-from sabot_sql.protocol.task_spec import KeyQuestion, OutputReport, TaskId, TaskReport
+from sabot_sql.protocol.task_spec import EdgeOutput, KeyQuestion, OutputReport, TaskId, TaskReport
 
 
 class QueryPhase(StrEnum):
@@ -59,6 +60,7 @@ class QueryState:
     phase: QueryPhase = QueryPhase.RUNNING
     runs: dict[str, StageRun] = field(default_factory=dict)
     shuffles: EdgeBook = field(init=False)
+    metrics: MetricsRegistry = field(default_factory=MetricsRegistry)
     decisions: dict[str, str] = field(default_factory=dict)
     """Edge → why it is read as it is, where that was decided while running."""
     replacing: set[str] = field(default_factory=set)
@@ -143,7 +145,7 @@ class QueryState:
         """A stage starts: its tasks wait, its outputs are about to be written."""
         self.runs[run.stage.stage_id] = run
         for output in run.outputs:
-            self.shuffles.open(output.edge_id, output.scheme, run.reads.parallelism)
+            self._open_edge(output, run.reads.parallelism)
 
     def place(self, stage_id: str, agents: Mapping[int, str]) -> None:
         """The waiting tasks of a stage are meant for these agents."""
@@ -163,8 +165,9 @@ class QueryState:
         count = decision.reads.parallelism
         tasks = tuple(TaskRecord(index, next_attempt=attempts) for index in range(count))
         self._set_run(stage_id, reads=decision.reads, tasks=tasks, done=0, alone=0)
+        self.metrics.began_anew(stage_id)
         for output in self.runs[stage_id].outputs:
-            self.shuffles.open(output.edge_id, output.scheme, count)
+            self._open_edge(output, count)
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
@@ -183,6 +186,7 @@ class QueryState:
         task_id = report.id
         finished = Finished(task_id.attempt, given.started_ms, report, given.reads)
         self._set_task(task_id.stage, task_id.task, state=finished)
+        self.metrics.ran(task_id.stage, report)
         for output in report.outputs:
             self.shuffles.update(output.edge_id, columns=columns[output.edge_id])
             self._add_output(output, task_id.task)
@@ -248,6 +252,7 @@ class QueryState:
         outputs = {**self.shuffles.edge(edge_id).outputs, work.id.task: output}
         shuffle = self.shuffles.update(edge_id, outputs=outputs)
         self.shuffles.update(edge_id, measured=shuffle.facts())
+        self.metrics.split(edge_id, work.id.task, Figures.of(output))
 
     def release(self, edge_id: str) -> None:
         """Nobody reads an edge any more."""
@@ -285,3 +290,8 @@ class QueryState:
         shuffle = self.shuffles.edge(output.edge_id)
         if not shuffle.released and task not in shuffle.outputs:
             self.shuffles.update(output.edge_id, outputs={**shuffle.outputs, task: output})
+            self.metrics.wrote(output.edge_id, task, Figures.of(output))
+
+    def _open_edge(self, output: EdgeOutput, producers: int) -> None:
+        self.shuffles.open(output.edge_id, output.scheme, producers)
+        self.metrics.open(output.edge_id, self.shuffles.edge_type(output.edge_id), output.scheme.partitions)

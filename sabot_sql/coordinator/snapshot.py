@@ -11,6 +11,7 @@ from sabot_planner.job.plan import QueryPlan
 from sabot_sql.coordinator.edge_book import EdgeShuffle
 from sabot_sql.coordinator.exchange_rules import RESULT_EDGE
 from sabot_sql.coordinator.execution import Execution
+from sabot_sql.coordinator.metrics import Figures, MetricsRegistry
 from sabot_sql.coordinator.stage_run import Finished, Running, Skipped, StageRun, TaskRecord
 from sabot_sql.plan_document import VERSION, HeavyKey, PlanDocument, PlanEdge, PlanJson, PlanStage, PlanTask
 
@@ -49,6 +50,7 @@ def running_snapshot(
             execution.decisions.get(edge.edge_id),
             run_of.get(edge.source),
             run_of.get(edge.target),
+            execution.metrics.edge(execution.shuffles.written(edge.edge_id)),
         )
         for edge in graph.edges
     ]
@@ -59,8 +61,8 @@ def running_snapshot(
         isolation,
         state,
         now_ms,
-        [_stage(graph, operator, run_of.get(operator)) for operator in graph.topological_order()],
-        [*edges, _result_edge(graph, execution.shuffles.find(RESULT_EDGE))],
+        [_stage(graph, operator, run_of.get(operator), execution.metrics) for operator in graph.topological_order()],
+        [*edges, _result_edge(graph, execution.metrics.edge(RESULT_EDGE))],
     )
 
 
@@ -93,11 +95,13 @@ def _rounded(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else round(milliseconds, 3)
 
 
-def _stage(graph: OperatorGraph, operator_id: str, run: StageRun | None) -> PlanStage:
+def _stage(
+    graph: OperatorGraph, operator_id: str, run: StageRun | None, metrics: MetricsRegistry | None = None
+) -> PlanStage:
     node = graph.operator(operator_id)
     # Only the last operator of a chain writes rows that were counted.
     counted = run is not None and run.stage.stage_id == operator_id
-    tasks = tuple(_task(run, task, counted=counted) for task in run.tasks) if run else ()
+    tasks = tuple(_task(run, task, metrics, counted=counted) for task in run.tasks) if run and metrics else ()
     known = [task.rows for task in tasks if task.rows is not None]
     return PlanStage(
         operator_id,
@@ -113,24 +117,26 @@ def _stage(graph: OperatorGraph, operator_id: str, run: StageRun | None) -> Plan
     )
 
 
-def _task(run: StageRun, task: TaskRecord, *, counted: bool) -> PlanTask:
+def _task(run: StageRun, task: TaskRecord, metrics: MetricsRegistry, *, counted: bool) -> PlanTask:
+    figures = metrics.task(run.stage.stage_id, task.index)
     task_id = f"{run.stage.stage_id}_{task.index}"
     match task.state:
         case Running(attempt, agent, started_ms):
             return PlanTask(task_id, agent, attempt, "running", started_ms=_rounded(started_ms))
-        case Finished(attempt, started_ms, report):
-            first = report.outputs[0] if report.outputs and counted else None
+        case Finished(_, started_ms) if figures is not None:
             return PlanTask(
                 task_id,
                 state="finished",
-                agent=report.agent_id,
-                attempt=attempt,
-                rows_in=report.rows_in,
-                rows=first.rows if first else None,
-                bytes=sum(output.size_bytes for output in report.outputs) if first else None,
-                spilled_bytes=sum(output.spilled_bytes for output in report.outputs),
+                agent=figures.agent,
+                attempt=figures.attempt,
+                rows_in=figures.rows_in,
+                rows=figures.rows if counted else None,
+                bytes=figures.bytes if counted else None,
+                batches=figures.batches if counted else None,
+                spilled_bytes=figures.spilled_bytes,
+                wait_ms=figures.wait_ms,
                 started_ms=_rounded(started_ms),
-                elapsed_ms=_rounded(report.elapsed_ms),
+                elapsed_ms=figures.elapsed_ms,
             )
         case _:
             state = "skipped" if isinstance(task.state, Skipped) else "waiting"
@@ -143,6 +149,7 @@ def _edge(
     decision: str | None = None,
     producer: StageRun | None = None,
     consumer: StageRun | None = None,
+    figures: Figures | None = None,
 ) -> PlanEdge:
     shown = PlanEdge(
         edge.edge_id,
@@ -157,20 +164,24 @@ def _edge(
         reason="; ".join(part for part in (edge.reason, decision) if part),
         within_task=producer is not None and producer is consumer,
     )
-    facts = shuffle.measured if shuffle is not None else None
-    if shuffle is None or facts is None or shown.within_task:
+    if shuffle is None or figures is None or shown.within_task:
         return shown
+    facts = shuffle.measured
     return replace(
         shown,
-        rows=facts.rows,
-        bytes=facts.bytes,
-        partition_rows=facts.partition_rows,
-        partition_bytes=facts.partition_bytes,
-        partition_agents=_readers(edge, len(facts.partition_bytes), consumer),
-        distinct_keys=facts.distinct_keys,
+        rows=figures.rows,
+        bytes=figures.bytes,
+        batches=figures.batches,
+        spilled_bytes=figures.spilled_bytes,
+        wait_ms=_rounded(figures.wait_ms),
+        partial=facts is None,
+        partition_rows=figures.partition_rows,
+        partition_bytes=figures.partition_bytes,
+        partition_agents=_readers(edge, len(figures.partition_bytes), consumer),
+        distinct_keys=facts.distinct_keys if facts else None,
         heavy=tuple(
             HeavyKey(shuffle.key_names.get(key, f"hash {key:016x}"), rows)
-            for key, rows, _ in facts.heavy[:_HEAVY_SHOWN]
+            for key, rows, _ in (facts.heavy[:_HEAVY_SHOWN] if facts else ())
         ),
     )
 
@@ -203,8 +214,7 @@ def _result_reason(graph: OperatorGraph) -> str:
     return "read in task order" if graph.ordered else "read as it comes"
 
 
-def _result_edge(graph: OperatorGraph, shuffle: EdgeShuffle | None) -> PlanEdge:
-    facts = shuffle.measured if shuffle is not None else None
+def _result_edge(graph: OperatorGraph, figures: Figures | None) -> PlanEdge:
     return PlanEdge(
         RESULT_EDGE,
         ShuffleEdgeType.FORWARD.name,
@@ -212,8 +222,11 @@ def _result_edge(graph: OperatorGraph, shuffle: EdgeShuffle | None) -> PlanEdge:
         graph.sink,
         "result",
         partitions=1,
-        rows=facts.rows if facts else None,
-        bytes=facts.bytes if facts else None,
+        rows=figures.rows if figures else None,
+        bytes=figures.bytes if figures else None,
+        batches=figures.batches if figures else None,
+        spilled_bytes=figures.spilled_bytes if figures else None,
+        wait_ms=_rounded(figures.wait_ms) if figures else None,
         decided=Decided.PLAN.value,
         reason=_result_reason(graph),
     )

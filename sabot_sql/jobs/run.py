@@ -90,31 +90,7 @@ def run_on_agents(
                 raise SourceError(f"{changed} was changed while it was read", code=FILE_CHANGED, file=changed)
             columns = _columns(executable, finished)
             store = request.drain(batches(finished.stream), room, borrowed=True)
-    return JobAnswer(
-        store, columns, _described(finished.plan, executable), {**finished.stats, **figures(finished.plan)}
-    )
-
-
-def figures(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What a plan measured, as numbers by edge and by operator: the plan is where they are kept, and drawn from."""
-    edges = {
-        edge["id"]: {
-            "edge_type": edge["type"],
-            "rows": edge["rows"],
-            "bytes": edge["bytes"],
-            "partition_rows": edge["partition_rows"],
-            "partition_bytes": edge["partition_bytes"],
-        }
-        for edge in document["edges"]
-        if edge["rows"] is not None
-    }
-    names = ("rows_in", "rows", "bytes", "spilled_bytes", "elapsed_ms")
-    operators = {
-        stage["id"]: {task["id"]: {name: task[name] for name in names} for task in stage["tasks"]}
-        for stage in document["stages"]
-        if stage["runs_in"] is None
-    }
-    return {"edges": edges, "operators": operators}
+    return JobAnswer(store, columns, _described(finished.plan, executable), finished.stats)
 
 
 def _columns(executable: ExecutableJob, finished: FinishedQuery) -> ColumnTypes:

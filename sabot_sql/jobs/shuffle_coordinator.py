@@ -8,6 +8,7 @@ from typing import Any
 
 from sabot_planner.job.execution_graph import ExecutionGraph, Task
 from sabot_planner.job.operators import ShuffleEdge
+from sabot_sql.coordinator.metrics import MetricsRegistry, shuffled
 from sabot_sql.errors import JobError
 from sabot_sql.jobs.shuffle_manager import Location, ShuffleManager, as_text
 
@@ -79,23 +80,22 @@ class ShuffleCoordinator:
         return self._locations.get(self._task(task_id).task_id)
 
     def get_shuffle_metrics(self) -> dict[str, Any]:
-        """Totals over the managers here, and for each edge its rows, bytes, batches, and rows by partition."""
-        edges: dict[str, dict[str, Any]] = {}
+        """What was written to the managers here: totals, and for each edge by partition and by task.
+
+        ``agents`` is the state of each manager's memory now. Edges that nothing was written to have zeros.
+        """
+        metrics = MetricsRegistry()
         for edge in self.execution_graph.edges:
-            known = [m for m in self._managers.values() if edge.edge_id in m.metrics()]
-            figures = [manager.metrics()[edge.edge_id] for manager in known]
-            by_partition = [manager.partition_rows(edge.edge_id) for manager in known]
-            edges[edge.edge_id] = {
-                "edge_type": edge.edge_type.name,
-                **{name: sum(f[name] for f in figures) for name in ("rows", "bytes", "batches", "write_ms")},
-                "partition_rows": [sum(rows) for rows in zip(*by_partition, strict=True)],
-            }
-        memories = [manager.memory_metrics() for manager in self._managers.values()]
+            metrics.open(edge.edge_id, edge.edge_type.name, self._readers(edge))
+        for manager in self._managers.values():
+            metrics.absorb(manager.metrics)
+        totals = shuffled(metrics.edges()).totals()
         return {
-            **{f"total_{name}_shuffled": sum(e[name] for e in edges.values()) for name in ("rows", "bytes", "batches")},
-            "total_wait_ms": sum(memory["wait_ms"] for memory in memories),
-            "total_spilled_bytes": sum(memory["spilled_bytes"] for memory in memories),
-            "edges": edges,
+            **{f"total_{name}_shuffled": totals[name] for name in ("rows", "bytes", "batches")},
+            "total_wait_ms": totals["wait_ms"],
+            "total_spilled_bytes": totals["spilled_bytes"],
+            "edges": metrics.to_json()["edges"],
+            "agents": {agent_id: manager.memory() for agent_id, manager in self._managers.items()},
         }
 
     def _task(self, name: str) -> Task:

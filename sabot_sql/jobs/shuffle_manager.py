@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
-import time
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pyarrow as pa
@@ -15,6 +15,8 @@ import pyarrow as pa
 import sabot_native
 from sabot_native.flight import FlightPeer, FlightServer
 from sabot_planner.job.operators import ShuffleEdgeType
+from sabot_sql.agent.output_writer import output_report
+from sabot_sql.coordinator.metrics import Figures, MetricsRegistry
 from sabot_sql.errors import JobError, ResourceError, SessionClosed
 from sabot_sql.jobs.batch_functions import schema_difference
 from sabot_sql.scratch import Scratch
@@ -69,16 +71,26 @@ class Shuffle:
     bounds: tuple[bytes, ...] = ()
     outputs: list[tuple[int, int | None, sabot_native.Manifest]] = field(default_factory=list)
     producers: dict[int, str] = field(default_factory=dict)
-    rows: int = 0
-    bytes: int = 0
-    batches: int = 0
-    write_ms: float = 0.0
 
     def read_by(self, partition: int) -> list[sabot_native.Manifest]:
         """What a reader of ``partition`` reads."""
         if self.edge_type is ShuffleEdgeType.FORWARD:
             return [manifest for producer, _, manifest in self.outputs if producer == partition]
         return [manifest for _, only, manifest in self.outputs if only in (None, partition)]
+
+    def figures(self, producer: int, only: int | None, manifest: sabot_native.Manifest) -> Figures:
+        """What an output is to the readers: the native writer knows their partitions only where it splits rows."""
+        whole = Figures.of(output_report(manifest, manifest.agent_id))
+        if self.edge_type in (ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE):
+            return whole
+        one = producer if self.edge_type is ShuffleEdgeType.FORWARD else only
+        read = [one in (None, partition) for partition in range(self.partitions)]
+        return replace(
+            whole,
+            partition_rows=tuple(whole.rows * reads for reads in read),
+            partition_bytes=tuple(whole.bytes * reads for reads in read),
+            partition_batches=tuple(whole.batches * reads for reads in read),
+        )
 
     def within(self, partition: int) -> tuple[int, int]:
         """The native partitions [first, last) that a reader of ``partition`` reads of each manifest."""
@@ -119,9 +131,12 @@ class ShuffleManager:
         self._native: sabot_native.ShuffleManager | None = None
         self._server: FlightServer | None = None
         self._shuffles: dict[str, Shuffle] = {}
+        self.metrics = MetricsRegistry()
+        """What was written here, by shuffle, partition and task."""
         self._peers: dict[str, ShuffleManager] = {}
         self._clients: dict[tuple[str, int, str], FlightPeer] = {}
         self._written = 0
+        self._lock = threading.Lock()
 
     @property
     def location(self) -> Location:
@@ -171,6 +186,7 @@ class ShuffleManager:
         _check_keys(made)
         self._require_native().register_shuffle(_QUERY)
         self._shuffles[made.shuffle_id] = made
+        self.metrics.open(made.shuffle_id, made.edge_type.name, made.partitions)
         return made.shuffle_id
 
     def write_partition(self, shuffle_id: str | bytes, partition_id: int, batch: Batch) -> int:
@@ -187,18 +203,17 @@ class ShuffleManager:
             _check_keys(shuffle)
         difference = schema_difference(shuffle.schema, batch.schema)
         if difference:
-            reason = f"shuffle {shuffle.shuffle_id!r}: batch {shuffle.batches} of task {partition_id} {difference}"
+            reason = f"shuffle {shuffle.shuffle_id!r}: batch {len(shuffle.outputs)} of task {partition_id} {difference}"
             raise JobError(reason, code="SCHEMA_CHANGED", operator=shuffle.operator_id)
-        began = time.perf_counter()
-        output = sabot_native.Output(_QUERY, shuffle.shuffle_id, self._written, 0, scheme_of(shuffle))
-        self._written += 1
+        with self._lock:
+            number, self._written = self._written, self._written + 1
+        output = sabot_native.Output(_QUERY, shuffle.shuffle_id, number, 0, scheme_of(shuffle))
         (manifest,) = self._require_native().write_partition(pa.table(batch), [output])
-        only = shuffle.batches % shuffle.partitions if shuffle.edge_type is ShuffleEdgeType.REBALANCE else None
-        shuffle.outputs.append((partition_id, only, manifest))
-        shuffle.rows += manifest.rows
-        shuffle.bytes += manifest.bytes
-        shuffle.batches += 1
-        shuffle.write_ms += (time.perf_counter() - began) * 1e3
+        dealt = shuffle.edge_type is ShuffleEdgeType.REBALANCE
+        with self._lock:
+            only = len(shuffle.outputs) % shuffle.partitions if dealt else None
+            shuffle.outputs.append((partition_id, only, manifest))
+            self.metrics.wrote_more(shuffle.shuffle_id, partition_id, shuffle.figures(partition_id, only, manifest))
         return manifest.rows
 
     def read_partition(self, shuffle_id: str | bytes, partition_id: int) -> pa.RecordBatchReader:
@@ -242,30 +257,9 @@ class ShuffleManager:
         self._shuffle(shuffle_id).producers = dict(producers)
         self._peers = dict(peers)
 
-    def metrics(self) -> dict[str, dict[str, int]]:
-        """Shuffle → rows, bytes and batches written here, and the milliseconds that took."""
-        return {
-            shuffle.shuffle_id: {
-                "rows": shuffle.rows,
-                "bytes": shuffle.bytes,
-                "batches": shuffle.batches,
-                "write_ms": round(shuffle.write_ms),
-            }
-            for shuffle in self._shuffles.values()
-        }
-
-    def partition_rows(self, shuffle_id: str) -> list[int]:
-        """Rows written here for each partition of the shuffle's readers."""
-        shuffle = self._shuffle(shuffle_id)
-        counts = []
-        for partition in range(shuffle.partitions):
-            first, last = shuffle.within(partition)
-            counts.append(sum(sum(m.partition_rows[first:last]) for m in shuffle.read_by(partition)))
-        return counts
-
-    def memory_metrics(self) -> dict[str, int]:
-        """What its memory went through: ``spilled_bytes``, ``wait_ms`` for free segments, ``peak_pool_bytes``, …"""
-        return self._require_native().metrics()
+    def memory(self) -> dict[str, int]:
+        """The state of its memory now: ``budget_bytes``, ``pool_bytes``, ``disk_bytes``, …; empty once stopped."""
+        return {} if self._native is None else self._native.metrics()
 
     def close(self) -> None:
         """As :meth:`stop`."""

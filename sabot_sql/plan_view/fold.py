@@ -132,6 +132,7 @@ def _sum_of_edges(group: Sequence[EdgeView], target: str) -> EdgeView:
         rows=_sum([edge.rows for edge in group]),
         bytes=_sum([edge.bytes for edge in group]),
         rows_estimated=_sum([edge.rows_estimated for edge in group]),
+        partial=any(edge.partial for edge in group),
         reason=first.reason,
     )
 

@@ -137,6 +137,7 @@ class EdgeView:
     partition_agents: tuple[str, ...] = ()
     distinct_keys: int | None = None
     within_task: bool = False
+    partial: bool = False
 
     @property
     def shown_type(self) -> str:
@@ -150,8 +151,8 @@ class EdgeView:
 
     @property
     def misestimate(self) -> float | None:
-        """How many times the estimate was off, either way, at least 1."""
-        if self.rows is None or self.rows_estimated is None:
+        """How many times the estimate was off, either way, at least 1; None while rows still come."""
+        if self.rows is None or self.rows_estimated is None or self.partial:
             return None
         low, high = sorted((max(1, self.rows), max(1, self.rows_estimated)))
         return high / low
@@ -329,4 +330,5 @@ def _edge(edge: PlanEdge) -> EdgeView:
         partition_agents=tuple(agent or "" for agent in edge.partition_agents),
         distinct_keys=edge.distinct_keys,
         within_task=edge.within_task,
+        partial=edge.partial,
     )

@@ -108,10 +108,10 @@ def edge_head(edge: EdgeView) -> str:
 
 
 def edge_facts(edge: EdgeView) -> str:
-    """``~1,500 → 1,234 rows · 84 MB · 16 partitions``."""
+    """``~1,500 → 1,234 rows · 84 MB · 16 partitions``; ``1,234 rows so far`` while some are still to come."""
     if edge.within_task:
         return ""
-    parts = [rows_text(edge.rows, edge.rows_estimated)]
+    parts = [rows_text(edge.rows, edge.rows_estimated) + (" so far" if edge.partial else "")]
     if edge.bytes is not None:
         parts.append(bytes_text(edge.bytes))
     if edge.partitions is not None and edge.partitions > 1:

@@ -234,6 +234,7 @@ class OutputReport:
     """One committed output; ``manifest`` is what another agent needs to read it.
 
     ``key_sketch`` counts the distinct keys of a hashed output; None where rows that count were never written.
+    ``spilled_bytes`` were written to disk to make room for it, which its writer waited for, ``wait_ms`` in all.
     """
 
     edge_id: str
@@ -247,6 +248,8 @@ class OutputReport:
     heavy: tuple[tuple[int, int, int], ...] = ()
     sample: tuple[bytes, ...] = field(default=(), repr=False)
     key_sketch: bytes | None = field(default=None, repr=False)
+    partition_batches: tuple[int, ...] = ()
+    wait_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

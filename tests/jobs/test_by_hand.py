@@ -85,9 +85,13 @@ async def _listing(first_port: int, second_port: int) -> None:
         managers[f"agent-{partition_id % 2 + 1}"].write_partition(shuffle_id, partition_id, batch(partition_id * 1000))
     metrics = coordinator.get_shuffle_metrics()
     assert metrics["total_rows_shuffled"] == 10_000
-    assert metrics["total_batches_shuffled"] == 10
+    assert metrics["total_batches_shuffled"] == 10 * 5, "each batch has rows for every reader"
     assert metrics["total_bytes_shuffled"] > 0
     assert sum(metrics["edges"]["edge_1"]["partition_rows"]) == 10_000
+    edge = metrics["edges"]["edge_1"]
+    assert {task: figures["rows"] for task, figures in edge["tasks"].items()} == {str(i): 1000 for i in range(10)}
+    assert (sum(edge["partition_bytes"]), sum(edge["partition_batches"])) == (edge["bytes"], edge["batches"])
+    assert set(metrics["agents"]) == {"agent-1", "agent-2"}
 
     # The readers, wherever they are, have each user once, and all rows.
     seen: dict[int, int] = {}

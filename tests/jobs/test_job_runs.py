@@ -514,16 +514,31 @@ def test_a_job_can_be_cancelled_and_observed(threads: Session) -> None:
     assert {plan["state"] for plan in seen} >= {"running", "cancelled"}
 
 
-def test_figures_are_those_of_the_plan(session: Session) -> None:
+def test_the_figures_of_a_result_and_of_its_plan_are_the_same(session: Session) -> None:
     group = op(T.GROUP_BY, "g", 3, key_by=["k"], aggregates={"n": "count(*)"})
-    stats = session.run_job(chain(source(2), group, op(T.SINK, "out", 1))).stats
+    result = session.run_job(chain(source(2), group, op(T.SINK, "out", 1)))
+    stats, plan = result.stats, result.plan.json()
     assert stats["edges"]["edge_1"]["edge_type"] == "HASH"
     assert stats["edges"]["edge_1"]["rows"] == sum(stats["edges"]["edge_1"]["partition_rows"]) == 2000
     assert len(stats["edges"]["edge_1"]["partition_rows"]) == 3
+    assert {task: wrote["rows"] for task, wrote in stats["edges"]["edge_1"]["tasks"].items()} == {"0": 1000, "1": 1000}
     assert stats["edges"]["edge_2"]["rows"] == 8
     tasks = stats["operators"]["g"]
     assert sum(task["rows_in"] for task in tasks.values()) == 2000
     assert sum(task["rows"] for task in tasks.values()) == 8
+    names = ("rows", "bytes", "batches", "spilled_bytes", "wait_ms")
+    for edge in plan["edges"]:
+        figures = stats["edges"][edge["id"]]
+        assert {name: edge[name] for name in names} == {name: figures[name] for name in names}
+        assert not edge["partial"]
+    for stage in plan["stages"]:
+        for task in stage["tasks"] if stage["runs_in"] is None else ():
+            figures = stats["operators"][stage["id"]][task["id"]]
+            wanted = ("agent", "attempt", "rows_in", "elapsed_ms", *names)
+            assert {name: task[name] for name in wanted} == {name: figures[name] for name in wanted}
+    moved = [figures for edge_id, figures in stats["edges"].items() if edge_id != "result"]
+    for name in ("rows", "bytes", "batches"):
+        assert stats[f"{name}_shuffled"] == sum(figures[name] for figures in moved)
 
 
 def test_run_is_run_job(threads: Session) -> None:

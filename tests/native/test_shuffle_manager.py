@@ -74,7 +74,12 @@ def test_every_row_arrives_once(tmp_path, connection, partitions, budget_bytes):
         expected = connection.sql(f"select * exclude h from ({ROWS}) order by i").fetchall()
         assert connection.cursor().sql("from stream order by i").fetchall() == expected
         assert manager.metrics()["peak_pool_bytes"] <= budget_bytes
+        assert manifest.spilled_bytes == manager.metrics()["spilled_bytes"]
         assert (manifest.spilled_bytes > 0) == (budget_bytes == 2 * MIB)
+        assert manifest.batches == sum(manifest.partition_batches)
+        assert [bool(batches) for batches in manifest.partition_batches] == [
+            rows > 0 for rows in manifest.partition_rows
+        ]
     assert list((tmp_path / "spill").iterdir()) == []
 
 

@@ -327,7 +327,14 @@ def test_a_budget_far_too_small_spills_and_answers_the_same(isolation: str, tmp_
     )
     with start_agents(config, connection.main) as pool:
         finished = run(pool, graph, 400_000)
-        assert finished.stats["spilled_bytes"] > 0
+        stats = finished.stats
+        assert stats["spilled_bytes"] > 0
+        assert stats["wait_ms"] > 0, "to write that took time"
+        # Each byte that was written to disk is on the account of one task.
+        agents = (*pool.agents, pool.session_agent) if isolation == "process" else (pool.session_agent,)
+        assert stats["spilled_bytes"] == sum(agent.metrics()["spilled_bytes"] for agent in agents)
+        for edge in stats["edges"].values():
+            assert sum(task["spilled_bytes"] for task in edge["tasks"].values()) == edge["spilled_bytes"]
         assert sum(n for _, n, _ in rows(finished)) == 400_000
     connection.close()
 

@@ -36,8 +36,9 @@ class LiveChannels {
   // The writer's side.
   void open(const OutputKey& key, uint32_t partitions, const Field& schema);
   void publish(const OutputKey& key, uint32_t partition, const SegmentRef& segment);
-  // Waits until less than the credit is unread, but not for long, and not again until a reader has moved.
-  void await_credit(const OutputKey& key, const Watch& watch);
+  // Waits until less than the credit is unread, but not for long, and not again until a reader has moved. Gives the
+  // nanoseconds that took.
+  uint64_t await_credit(const OutputKey& key, const Watch& watch);
   void finish(const OutputKey& key);
   void fail(const OutputKey& key, const Error& error);
 
@@ -60,8 +61,8 @@ class LiveChannels {
     std::optional<Error> error;
   };
 
-  // Wakes up for a change, and often enough to see a cancel. Gives the time it took to the metrics.
-  void wait(std::unique_lock<std::mutex>& lock, const Watch& watch);
+  // Wakes up for a change, and often enough to see a cancel. Gives the nanoseconds that took, which the metrics add up.
+  uint64_t wait(std::unique_lock<std::mutex>& lock, const Watch& watch);
   Output& find(const OutputKey& key);
   // Whether an output that nobody has opened was released after the first `releases` releases.
   [[nodiscard]] bool released_since(uint64_t releases, const OutputKey& key) const;

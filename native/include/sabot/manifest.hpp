@@ -42,7 +42,8 @@ struct Manifest {
   std::vector<HeavyHitter> heavy;
   LeastHashes least_hashes;           // of the keys of a hash scheme
   std::vector<std::string> sample;
-  uint64_t spilled_bytes = 0;
+  uint64_t spilled_bytes = 0;         // written to disk to make room for it
+  uint64_t wait_ns = 0;               // for that, and for the credit of its readers
 
   [[nodiscard]] uint64_t rows() const noexcept;
   [[nodiscard]] uint64_t bytes() const noexcept;

@@ -64,23 +64,28 @@ struct PartitionKey {
   uint32_t partition = 0;
 };
 
+// What one writer cost the store: its blocks on disk, and what it had to wait for room.
+struct WriterCost {
+  std::shared_ptr<SpillFile> overflow;   // of its blocks on disk, created when it is first needed
+  uint64_t spilled_bytes = 0;            // written to disk for it, whoever's rows they are
+  uint64_t wait_ns = 0;
+};
+
 // Thread-safe. No call waits for another thread: what the arena cannot give comes from disk, within the quota.
 class SegmentStore : public SegmentSource, public std::enable_shared_from_this<SegmentStore> {
  public:
   explicit SegmentStore(const StoreConfig& config);
   ~SegmentStore() override;
 
-  // At least `bytes` of memory. `overflow` is the caller's file for blocks on disk, created when it is first needed.
-  Block acquire(uint64_t bytes, std::shared_ptr<SpillFile>& overflow);
+  // At least `bytes` of memory, from disk where others are read from or wanted more.
+  Block acquire(uint64_t bytes, WriterCost& cost);
   // Gives back what lies behind the first `bytes` of a block.
   void shrink(Block& block, uint64_t bytes);
   // Makes the first `bytes` of the block an immutable segment that readers may pin.
-  SegmentId publish(Block&& block, uint64_t bytes, PartitionKey key);
+  SegmentId publish(Block&& block, uint64_t bytes, PartitionKey key, WriterCost& cost);
   void drop(std::span<const SegmentId> segments) noexcept;
   // Gives the memory of all free pages back to the system; they are as good as new when they are needed again.
   void trim() noexcept;
-  // Bytes of these segments that lie on disk.
-  uint64_t spilled_bytes(std::span<const SegmentId> segments) const;
 
   PinnedSegment pin(SegmentId id) override;
   [[nodiscard]] const Nonce& nonce() const noexcept override { return arena_->nonce(); }
@@ -117,9 +122,9 @@ class SegmentStore : public SegmentSource, public std::enable_shared_from_this<S
 
   std::optional<uint64_t> allocate_pages(uint64_t pages);
   Block disk_block(uint64_t bytes, std::shared_ptr<SpillFile>& overflow);
-  bool evict(uint64_t bytes);
+  bool evict(uint64_t bytes, WriterCost& cost);
   std::vector<Victim> choose_victims(uint64_t bytes);
-  void write_victims(std::vector<Victim>& victims, SpillFile& file);
+  uint64_t write_victims(std::vector<Victim>& victims, SpillFile& file);
   void finish_victim(const Victim& victim, const std::shared_ptr<SpillFile>& file);
   uint32_t new_entry();
   void free_entry(uint32_t index);

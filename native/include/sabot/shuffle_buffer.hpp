@@ -90,7 +90,7 @@ class OutputWriter {
   std::vector<BatchBuilder> builders_;
   std::vector<uint8_t> deferred_;
   std::vector<PartitionSegments> partitions_;
-  std::shared_ptr<SpillFile> overflow_;
+  WriterCost cost_;
   std::shared_ptr<LiveChannels> channels_;
   Clock::time_point sealed_all_{};
   bool owns_segments_ = true;
