@@ -15,6 +15,7 @@ from typing import NoReturn
 import sabot_sql
 from sabot_sql.errors import ConfigError, SabotSQLError, SourceError
 from sabot_sql.printable import printable
+from sabot_sql.top.command import add_options, top
 
 _FAILED = 1
 _INTERRUPTED = 130
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _explain(options)
         elif options.command == "run":
             _run(options)
+        elif options.command == "top":
+            top(options)
         else:
             return _agent(options)
     except SabotSQLError as error:
@@ -77,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--plan", action="store_true", help="print the shuffle plan as well")
     run.add_argument("--explain", action="store_true", help="print the plan and run nothing")
     run.add_argument("--timeout", type=float, metavar="SECONDS")
+
+    add_options(commands.add_parser("top", help="show what runs: queries, jobs, edges, agents and their memory"))
 
     agent = commands.add_parser("agent", help="serve agents to sessions on other hosts, until SIGTERM")
     agent.add_argument("--listen", metavar="HOST:PORT", help="where; port 0 is any")

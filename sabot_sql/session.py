@@ -21,6 +21,7 @@ from sabot_sql.call.query_plans import QueryPlans
 from sabot_sql.call.read_write_lock import ReadWriteLock
 from sabot_sql.call.request import PlannedQuery, Request, WriteFailed
 from sabot_sql.call.running import RunningQuery
+from sabot_sql.call.session_status import SessionStatus
 from sabot_sql.catalog.catalog import Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Parameters, Statement
 from sabot_sql.catalog.frames import Scope, caller_scopes
@@ -55,6 +56,7 @@ from sabot_sql.result_store import HeldStore, ResultStore
 from sabot_sql.scratch import Scratch
 from sabot_sql.single_plan import not_a_query, single_document
 from sabot_sql.stoppable import within
+from sabot_sql.top.publisher import Publisher
 
 if TYPE_CHECKING:
     from sabot_sql.catalog.writes import Write
@@ -88,9 +90,12 @@ class Session:
         self._running: dict[str, RunningQuery] = {}
         self._plans = QueryPlans()
         self._lock = threading.Lock()
+        published = Publisher(SessionStatus(uuid.uuid4().hex[:8], config, self._plans, self._pools).to_json)
         # Also when it is forgotten, and at the end of the process, no agent and no file stays behind.
         self._owner = os.getpid()
-        self._release = weakref.finalize(self, _release, self._owner, self._pools, self._catalog, self._scratch)
+        self._release = weakref.finalize(
+            self, _release, self._owner, self._pools, self._catalog, self._scratch, published
+        )
         never_freed_in_children(self)
 
     @property
@@ -653,9 +658,10 @@ def _observing(observer: Observer) -> Observer:
     return observe
 
 
-def _release(owner: int, pools: Pools, catalog: Catalog, scratch: Scratch) -> None:
+def _release(owner: int, pools: Pools, catalog: Catalog, scratch: Scratch, published: Publisher) -> None:
     if not is_own(owner):
         return  # a fork of that process has none of its agents and files
+    published.close()
     within(_STOP_SECONDS, pools.close, "close-agents")
     catalog.close()
     scratch.close()

@@ -56,8 +56,8 @@ class Agent(Protocol):
         """Free what the query committed to the edge, or all of it: then the agent forgets the query."""
         ...
 
-    def metrics(self) -> dict[str, int]:
-        """Figures of the agent's shuffle manager."""
+    def metrics(self, wait_seconds: float = 5.0) -> dict[str, int]:
+        """Figures of the agent's shuffle manager, or those that came last where it does not answer in time."""
         ...
 
     def kill(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sabot_sql.agent.thread_agent import ThreadAgent
+from sabot_sql.process_memory import resident_bytes
 from sabot_sql.protocol.codec import MalformedMessage, decode, encode
 from sabot_sql.protocol.task_spec import (
     Outcome,
@@ -52,7 +53,7 @@ class CommandHandler:
                 query_id, edge_id = body
                 self._agent.release(query_id, edge_id)
             case "metrics":
-                self._send(Frame("metrics", self._agent.metrics()))
+                self._send(Frame("metrics", {**self._agent.metrics(), "resident_bytes": resident_bytes()}))
             case _:
                 raise MalformedMessage(f"no message {frame.kind!r}")
 

@@ -6,7 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sabot_native
 from sabot_sql.agent.agent import Agent
@@ -36,6 +36,8 @@ Hire = Callable[[sabot_native.ShuffleManager, Callable[[str], None]], Crew]
 """Makes a crew for the session's manager, and tells the second argument which agents are lost."""
 
 _LEASE_CHECK_SECONDS = 0.25
+_GAUGE_SECONDS = 0.25
+"""So long is an agent waited for that is asked for its figures; the last ones are shown of one that is stuck."""
 
 
 class AgentPool:
@@ -141,6 +143,11 @@ class AgentPool:
         """
         self._membership.heal(check)
         self._forget()
+
+    def memory(self) -> list[dict[str, Any]]:
+        """What each agent's memory for rows that move goes through; threads share the session's."""
+        asked = [self.session_agent, *(self.agents if self._crew is not None else ())]
+        return [{"agent": agent.agent_id, **agent.metrics(_GAUGE_SECONDS)} for agent in asked]
 
     def rest(self) -> None:
         """Give up the memory that agents can take again, while no query runs on them; they stay members."""

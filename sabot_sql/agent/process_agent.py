@@ -182,11 +182,11 @@ class ProcessAgent:
         """Free what the query committed."""
         self._send(Frame("release", [query_id, edge_id]))
 
-    def metrics(self) -> dict[str, int]:
+    def metrics(self, wait_seconds: float = _ANSWER_SECONDS) -> dict[str, int]:
         """Figures of the process's shuffle manager, or those that came last if it does not answer."""
         self._metrics_came.clear()
         self._send(Frame("metrics"))
-        self._metrics_came.wait(_ANSWER_SECONDS)
+        self._metrics_came.wait(wait_seconds)
         return dict(self._metrics)
 
     def check_lease(self) -> None:

@@ -122,7 +122,7 @@ class ThreadAgent:
                 running.cancel()
         self._manager.release(query_id, edge_id)
 
-    def metrics(self) -> dict[str, int]:
+    def metrics(self, wait_seconds: float = 0.0) -> dict[str, int]:
         """Figures of the shuffle manager."""
         return dict(self._manager.metrics())
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sabot_sql.catalog.catalog import Catalog
 from sabot_sql.config import Isolation, SessionConfig
@@ -49,6 +49,12 @@ class Pools:
             with self._condition:
                 self._users -= 1
                 self._condition.notify_all()
+
+    def memory(self) -> list[dict[str, Any]]:
+        """The state of the memory of each agent for rows that move; none where no agent was needed yet."""
+        with self._condition:
+            pool = self._pool
+        return [] if pool is None else pool.memory()
 
     def close(self) -> None:
         """End the agents; queries that still use them fail. Agents that start meanwhile end as well."""

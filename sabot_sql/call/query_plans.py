@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from sabot_sql.call.observation import Progress
 from sabot_sql.errors import QueryCancelled, QueryTimeout, UsageError
+from sabot_sql.plan_document import PlanJson
 from sabot_sql.plan_view import Plan, UnhappyEnd
 
 _KEPT = 32
@@ -36,6 +37,12 @@ class QueryPlans:
         finally:
             with self._lock:
                 self._running.pop(query_id, None)
+
+    def running(self) -> list[PlanJson]:
+        """The plans of the queries that run, as far as they have got, oldest first."""
+        with self._lock:
+            running = tuple(self._running.values())
+        return [progress.present() for progress in running]
 
     def keep(self, query_id: str, plan: Plan) -> None:
         """Keep the plan of a query that has ended, in place of the oldest one."""

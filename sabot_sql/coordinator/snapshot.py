@@ -62,7 +62,7 @@ def running_snapshot(
         state,
         now_ms,
         [_stage(graph, operator, run_of.get(operator), execution.metrics) for operator in graph.topological_order()],
-        [*edges, _result_edge(graph, execution.metrics.edge(RESULT_EDGE))],
+        [*edges, _result_edge(graph, execution.metrics.edge(RESULT_EDGE), partial=_unmeasured(execution))],
     )
 
 
@@ -214,7 +214,13 @@ def _result_reason(graph: OperatorGraph) -> str:
     return "read in task order" if graph.ordered else "read as it comes"
 
 
-def _result_edge(graph: OperatorGraph, figures: Figures | None) -> PlanEdge:
+def _unmeasured(execution: Execution) -> bool:
+    """Whether only some of the result was committed."""
+    shuffle = execution.shuffles.find(RESULT_EDGE)
+    return shuffle is not None and shuffle.measured is None and bool(shuffle.outputs)
+
+
+def _result_edge(graph: OperatorGraph, figures: Figures | None, *, partial: bool = False) -> PlanEdge:
     return PlanEdge(
         RESULT_EDGE,
         ShuffleEdgeType.FORWARD.name,
@@ -227,6 +233,7 @@ def _result_edge(graph: OperatorGraph, figures: Figures | None) -> PlanEdge:
         batches=figures.batches if figures else None,
         spilled_bytes=figures.spilled_bytes if figures else None,
         wait_ms=_rounded(figures.wait_ms) if figures else None,
+        partial=partial,
         decided=Decided.PLAN.value,
         reason=_result_reason(graph),
     )

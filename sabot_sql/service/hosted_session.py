@@ -95,7 +95,7 @@ class HostedSession:
     def figures(self) -> dict[str, int | str]:
         """What health tells of it."""
         metrics = self._manager.metrics()
-        names = ("pool_bytes", "disk_bytes", "outputs", "rows", "bytes")
+        names = ("budget_bytes", "pool_bytes", "disk_bytes", "spilled_bytes", "wait_ms", "outputs", "rows", "bytes")
         return {"agent": self.agent_id, "queries": len(self._queries), **{name: metrics[name] for name in names}}
 
     def drain(self) -> None:

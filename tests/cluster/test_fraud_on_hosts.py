@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from examples.fraud_detection import FraudData, fraud_job, transactions
-from tests.cluster.test_hosts import make
 from tests.jobs.test_fraud import found
 from tests.support import hosts
+from tests.support.clusters import make
 
 pytestmark = pytest.mark.skipif(hosts.why_not() is not None, reason=f"no hosts: {hosts.why_not()}")
 

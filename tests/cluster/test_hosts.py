@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,66 +16,24 @@ import pytest
 
 import sabot_sql
 from sabot_sql.call import distributed
-from sabot_sql.cluster.remote_agent import RemoteAgent
 from sabot_sql.errors import AgentError, SabotSQLError, SourceError
 from sabot_sql.result_store import batches
 from tests.support import hosts
-from tests.support.certificates import Authority
+from tests.support.clusters import PORT, Cluster, make
 from tests.support.engine import answer
 from tests.support.oracle import Oracle, Verdict
 from tests.support.processes import wait_until
-from tests.support.services import Service, token_file
+from tests.support.services import Service
 from tests.support.tpch.data import queries, tpch, views
 
 pytestmark = pytest.mark.skipif(hosts.why_not() is not None, reason=f"no hosts: {hosts.why_not()}")
 
-PORT = 8815
 SCALE = 0.01
 QUERIES = queries()
 JOIN = """
     WITH l AS (SELECT i, i % 1000 AS k FROM range(4000000) t(i)), r AS (SELECT i AS k, i * 2 AS v FROM range(1000) t(i))
     SELECT v % 10 AS g, count(*), sum(l.i), count(DISTINCT l.i % 5000) FROM l JOIN r USING (k) GROUP BY g ORDER BY g
 """
-
-
-@dataclass
-class Cluster:
-    """Three agents on three hosts, and what a session needs to use them."""
-
-    network: hosts.Network
-    services: list[Service]
-    url: str
-    options: dict[str, Any]
-
-    def connect(self, **options: Any) -> sabot_sql.Session:
-        return sabot_sql.connect(self.url, **self.options, **options)
-
-    def agents(self, session: sabot_sql.Session) -> list[RemoteAgent]:
-        pool = session._pools._pool
-        assert pool is not None
-        return [agent for agent in pool.agents if isinstance(agent, RemoteAgent)]
-
-    def service_of(self, agent: RemoteAgent) -> int:
-        return [self.network.address(name) for name in self.network.names].index(agent.launched.host)
-
-
-def make(folder: Path, network: hosts.Network, data: Path) -> Cluster:
-    authority = Authority.make(folder / "tls")
-    (folder / "ca.pem").write_bytes(authority.root)
-    token = token_file(folder)
-    services = []
-    for name in network.names:
-        certificate, key = authority.issue(name, f"IP:{network.address(name)}")
-        (folder / f"{name}.pem").write_bytes(certificate)
-        (folder / f"{name}.key").write_bytes(key)
-        options = ["--token-file", str(token), "--tls-ca", str(folder / "ca.pem"), "--data", str(data)]
-        options += ["--tls-cert", str(folder / f"{name}.pem"), "--tls-key", str(folder / f"{name}.key")]
-        options += ["--memory", "512MiB", "--threads", "1"]
-        services.append(Service(folder / name, f"{network.address(name)}:{PORT}", options, network.inside(name)))
-    for service in services:
-        service.wait_ready()
-    url = "grpc+tls://" + ",".join(f"{network.address(name)}:{PORT}" for name in network.names)
-    return Cluster(network, services, url, {"token_file": token, "tls_ca": folder / "ca.pem"})
 
 
 @pytest.fixture(scope="module")

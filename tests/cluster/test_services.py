@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import sabot_sql
+from sabot_sql.cli import main
 from sabot_sql.errors import AgentError
 from tests.support.processes import wait_until
 from tests.support.services import Service, token_file
@@ -67,6 +68,35 @@ def test_a_query_runs_on_services(services: list[Service], token: Path, data: Pa
         health = service.health("--token-file", str(token))
         assert health["state"] == "serving"
     wait_until(lambda: all(not service.left_behind() for service in services))
+
+
+def test_top_shows_the_services_that_it_is_told_of(
+    services: list[Service],
+    token: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    with sabot_sql.connect(url(services), token_file=token) as session:
+        assert session.query(GROUPS).fetchall() == EXPECTED
+        services[1].stop()
+        wait_until(lambda: "agent-1:" in _top(capsys, "--connect", url(services), "--token-file", str(token)))
+        out = _top(capsys, "--connect", url(services), "--token-file", str(token))
+        assert f"agent service 127.0.0.1:{services[0].port} · serving · 1 of 2 sessions" in out
+        assert f"agent service 127.0.0.1:{services[1].port} · " in out
+        assert "1 session · 0 running · 2 agent services" in out
+        stranger = tmp_path / "stranger"
+        stranger.touch(mode=0o600)
+        stranger.write_text("another-token-of-nobody")
+        assert "serving" not in _top(capsys, "--connect", url(services), "--token-file", str(stranger))
+
+
+def _top(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    capsys.readouterr()
+    assert main(["top", "--once", *options]) == 0
+    return capsys.readouterr().out
 
 
 def test_frames_and_tables_of_the_session_reach_the_agents(services: list[Service], token: Path) -> None:

@@ -36,6 +36,7 @@ ALLOWED = {
     "sabot_sql/coordinator": "import sabot_sql.agent, sabot_sql.catalog\n",
     "sabot_sql/cluster": "import sabot_sql.coordinator, sabot_sql.agent\n",
     "sabot_sql/service": "import sabot_sql.agent\n",
+    "sabot_sql/top": "import sabot_sql.transport\n",
     "sabot_sql/call": "import sabot_sql.cluster, sabot_sql.coordinator\n",
     "sabot_sql/jobs": "import sabot_sql.call\n",
     "sabot_sql/session": "import sabot_sql.jobs\n",
