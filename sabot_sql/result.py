@@ -249,6 +249,11 @@ class Result:
         file = self._writable_as(path)
         self._converted(lambda relation: relation.to_parquet(file))
 
+    def write_part(self, path: str | PathLike[str], offset: int, count: int) -> None:
+        """Write ``count`` rows from ``offset`` on to a Parquet file, as :meth:`to_parquet` does all of them."""
+        file = self._writable_as(path)
+        self._converted(lambda relation: relation.to_parquet(file), offset, count)
+
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write all rows to a CSV file with a header.
 

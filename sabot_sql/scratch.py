@@ -38,7 +38,7 @@ class Scratch:
             try:
                 self._parent.mkdir(parents=True, exist_ok=True)
                 sweep(self._parent)
-                prefix = f"sabot-{os.getpid()}-{_started(os.getpid()) or 0}-"
+                prefix = f"sabot-{os.getpid()}-{process_started(os.getpid()) or 0}-"
                 self._path = Path(tempfile.mkdtemp(prefix=prefix, dir=self._parent))
             except OSError as error:
                 raise ResourceError(
@@ -58,13 +58,13 @@ def sweep(parent: Path) -> None:
     """Remove what sessions of dead processes left in ``parent``; directories of other users are left alone."""
     for entry in parent.iterdir():
         match = _NAME.match(entry.name)
-        if match and _started(int(match.group(1))) != int(match.group(2)):
+        if match and process_started(int(match.group(1))) != int(match.group(2)):
             with contextlib.suppress(OSError):
                 if entry.lstat().st_uid == os.getuid() and not entry.is_symlink():
                     shutil.rmtree(entry, ignore_errors=True)
 
 
-def _started(process_id: int) -> int | None:
+def process_started(process_id: int) -> int | None:
     """When the process started, in clock ticks since boot; None when there is no such process."""
     try:
         stat = Path(f"/proc/{process_id}/stat").read_text()

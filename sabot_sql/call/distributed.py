@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from sabot_planner import Column, QueryPlan
 from sabot_planner.sql.duck_type import duck_type, is_written
 from sabot_sql.call.clock import Phase
@@ -58,7 +60,7 @@ def run_on_agents(
         running.limited(catalog.connection.max_execution_ms),
         request.progress.telling(lambda: _starting(plan, request)),
         pools.using(request.config, running.check) as pool,
-        directory_sink(write.form if write else None, plan.output, running.query_id) as files,
+        directory_sink(write.form if write else None, plan.output, pool.data_roots) as files,
     ):
         running.clock.enter(Phase.RUNNING)
         try:
@@ -112,7 +114,8 @@ def _taken(
 ) -> tuple[ResultStore, ColumnTypes]:
     if files is not None:
         try:
-            return request.drain(files.finish(finished).to_reader(), room), _COUNT
+            count = pa.table({"Count": pa.array([files.finish(finished)], pa.int64())})
+            return request.drain(count.to_reader(), room), _COUNT
         except SabotSQLError as error:
             raise WriteFailed(error) from error
     if len(output) != len(finished.columns):

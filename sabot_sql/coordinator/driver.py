@@ -176,13 +176,17 @@ def run_job(
     cancel: Cancellation | None = None,
     deadline_ms: int | None = None,
     observer: Observer | None = None,
+    sink: FileSink | None = None,
 ) -> FinishedQuery:
-    """Run an operator graph that was built by hand, on the same path as a query; its parallelism stands as it is."""
+    """Run an operator graph that was built by hand, on the same path as a query; its parallelism stands as it is.
+
+    With a ``sink`` the tasks of its last operator write files and give the numbers of their rows.
+    """
     pool.heal(lambda: _check_cancelled(cancel))
     plan = QueryPlan(Mode.DISTRIBUTED, reason, len(pool.agents), with_counted_reads(operator_graph))
     controller = DBOSParallelController(coalesce_bytes=0)
-    execution, events = _enter(pool, query_id, plan, controller)
-    driver = _Driver(plan, execution, events, pool, sources or NoSources(), "", cancel, deadline_ms, observer)
+    execution, events = _enter(pool, query_id, plan, controller, to_files=sink is not None)
+    driver = _Driver(plan, execution, events, pool, sources or NoSources(), "", cancel, deadline_ms, observer, sink)
     try:
         return driver.run()
     except QueryError as error:

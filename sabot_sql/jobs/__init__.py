@@ -9,7 +9,7 @@ from sabot_sql.jobs.job_graph import Connection, JobGraph
 from sabot_sql.jobs.operators import StreamOperatorNode
 from sabot_sql.jobs.shuffle_coordinator import ShuffleCoordinator
 from sabot_sql.jobs.shuffle_manager import ShuffleManager
-from sabot_sql.jobs.sink_targets import Callback, ParquetFile, SessionTable
+from sabot_sql.jobs.sink_targets import Callback, ParquetFile, ParquetFiles, SessionTable
 
 __all__ = [
     "Callback",
@@ -19,6 +19,7 @@ __all__ = [
     "JobGraph",
     "OperatorType",
     "ParquetFile",
+    "ParquetFiles",
     "SessionTable",
     "ShuffleCoordinator",
     "ShuffleEdge",

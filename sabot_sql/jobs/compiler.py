@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from sabot_sql.catalog.query_sources import QuerySources
 
 _PARTS = "parts"
+SINK_EDGE = "sink_"
+"""Begins the ids of the edges from several sinks to the operator that has the rows of all of them."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,14}\Z")
 
 
@@ -383,7 +385,11 @@ class _Compiler:
             hint = "give each a SINK that says where its rows go"
             raise JobError(f"job {self._job.job_id!r} has several ends: {ids}", code="SHAPE", hint=hint)
         sinks = tuple(
-            Sink(node.operator_id, self._columns[node.operator_id], parsed_target(node.sink, node.operator_id))
+            Sink(
+                node.operator_id,
+                self._columns[node.operator_id],
+                parsed_target(node.sink, node.operator_id, node.parallelism),
+            )
             for node in ends
         )
         if len(sinks) == 1:
@@ -395,7 +401,7 @@ class _Compiler:
         empty = [f"CAST(NULL AS {_struct(sink.columns)})" for sink in sinks]
         branches = []
         for number, (node, sink) in enumerate(zip(ends, sinks, strict=True)):
-            edge_id = f"sink_{number}"
+            edge_id = f"{SINK_EDGE}{number}"
             names = ", ".join(f"{quote(c.name)} := {quote(c.name)}" for c in sink.columns)
             rows = [f"struct_pack({names})" if place == number else value for place, value in enumerate(empty)]
             items = ", ".join(f"{value} AS s{place}" for place, value in enumerate(rows))

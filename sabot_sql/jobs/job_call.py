@@ -22,7 +22,7 @@ from sabot_sql.jobs.compiler import ExecutableJob, executable
 from sabot_sql.jobs.job_graph import JobGraph
 from sabot_sql.jobs.run import JobAnswer, check_resources, planned_job, run_on_agents
 from sabot_sql.jobs.session_binding import SessionBinding
-from sabot_sql.jobs.sink_writers import check_targets, part_of, result_sink, write_sinks
+from sabot_sql.jobs.sink_writers import check_targets, part_of, result_sink, shown, write_sinks
 from sabot_sql.plan_document import PlanJson
 from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import ResultStore
@@ -100,7 +100,11 @@ class JobCall:
 
     def _handed_over(self, ready: ExecutableJob, answer: JobAnswer) -> Result:
         rows = self.result(answer.store, answer.columns, answer.plan, answer.stats)
-        written = write_sinks(ready.sinks, rows, self._sql)
+        if answer.written is not None:
+            (sink,) = ready.sinks
+            written = [(sink.operator_id, shown(sink), answer.written)]
+        else:
+            written = write_sinks(ready.sinks, rows, answer.stats, self._sql)
         counts = {operator_id: count for operator_id, _, count in written}
         stats = {**answer.stats, "sinks": counts}
         place = result_sink(ready.sinks)

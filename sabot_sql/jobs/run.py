@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sabot_planner import Column, Mode, QueryPlan
 from sabot_planner.sql.duck_type import duck_type, is_written
 from sabot_sql.call.clock import Phase
+from sabot_sql.call.file_sinks import parquet_sink
 from sabot_sql.call.pools import Pools
 from sabot_sql.call.request import Request
 from sabot_sql.catalog.connection import ColumnTypes
-from sabot_sql.config import SessionConfig
+from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.coordinator import FinishedQuery, run_job
 from sabot_sql.coordinator.snapshot import planned_snapshot
 from sabot_sql.errors import FILE_CHANGED, InternalError, JobError, SourceError
 from sabot_sql.jobs.compiler import ExecutableJob
 from sabot_sql.jobs.job_graph import JobGraph
+from sabot_sql.jobs.sink_targets import ParquetFiles
 from sabot_sql.plan_document import PlanJson
 from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import ResultStore, batches
@@ -25,12 +29,13 @@ from sabot_sql.result_store import ResultStore, batches
 
 @dataclass(frozen=True, slots=True)
 class JobAnswer:
-    """The rows of all sinks, and how agents came to them."""
+    """The rows of all sinks, and how agents came to them; ``written`` of them, where agents wrote the files."""
 
     store: ResultStore
     columns: ColumnTypes
     plan: Mapping[str, Any]
     stats: Mapping[str, Any]
+    written: int | None = None
 
 
 def check_resources(job: JobGraph, config: SessionConfig) -> None:
@@ -70,7 +75,9 @@ def run_on_agents(
     with (
         progress.telling(lambda: {**planned_job(job, executable, request.config), "state": "starting"}),
         pools.using(request.config, running.check) as pool,
+        ExitStack() as resources,
     ):
+        files = resources.enter_context(parquet_sink(*parts)) if (parts := _parts(executable, request.config)) else None
         running.clock.enter(Phase.RUNNING)
         with progress.telling(None):
             finished = run_job(
@@ -82,15 +89,31 @@ def run_on_agents(
                 cancel=running,
                 deadline_ms=running.left_ms(),
                 observer=lambda plan: progress.tell(_described(plan, executable)),
+                sink=files.sink if files else None,
             )
         running.clock.enter(Phase.HANDING_OVER)
         with finished.handing_over():
             changed = executable.sources.changed_file()
             if changed is not None:
                 raise SourceError(f"{changed} was changed while it was read", code=FILE_CHANGED, file=changed)
+            if files is not None:
+                written, plan = files.finish(finished), _described(finished.plan, executable)
+                return JobAnswer(ResultStore.empty(), (), plan, finished.stats, written)
             columns = _columns(executable, finished)
             store = request.drain(batches(finished.stream), room, borrowed=True)
     return JobAnswer(store, columns, _described(finished.plan, executable), finished.stats)
+
+
+def _parts(executable: ExecutableJob, config: SessionConfig) -> tuple[Path, tuple[Column, ...]] | None:
+    """Where the tasks of the one sink write a file each; None where the session writes what is to be written.
+
+    Agents of other hosts have files of their own, and nothing tells whether a directory of the same name is the same.
+    """
+    same_host = config.isolation is not Isolation.REMOTE or (config.cluster is not None and config.cluster.is_local)
+    target = executable.sinks[0].target
+    if len(executable.sinks) != 1 or not isinstance(target, ParquetFiles) or not same_host:
+        return None
+    return target.path, executable.sinks[0].columns
 
 
 def _columns(executable: ExecutableJob, finished: FinishedQuery) -> ColumnTypes:

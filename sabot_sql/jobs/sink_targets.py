@@ -19,6 +19,16 @@ class ParquetFile:
 
 
 @dataclass(frozen=True, slots=True)
+class ParquetFiles:
+    """A directory with a Parquet file for each task, ``part-00000.parquet`` and so on; all of them appear at once.
+
+    One that is there is replaced if there is nothing in it but such files.
+    """
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class SessionTable:
     """A table of the session; ``append`` adds to one that is there, otherwise there must be none of that name."""
 
@@ -33,31 +43,38 @@ class Callback:
     function: Callable[[Any], object]
 
 
-Target = ParquetFile | SessionTable | Callback
+Target = ParquetFile | ParquetFiles | SessionTable | Callback
 
 
-def parsed_target(sink: object, operator_id: str) -> Target | None:
-    """What a SINK was given as ``sink``; None where its rows are the result.
+def parsed_target(sink: object, operator_id: str, tasks: int) -> Target | None:
+    """What a SINK of so many tasks was given as ``sink``; None where its rows are the result.
 
     Raises:
         JobError: it is nothing that rows can be written to.
     """
     if sink is None:
         return None
-    if isinstance(sink, SessionTable | ParquetFile | Callback):
-        return sink
-    if isinstance(sink, str | os.PathLike):
-        path = Path(sink)
+    match sink:
+        case ParquetFile(given) | ParquetFiles(given):
+            return type(sink)(Path(given).absolute())
+        case SessionTable() | Callback():
+            return sink
+    name = os.fspath(sink) if isinstance(sink, str | os.PathLike) else None
+    if isinstance(name, str):
+        path = Path(name).absolute()
+        if name.endswith("/") or (path.suffix.lower() == ".parquet" and tasks > 1):
+            return ParquetFiles(path)
         if path.suffix.lower() == ".parquet":
-            return ParquetFile(path.absolute())
-        reason, hint = f"sink={str(sink)!r} does not end in .parquet", 'for a table give SessionTable("name")'
+            return ParquetFile(path)
+        reason = f"sink={name!r} does not end in .parquet"
+        hint = f'for a directory give "{name}/", for a table SessionTable("name")'
         raise JobError(f"operator {operator_id!r}: {reason}", code="SINK", hint=hint, operator=operator_id)
     if callable(sink):
         return Callback(sink)
     raise JobError(
         f"operator {operator_id!r}: sink is a {type(sink).__name__}",
         code="SINK",
-        hint="give a path that ends in .parquet, SessionTable(name), a function, or nothing for the result",
+        hint='give a path that ends in .parquet or "/", SessionTable(name), a function, or nothing for the result',
         operator=operator_id,
     )
 
@@ -67,8 +84,8 @@ def target_name(sink: object) -> str | None:
     match sink:
         case SessionTable(name):
             return f"table {name}"
-        case ParquetFile(path):
-            return str(path.absolute())
+        case ParquetFile(path) | ParquetFiles(path):
+            return str(Path(path).absolute())
         case str() | os.PathLike():
             return str(Path(sink).absolute())
         case None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sabot_planner.sql.text import quote
-from sabot_sql.errors import JobError, OperatorError, SourceError
-from sabot_sql.jobs.compiler import Sink
-from sabot_sql.jobs.sink_targets import Callback, ParquetFile, SessionTable
+from sabot_sql.call.staged_files import is_replaceable, remove, reveal, staged
+from sabot_sql.coordinator.exchange_rules import RESULT_EDGE
+from sabot_sql.errors import InternalError, JobError, OperatorError, SourceError
+from sabot_sql.jobs.compiler import SINK_EDGE, Sink
+from sabot_sql.jobs.sink_targets import Callback, ParquetFile, ParquetFiles, SessionTable
 
 if TYPE_CHECKING:
     from sabot_sql.result import Result
@@ -39,21 +42,38 @@ def check_targets(sinks: Sequence[Sink], run: RunSql) -> None:
                     raise _refused(
                         sink, f"table {name!r} is there already; SessionTable({name!r}, append=True) adds to it"
                     )
-            case ParquetFile(path):
-                if not path.parent.is_dir():
-                    raise SourceError(f"there is no directory {path.parent}", code="FILE_NOT_WRITTEN", file=str(path))
+            case ParquetFile(path) | ParquetFiles(path):
+                _check_place(path)
+                if path.is_dir() and not is_replaceable(path):
+                    reason = f"{path} is a directory with files of others"
+                    raise SourceError(reason, code="FILE_NOT_WRITTEN", file=str(path), hint="give another path")
             case _:
                 pass
 
 
-def write_sinks(sinks: Sequence[Sink], rows: Result, run: RunSql) -> list[tuple[str, str, int]]:
+def _check_place(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise SourceError(f"there is no directory {path.parent}", code="FILE_NOT_WRITTEN", file=str(path))
+
+
+def write_sinks(
+    sinks: Sequence[Sink], rows: Result, stats: Mapping[str, Any], run: RunSql
+) -> list[tuple[str, str, int]]:
     """Write the rows of every sink that has a target; gives operator, target and rows of each.
 
-    Files and tables come first, all of them or none; functions are called when these are there.
+    Files and tables come first, all of them or none; functions are called when these are there. ``stats`` tell which
+    task's a row is.
     """
     parts = {sink.operator_id: _part(sink, place, len(sinks), rows, run) for place, sink in enumerate(sinks)}
-    written = [(sink.operator_id, _shown(sink), len(parts[sink.operator_id])) for sink in sinks if sink.target]
-    files = [(sink.target.path, parts[sink.operator_id]) for sink in sinks if isinstance(sink.target, ParquetFile)]
+    written = [(sink.operator_id, shown(sink), len(parts[sink.operator_id])) for sink in sinks if sink.target]
+    files: list[_File] = []
+    for place, sink in enumerate(sinks):
+        if isinstance(sink.target, ParquetFile):
+            files.append(_File(sink.target.path, parts[sink.operator_id]))
+        elif isinstance(sink.target, ParquetFiles):
+            edge = RESULT_EDGE if len(sinks) == 1 else f"{SINK_EDGE}{place}"
+            tasks = stats["edges"][edge]["tasks"].values()
+            files.append(_File(sink.target.path, parts[sink.operator_id], tuple(task["rows"] for task in tasks)))
     tables = [sink for sink in sinks if isinstance(sink.target, SessionTable)]
     with _complete_files(files) as appear, _transaction(run, wanted=bool(tables)):
         for sink in tables:
@@ -85,7 +105,10 @@ def part_of(sinks: Sequence[Sink], place: int, rows: Result, run: RunSql) -> Res
 def _part(sink: Sink, place: int, count: int, rows: Result, run: RunSql) -> Result:
     if count == 1:
         return rows
-    items = ", ".join(f"struct_extract(s{place}, {_text(c.name)}) AS {quote(c.name)}" for c in sink.columns)
+    # What Arrow has no type for comes as another one: HUGEINT as DECIMAL, which would be what a file says.
+    items = ", ".join(
+        f"CAST(struct_extract(s{place}, {_text(c.name)}) AS {c.type}) AS {quote(c.name)}" for c in sink.columns
+    )
     return run(f"SELECT {items} FROM {ROWS} WHERE sink = {place}", {ROWS: rows})
 
 
@@ -100,22 +123,46 @@ def _call(sink: Sink, target: Callback, rows: Result) -> None:
             ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """Rows to be written to ``path``: to one file, or to a directory of files with so many rows each."""
+
+    path: Path
+    rows: Result
+    by_task: tuple[int, ...] | None = None
+
+    def write(self, made: Path) -> None:
+        if self.by_task is None:
+            self.rows.to_parquet(made)
+            return
+        if sum(self.by_task) != len(self.rows):
+            raise InternalError(f"{len(self.rows)} rows for {self.path}, and tasks gave {sum(self.by_task)}")
+        made.mkdir()
+        ends = accumulate(self.by_task)
+        for task, (end, count) in enumerate(zip(ends, self.by_task, strict=True)):
+            self.rows.write_part(made / f"part-{task:05d}.parquet", end - count, count)
+
+
 @contextmanager
-def _complete_files(files: Sequence[tuple[Path, Result]]) -> Iterator[Callable[[], None]]:
+def _complete_files(files: Sequence[_File]) -> Iterator[Callable[[], None]]:
     """Write files under names of their own; what this gives lets all of them appear."""
-    hidden = [(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}"), path, rows) for path, rows in files]
+    hidden = [(staged(file.path), file) for file in files]
 
     def appear() -> None:
-        for made, path, _ in hidden:
-            made.replace(path)
+        for made, file in hidden:
+            try:
+                reveal(made, file.path)
+            except OSError as error:
+                reason = f"cannot write {file.path}: {error.strerror}"
+                raise SourceError(reason, code="FILE_NOT_WRITTEN", file=str(file.path)) from None
 
     try:
-        for made, _, rows in hidden:
-            rows.to_parquet(made)
+        for made, file in hidden:
+            file.write(made)
         yield appear
     finally:
-        for made, _, _ in hidden:
-            made.unlink(missing_ok=True)
+        for made, _ in hidden:
+            remove(made)
 
 
 @contextmanager
@@ -141,11 +188,12 @@ def _table_columns(name: str, run: RunSql) -> Any:
         return None
 
 
-def _shown(sink: Sink) -> str:
+def shown(sink: Sink) -> str:
+    """What a sink writes, for people."""
     match sink.target:
         case SessionTable(name):
             return f"table {name}"
-        case ParquetFile(path):
+        case ParquetFile(path) | ParquetFiles(path):
             return str(path)
         case Callback(function):
             return f"function {getattr(function, '__qualname__', type(function).__name__)}"

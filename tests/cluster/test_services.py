@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import sabot_sql
+from sabot_sql import JobGraph, OperatorType, StreamOperatorNode
 from sabot_sql.cli import main
 from sabot_sql.errors import AgentError
 from tests.support.processes import wait_until
@@ -97,6 +98,31 @@ def _top(capsys: pytest.CaptureFixture[str], *options: str) -> str:
     capsys.readouterr()
     assert main(["top", "--once", *options]) == 0
     return capsys.readouterr().out
+
+
+def test_files_are_written_where_the_session_is(
+    services: list[Service], token: Path, data: Path, tmp_path: Path
+) -> None:
+    """Nothing tells whether agents of other hosts see the same directory; here they may not even write there."""
+    job = JobGraph("files")
+    job.add_operator(
+        StreamOperatorNode(operator_type=OperatorType.SOURCE, operator_id="source", source=f"{data}/*.parquet")
+    )
+    job.add_operator(
+        StreamOperatorNode(
+            operator_type=OperatorType.SINK, operator_id="out", parallelism=3, sink=tmp_path / "job.parquet"
+        )
+    )
+    job.connect("source", "out")
+    with sabot_sql.connect(url(services), token_file=token) as session:
+        assert session.run_job(job).fetchall() == [("out", f"{tmp_path}/job.parquet", 200_000)]
+        copy = f"COPY (FROM '{data}/*.parquet') TO '{tmp_path}/copied' (FORMAT parquet, PER_THREAD_OUTPUT)"
+        assert session.query(copy).fetchall() == [(200_000,)]
+    parts = sorted((tmp_path / "job.parquet").iterdir())
+    assert [path.name for path in parts] == [f"part-{i:05d}.parquet" for i in range(3)]
+    for folder in ("job.parquet", "copied"):
+        written = pa.concat_tables(pq.read_table(path) for path in (tmp_path / folder).iterdir())
+        assert sorted(written["i"].to_pylist()) == list(range(200_000))
 
 
 def test_frames_and_tables_of_the_session_reach_the_agents(services: list[Service], token: Path) -> None:
