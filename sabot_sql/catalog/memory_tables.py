@@ -146,7 +146,9 @@ class MemoryTables:
             raise
         finally:
             for name in found:
-                self._drop(name)
+                # In a transaction that has failed nothing runs any more; the view goes with it.
+                with contextlib.suppress(duckdb.TransactionException):
+                    self._drop(name)
 
     def forget(self) -> None:
         """Ask again for the views, macros and prepared statements: a statement may have changed them."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import TypeVar, overload
 
 from sabot_planner.job.execution_graph import Task
+from sabot_sql import arguments
 from sabot_sql.errors import UsageError
 from sabot_sql.plan_view.units import bytes_text
 
@@ -45,6 +47,12 @@ class Workload:
     input_bytes: int = 0
     rows: int = 0
     tasks: int | None = None
+
+    def __post_init__(self) -> None:
+        arguments.whole("input_bytes", self.input_bytes)
+        arguments.whole("rows", self.rows)
+        if self.tasks is not None:
+            arguments.whole("tasks", self.tasks, least=1)
 
     @property
     def estimated_bytes(self) -> int:
@@ -94,8 +102,9 @@ class DBOSParallelController:
     max_workers: int = 64
 
     def __post_init__(self) -> None:
-        if self.max_workers < 1:
-            raise UsageError(f"max_workers={self.max_workers} must be at least 1", code="MAX_WORKERS")
+        for name in ("coalesce_bytes", "grant_bytes", "few_rows"):
+            arguments.whole(name, getattr(self, name))
+        arguments.whole("max_workers", self.max_workers, least=1)
 
     def calculate_optimal_worker_count(
         self, workload: int | Workload, *, planned: int | None = None, most: int | None = None
@@ -104,7 +113,7 @@ class DBOSParallelController:
 
         Without them as many as are worth their cost, up to ``max_workers``.
         """
-        asked = workload if isinstance(workload, Workload) else Workload(input_bytes=workload)
+        asked = workload if isinstance(workload, Workload) else Workload(arguments.whole("workload", workload))
         input_bytes, most = asked.estimated_bytes, most or self.max_workers
         planned = planned or min(most, asked.tasks or most)
         needed = min(most, -(-input_bytes // self.grant_bytes)) if self.grant_bytes else 1
@@ -140,9 +149,12 @@ class DBOSParallelController:
         and there are tasks for. Tasks whose input was measured go where load and bytes to move are least together.
 
         Raises:
-            ValueError: there are no agents.
+            UsageError: there are no agents, or what is given are no tasks or no names of agents.
         """
+        _check_all("tasks", tasks, Task | TaskDemand)
         whole = [task for task in tasks if isinstance(task, Task)]
+        if agents is not None:
+            _check_all("agents", agents, str)
         if agents is None:
             groups = len({task.runs_in or task.task_id for task in whole})
             agents = [f"agent-{number}" for number in range(1, min(self.max_workers, max(1, groups)) + 1)]
@@ -156,10 +168,10 @@ class DBOSParallelController:
         Tasks of unknown size count alike. Large ones are placed first. Ties go round in the order of ``agents``.
 
         Raises:
-            ValueError: there are no agents.
+            UsageError: there are no agents.
         """
         if not agents:
-            raise ValueError("no agents to assign tasks to")
+            raise UsageError("no agents to assign tasks to", code="NO_AGENTS")
         unit = max(1, max((task.input_bytes for task in tasks), default=1))
         load = dict.fromkeys(agents, 0)
         placed: dict[int, str] = {}
@@ -180,10 +192,18 @@ class DBOSParallelController:
         return load + size + away
 
 
+def _check_all(argument: str, values: object, kind: type | UnionType) -> None:
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise UsageError(f"{argument}={arguments.shown(values)} is no list")
+    for value in values:
+        if not isinstance(value, kind):
+            raise UsageError(f"{argument} has {arguments.shown(value)} in it, which is none of {argument}")
+
+
 def _spread(tasks: Sequence[Task], agents: Sequence[str]) -> Assignment[str]:
     """Operator by operator onto the agents with the fewest tasks so far; chained tasks count and go as one."""
     if not agents:
-        raise ValueError("no agents to assign tasks to")
+        raise UsageError("no agents to assign tasks to", code="NO_AGENTS")
     load = dict.fromkeys(agents, 0)
     homes: dict[str, str] = {}
     for task in tasks:

@@ -156,10 +156,9 @@ class MetricsRegistry:
         return {edge_id: figures for edge_id in self._edges if (figures := self.edge(edge_id)) is not None}
 
     def absorb(self, other: MetricsRegistry) -> None:
-        """Count what another registry has as well."""
-        for edge_id, by_task in other._edges.items():
-            self._opened.setdefault(edge_id, other._opened[edge_id])
-            for task, figures in by_task.items():
+        """Count what another registry has of the edges that were opened here as well."""
+        for edge_id in self._opened:
+            for task, figures in other._edges.get(edge_id, {}).items():
                 self.wrote_more(edge_id, task, figures)
 
     def to_json(self) -> dict[str, Any]:

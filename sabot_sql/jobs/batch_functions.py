@@ -36,7 +36,7 @@ class RowsFunction:
     def _changed(self, batch: pa.RecordBatch, number: int, task: int) -> list[pa.RecordBatch]:
         try:
             given = self.call(batch)
-        except Exception as error:
+        except BaseException as error:  # whatever it is, such as sys.exit(), it is the function's and not the agent's
             raise self._error(f"raised {type(error).__name__}: {error}", batch, number, task) from error
         try:
             batches = batches_of(given, batch, self.operator_type)
@@ -88,9 +88,9 @@ class Generator:
                     if difference:
                         raise self._error(difference, task, number, "SCHEMA_CHANGED")
                     yield batch.cast(self.schema) if batch.schema != self.schema else batch
-        except SabotSQLError:
+        except (SabotSQLError, GeneratorExit):
             raise
-        except Exception as error:
+        except BaseException as error:
             raise self._error(f"raised {type(error).__name__}: {error}", task, number + 1) from error
 
     def _error(self, what: str, task: int, number: int, code: str | None = None) -> OperatorError:
@@ -181,7 +181,7 @@ def probed_schema(
     empty = pa.RecordBatch.from_pylist([], schema=arrives)
     try:
         return batches_of(call(empty), empty, kind)[0].schema
-    except Exception as error:
+    except BaseException as error:
         raise JobError(
             f"operator {operator_id!r}: its function failed on a batch without rows: {type(error).__name__}: {error}",
             code="SCHEMA_UNKNOWN",

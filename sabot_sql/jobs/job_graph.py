@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sabot_planner.job.execution_graph import ExecutionGraph
 from sabot_planner.job.operators import OperatorType
+from sabot_sql import arguments
 from sabot_sql.errors import JobError
 from sabot_sql.jobs.operators import StreamOperatorNode
 from sabot_sql.jobs.shuffle_detection import execution_graph
@@ -44,7 +45,7 @@ class JobGraph:
 
     def __init__(self, job_id: str = "job") -> None:
         if not isinstance(job_id, str) or not _ID.match(job_id):
-            raise JobError(f"job_id={job_id!r} must match [A-Za-z0-9_-]{{1,64}}", code="JOB_ID")
+            raise JobError(f"job_id={arguments.shown(job_id)} must match [A-Za-z0-9_-]{{1,64}}", code="JOB_ID")
         self.job_id = job_id
         self._operators: dict[str, StreamOperatorNode] = {}
         self._connections: list[Connection] = []
@@ -97,7 +98,7 @@ class JobGraph:
         for operator_id in (source, target):
             self.operator(operator_id)
         if name and (not isinstance(name, str) or not _INPUT_NAME.match(name)):
-            raise JobError(f"name={name!r} must be a plain SQL name", code="INPUT_NAME", operator=target)
+            raise JobError(f"name={arguments.shown(name)} must be a plain SQL name", code="INPUT_NAME", operator=target)
         if name and any(c.name == name for c in self.inputs_of(target)):
             raise JobError(f"operator {target!r} has an input {name!r} already", code="INPUT_NAME", operator=target)
         self._connections.append(Connection(source, target, name, broadcast))

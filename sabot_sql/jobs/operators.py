@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sabot_planner.job.operators import OperatorType
-from sabot_sql.errors import JobError
+from sabot_sql import arguments
+from sabot_sql.errors import ConfigError, JobError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,21 +105,25 @@ class StreamOperatorNode:
 
     def __post_init__(self) -> None:
         self._set("operator_type", self._known_type())
-        self._set("operator_id", self.operator_id or f"{self.operator_type.value}-{uuid.uuid4().hex[:8]}")
+        if isinstance(self.operator_id, str) and not self.operator_id:
+            self._set("operator_id", f"{self.operator_type.value}-{uuid.uuid4().hex[:8]}")
         if not isinstance(self.operator_id, str) or not _ID.match(self.operator_id):
-            raise JobError(f"operator_id={self.operator_id!r} must match [A-Za-z0-9_-]{{1,48}}", code="OPERATOR_ID")
+            raise JobError(
+                f"operator_id={arguments.shown(self.operator_id)} must match [A-Za-z0-9_-]{{1,48}}", code="OPERATOR_ID"
+            )
         self._check_parallelism()
         for name in ("key_by", "order_by"):
             self._set(name, self._names(name))
-        self._check_texts()
+        self._check_types()
         for name, types in _MEANT_FOR.items():
             if self._given(name) and self.operator_type not in types:
                 raise self._error(f"{name} means nothing for {self.operator_type.name}", "OPTION_NOT_MEANT")
         self._check_combinations()
         for name in ("memory_mb", "cpu_cores"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
-                raise self._error(f"{name}={value!r} must be a number above 0", "RESOURCES")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and 0 < value < math.inf):
+                raise self._error(f"{name}={arguments.shown(value)} must be a number above 0", "RESOURCES")
 
     @property
     def base_type(self) -> OperatorType:
@@ -137,37 +143,45 @@ class StreamOperatorNode:
     def _known_type(self) -> OperatorType:
         try:
             return OperatorType(self.operator_type)
-        except ValueError:
+        except Exception:  # noqa: BLE001  code of the caller's
             names = ", ".join(kind.name for kind in OperatorType)
-            raise JobError(f"operator_type={self.operator_type!r} is none of {names}", code="OPERATOR_TYPE") from None
+            raise JobError(
+                f"operator_type={arguments.shown(self.operator_type)} is none of {names}", code="OPERATOR_TYPE"
+            ) from None
 
     def _check_parallelism(self) -> None:
         for name in ("parallelism", "max_parallelism"):
             value = getattr(self, name)
             if name == "max_parallelism" and value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_PARALLELISM:
-                raise self._error(f"{name}={value!r} must be between 1 and {MAX_PARALLELISM}", "PARALLELISM")
-            self._set(name, int(value))
+            try:
+                self._set(name, arguments.whole(name, value, least=1, most=MAX_PARALLELISM))
+            except ConfigError as error:
+                raise self._error(error.message, "PARALLELISM") from None
         if self.max_parallelism is not None and self.parallelism > self.max_parallelism:
             reason = f"parallelism={self.parallelism} is above max_parallelism={self.max_parallelism}"
             raise self._error(reason, "PARALLELISM")
 
     def _names(self, option: str) -> tuple[str, ...]:
         value = getattr(self, option)
-        names = (value,) if isinstance(value, str) else tuple(value)
-        if not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
-            raise self._error(f"{option}={value!r} must be different names of columns", "KEYS")
+        known = isinstance(value, Sequence) and not isinstance(value, bytes)
+        names = () if not known else (value,) if isinstance(value, str) else tuple(value)
+        if not known or not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
+            raise self._error(f"{option}={arguments.shown(value)} must be different names of columns", "KEYS")
         return names
 
-    def _check_texts(self) -> None:
+    def _check_types(self) -> None:
         for name in ("sql", "where", "how", "time_column", "size", "slide", "gap", "label"):
             if not isinstance(getattr(self, name), str):
-                raise self._error(f"{name}={getattr(self, name)!r} is no text", "OPTION_TYPE")
+                raise self._error(f"{name}={arguments.shown(getattr(self, name))} is no text", "OPTION_TYPE")
+        if not isinstance(self.stateful, bool):
+            raise self._error(f"stateful={arguments.shown(self.stateful)} is neither True nor False", "OPTION_TYPE")
+        if self.schema is not None and not _is_schema(self.schema):
+            raise self._error(f"schema is a {type(self.schema).__name__}, and no pyarrow.Schema", "OPTION_TYPE")
         if self.how not in _JOIN_KINDS:
-            raise self._error(f"how={self.how!r} is none of {', '.join(_JOIN_KINDS)}", "JOIN_KIND")
+            raise self._error(f"how={arguments.shown(self.how)} is none of {', '.join(_JOIN_KINDS)}", "JOIN_KIND")
         if self.function is not None and not callable(self.function):
-            raise self._error(f"function={self.function!r} cannot be called", "OPTION_TYPE")
+            raise self._error(f"function={arguments.shown(self.function)} cannot be called", "OPTION_TYPE")
         for name in ("aggregates", "tables"):
             value = getattr(self, name)
             if not isinstance(value, Mapping) or not all(isinstance(key, str) and key for key in value):
@@ -209,3 +223,9 @@ class StreamOperatorNode:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+
+def _is_schema(value: object) -> bool:
+    import pyarrow as pa  # only jobs with Python functions name schemas
+
+    return isinstance(value, pa.Schema)

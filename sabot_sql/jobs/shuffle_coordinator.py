@@ -8,6 +8,7 @@ from typing import Any
 
 from sabot_planner.job.execution_graph import ExecutionGraph, Task
 from sabot_planner.job.operators import ShuffleEdge
+from sabot_sql import arguments
 from sabot_sql.coordinator.metrics import MetricsRegistry, shuffled
 from sabot_sql.errors import JobError
 from sabot_sql.jobs.shuffle_manager import Location, ShuffleManager, as_text
@@ -23,6 +24,9 @@ class ShuffleCoordinator:
     """
 
     def __init__(self, execution_graph: ExecutionGraph) -> None:
+        if not isinstance(execution_graph, ExecutionGraph):
+            reason = f"{arguments.shown(execution_graph)} is no execution graph: job.to_execution_graph() makes one"
+            raise JobError(reason, code="NOT_A_GRAPH")
         self.execution_graph = execution_graph
         self._locations: dict[str, Location] = {}
         self._managers: dict[str, ShuffleManager] = {}
@@ -34,6 +38,7 @@ class ShuffleCoordinator:
         Raises:
             JobError: no such task, or no such form of a location.
         """
+        _check_mapping("task_locations", task_locations)
         located = {self._task(name).task_id: Location.parsed(place) for name, place in task_locations.items()}
         addresses: dict[str, Location] = {}
         for place in located.values():
@@ -120,6 +125,7 @@ class ShuffleCoordinator:
         return [agent_id for agent_id in self._agents_of(edge) if agent_id in self._managers]
 
     def _complete(self, managers: Mapping[str, ShuffleManager | str | bytes]) -> dict[str, ShuffleManager]:
+        _check_mapping("managers", managers)
         given = {as_text(agent_id): manager for agent_id, manager in managers.items()}
         places = {place.agent_id: place for place in self._locations.values()}
         missing = sorted(set(places) - set(given))
@@ -136,3 +142,8 @@ class ShuffleCoordinator:
                 reason = f"agent {agent_id!r} is at {place} now; its tasks were said to be at {places[agent_id]}"
                 raise JobError(reason, code="LOCATION")
         return here
+
+
+def _check_mapping(argument: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise JobError(f"{argument}={arguments.shown(value)} is no mapping, such as a dict", code="LOCATION")

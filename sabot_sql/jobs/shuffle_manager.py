@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import tempfile
 import threading
@@ -15,10 +16,12 @@ import pyarrow as pa
 import sabot_native
 from sabot_native.flight import FlightPeer, FlightServer
 from sabot_planner.job.operators import ShuffleEdgeType
+from sabot_sql import arguments
 from sabot_sql.agent.output_writer import output_report
 from sabot_sql.coordinator.metrics import Figures, MetricsRegistry
-from sabot_sql.errors import JobError, ResourceError, SessionClosed
+from sabot_sql.errors import AgentError, JobError, ResourceError, SessionClosed
 from sabot_sql.jobs.batch_functions import schema_difference
+from sabot_sql.jobs.operators import MAX_PARALLELISM
 from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 _QUERY = "by-hand"
 _BUDGET_BYTES = 256 << 20
 _READ_DEADLINE_MS = 60_000
+_MOST_PORT = 65_535
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _LOOPBACK = {"localhost": "127.0.0.1"}
 
 Batch: TypeAlias = "pa.RecordBatch | pa.Table"
@@ -49,7 +54,7 @@ class Location:
         """
         agent_id, _, address = as_text(text).partition(":")
         host, _, port = address.rpartition(":")
-        if not agent_id or not host or not port.isdecimal():
+        if not _ID.match(agent_id) or not host or not port.isdecimal() or int(port) > _MOST_PORT:
             raise JobError(f"{as_text(text)!r} is not of the form agent:host:port", code="LOCATION")
         return cls(agent_id, host, int(port))
 
@@ -119,12 +124,16 @@ class ShuffleManager:
         tls_key: bytes = b"",
         tls_ca: bytes = b"",
     ) -> None:
-        self.agent_id = as_text(agent_id)
+        self.agent_id = _checked_id("agent_id", agent_id)
         self.agent_host = as_text(agent_host)
-        self.agent_port = agent_port
-        self._budget_bytes = budget_bytes
-        self._scratch = Scratch(spill_directory or tempfile.gettempdir())
-        self._token = token
+        self.agent_port = arguments.whole("agent_port", agent_port, most=_MOST_PORT)
+        self._budget_bytes = arguments.whole("budget_bytes", budget_bytes, least=1)
+        spills_to = tempfile.gettempdir() if spill_directory is None else spill_directory
+        self._scratch = Scratch(arguments.path("spill_directory", spills_to))
+        self._token = arguments.text("token", token)
+        for name, value in (("tls_certificate", tls_certificate), ("tls_key", tls_key), ("tls_ca", tls_ca)):
+            if not isinstance(value, bytes):
+                raise JobError(f"{name}={arguments.shown(value)} must be the bytes of a PEM file", code="TLS")
         self._tls = (tls_certificate, tls_key)
         self._tls_root = tls_ca or tls_certificate
         self._key = _new_key()
@@ -174,12 +183,25 @@ class ShuffleManager:
         Raises:
             JobError: a key is not in the schema, or the shuffle is known as another.
         """
-        operator, keys = as_text(operator_id), tuple(map(as_text, partition_keys))
+        operator, keys = _checked_id("operator_id", operator_id), _checked_keys(partition_keys)
+        if not isinstance(edge_type, ShuffleEdgeType):
+            kinds = ", ".join(f"ShuffleEdgeType.{kind.name}" for kind in ShuffleEdgeType)
+            raise JobError(f"edge_type={arguments.shown(edge_type)} is none of {kinds}", code="EDGE_TYPE")
+        if schema is not None and not isinstance(schema, pa.Schema):
+            raise JobError(f"schema={arguments.shown(schema)} is no pyarrow.Schema", code="SCHEMA")
+        partitions = (
+            1
+            if num_partitions is None
+            else arguments.whole("num_partitions", num_partitions, least=1, most=MAX_PARALLELISM)
+        )
+        if not isinstance(bounds, Sequence) or not all(isinstance(bound, bytes) for bound in bounds):
+            raise JobError(f"bounds={arguments.shown(bounds)} must be a list of bytes", code="BOUNDS")
+        shuffle_id = as_text(shuffle_id) and _checked_id("shuffle_id", shuffle_id)
         found = self._shuffles.get(as_text(shuffle_id)) if shuffle_id else self._of_operator(operator)
         if found is not None:
             return self._known(found, keys, edge_type, schema)
         made = Shuffle(
-            as_text(shuffle_id) or f"{operator}_shuffle", operator, keys, edge_type, num_partitions or 1, schema,
+            shuffle_id or f"{operator}_shuffle", operator, keys, edge_type, partitions, schema,
             tuple(bounds),
         )  # fmt: skip
         scheme_of(made)
@@ -198,6 +220,13 @@ class ShuffleManager:
             JobError: no such shuffle, or other columns than it was registered with.
         """
         shuffle = self._shuffle(shuffle_id)
+        partition_id = arguments.whole("partition_id", partition_id, most=MAX_PARALLELISM)
+        if shuffle.edge_type is ShuffleEdgeType.FORWARD and partition_id >= shuffle.partitions:
+            reason = f"shuffle {shuffle.shuffle_id!r} is FORWARD to {shuffle.partitions} readers: nobody reads what "
+            hint = "give num_partitions, as many as there are tasks"
+            raise JobError(f"{reason}task {partition_id} writes", code="PARTITION", hint=hint)
+        if not isinstance(batch, pa.RecordBatch | pa.Table):
+            raise JobError(f"{arguments.shown(batch)} is neither a RecordBatch nor a Table", code="BATCH")
         if shuffle.schema is None:
             shuffle.schema = batch.schema
             _check_keys(shuffle)
@@ -249,8 +278,13 @@ class ShuffleManager:
     def fetch(self, location: str | bytes | Location, ticket: bytes, *, token: str = "") -> pa.RecordBatchReader:
         """The rows of a ticket that the manager at ``location`` gave, whichever process or host it is in."""
         place = location if isinstance(location, Location) else Location.parsed(location)
-        stream = self._client(place, token or self._token).read(ticket, deadline_ms=_READ_DEADLINE_MS)
-        return pa.RecordBatchReader.from_stream(stream)
+        if not isinstance(ticket, bytes):
+            raise JobError(f"{arguments.shown(ticket)} is no ticket: a manager's ticket() gives bytes", code="TICKET")
+        try:
+            stream = self._client(place, token or self._token).read(ticket, deadline_ms=_READ_DEADLINE_MS)
+            return pa.RecordBatchReader.from_stream(stream)
+        except sabot_native.NativeError as error:
+            raise AgentError(f"cannot read from {place}: {error}", agent=place.agent_id) from error
 
     def set_locations(self, shuffle_id: str, producers: Mapping[int, str], peers: Mapping[str, ShuffleManager]) -> None:
         """Say which agent has each producing task of a shuffle; a coordinator does."""
@@ -322,7 +356,8 @@ class ShuffleManager:
         return self._require_native().read(manifests, *shuffle.within(partition)) if manifests else None
 
     def _manifests(self, shuffle: Shuffle, partition: int) -> list[sabot_native.Manifest]:
-        if not 0 <= partition < shuffle.partitions:
+        partition = arguments.whole("partition_id", partition)
+        if partition >= shuffle.partitions:
             reason = f"shuffle {shuffle.shuffle_id!r} has partitions 0 to {shuffle.partitions - 1}, not {partition}"
             raise JobError(reason, code="PARTITION", operator=shuffle.operator_id)
         return shuffle.read_by(partition)
@@ -365,8 +400,33 @@ class ShuffleManager:
 
 
 def as_text(value: str | bytes) -> str:
-    """Text, of bytes as well."""
-    return value.decode() if isinstance(value, bytes) else value
+    """Text, of bytes as well.
+
+    Raises:
+        JobError: it is neither.
+    """
+    try:
+        found: object = value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        found = None
+    if not isinstance(found, str):
+        raise JobError(f"{arguments.shown(value)} is neither text nor the bytes of one", code="TEXT")
+    return str(found)  # an enum's member may be text as well
+
+
+def _checked_id(argument: str, value: str | bytes) -> str:
+    found = as_text(value)
+    if not _ID.match(found):
+        raise JobError(f"{argument}={found!r} must be 1 to 64 letters, digits, _ and -", code="ID")
+    return found
+
+
+def _checked_keys(keys: Sequence[str | bytes]) -> tuple[str, ...]:
+    if isinstance(keys, str | bytes):
+        return (as_text(keys),)
+    if not isinstance(keys, Sequence):
+        raise JobError(f"partition_keys={arguments.shown(keys)} is no list of names", code="KEYS")
+    return tuple(map(as_text, keys))
 
 
 def scheme_of(shuffle: Shuffle) -> sabot_native.Scheme:

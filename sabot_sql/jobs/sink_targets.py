@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sabot_sql import arguments
 from sabot_sql.errors import JobError
+
+_NAME_PART = r'(?:"(?:[^"]|"")+"|[^\W\d]\w*)'
+_TABLE_NAME = re.compile(rf"{_NAME_PART}(?:\.{_NAME_PART}){{0,2}}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +21,9 @@ class ParquetFile:
     """A Parquet file, which appears once it is complete."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", _path(self.path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +35,26 @@ class ParquetFiles:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", _path(self.path))
+
 
 @dataclass(frozen=True, slots=True)
 class SessionTable:
-    """A table of the session; ``append`` adds to one that is there, otherwise there must be none of that name."""
+    """A table of the session; ``append`` adds to one that is there, otherwise there must be none of that name.
+
+    ``name`` is written as in SQL: with its schema and database before it if need be, in quotes if it is no plain name.
+    """
 
     name: str
     append: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _TABLE_NAME.match(self.name):
+            hint = """a name that is not plain stands in double quotes: SessionTable('"two words"')"""
+            raise JobError(f"SessionTable({arguments.shown(self.name)}) names no table", code="SINK", hint=hint)
+        if not isinstance(self.append, bool):
+            raise JobError(f"append={arguments.shown(self.append)} is neither True nor False", code="SINK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +62,10 @@ class Callback:
     """A function of the session, called with each batch once the whole job has succeeded."""
 
     function: Callable[[Any], object]
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise JobError(f"Callback({arguments.shown(self.function)}): it cannot be called", code="SINK")
 
 
 Target = ParquetFile | ParquetFiles | SessionTable | Callback
@@ -55,9 +80,7 @@ def parsed_target(sink: object, operator_id: str, tasks: int) -> Target | None:
     if sink is None:
         return None
     match sink:
-        case ParquetFile(given) | ParquetFiles(given):
-            return type(sink)(Path(given).absolute())
-        case SessionTable() | Callback():
+        case ParquetFile() | ParquetFiles() | SessionTable() | Callback():
             return sink
     name = os.fspath(sink) if isinstance(sink, str | os.PathLike) else None
     if isinstance(name, str):
@@ -85,10 +108,17 @@ def target_name(sink: object) -> str | None:
         case SessionTable(name):
             return f"table {name}"
         case ParquetFile(path) | ParquetFiles(path):
-            return str(Path(path).absolute())
+            return str(path)
         case str() | os.PathLike():
             return str(Path(sink).absolute())
         case None:
             return "the result"
         case _:
             return None
+
+
+def _path(given: object) -> Path:
+    name = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(name, str) or not name:
+        raise JobError(f"{arguments.shown(given)} is no path", code="SINK")
+    return Path(name).absolute()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sabot_planner.sql.text import quote
 from sabot_sql.call.staged_files import is_replaceable, remove, reveal, staged
 from sabot_sql.coordinator.exchange_rules import RESULT_EDGE
-from sabot_sql.errors import InternalError, JobError, OperatorError, SourceError
+from sabot_sql.errors import InternalError, JobError, OperatorError, QueryError, SourceError
 from sabot_sql.jobs.compiler import SINK_EDGE, Sink
 from sabot_sql.jobs.sink_targets import Callback, ParquetFile, ParquetFiles, SessionTable
 
@@ -49,6 +49,24 @@ def check_targets(sinks: Sequence[Sink], run: RunSql) -> None:
                     raise SourceError(reason, code="FILE_NOT_WRITTEN", file=str(path), hint="give another path")
             case _:
                 pass
+    _try_tables(sinks, run)
+
+
+def _try_tables(sinks: Sequence[Sink], run: RunSql) -> None:
+    """Write no rows to each table, and take that back: what DuckDB has against it, it says before anything runs."""
+    tables = [(sink, sink.target) for sink in sinks if isinstance(sink.target, SessionTable)]
+    with _transaction(run, wanted=bool(tables), kept=False):
+        for sink, target in tables:
+            none = ", ".join(f"CAST(NULL AS {c.type}) AS {quote(c.name)}" for c in sink.columns)
+            try:
+                run(f"{_begin_writing(target)} SELECT {none} LIMIT 0", {})
+            except QueryError as error:
+                error.message = f"operator {sink.operator_id!r} cannot write table {target.name}: {error.message}"
+                raise
+
+
+def _begin_writing(target: SessionTable) -> str:
+    return f"INSERT INTO {target.name} BY NAME" if target.append else f"CREATE TABLE {target.name} AS"
 
 
 def _check_place(path: Path) -> None:
@@ -79,12 +97,7 @@ def write_sinks(
         for sink in tables:
             assert isinstance(sink.target, SessionTable)
             items = ", ".join(f"CAST({quote(c.name)} AS {c.type}) AS {quote(c.name)}" for c in sink.columns)
-            begin = (
-                f"INSERT INTO {sink.target.name} BY NAME"
-                if sink.target.append
-                else f"CREATE TABLE {sink.target.name} AS"
-            )
-            run(f"{begin} SELECT {items} FROM {ROWS}", {ROWS: parts[sink.operator_id]})
+            run(f"{_begin_writing(sink.target)} SELECT {items} FROM {ROWS}", {ROWS: parts[sink.operator_id]})
         appear()
     for sink in sinks:
         if isinstance(sink.target, Callback):
@@ -166,7 +179,7 @@ def _complete_files(files: Sequence[_File]) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _transaction(run: RunSql, *, wanted: bool) -> Iterator[None]:
+def _transaction(run: RunSql, *, wanted: bool, kept: bool = True) -> Iterator[None]:
     if not wanted:
         yield
         return
@@ -176,12 +189,10 @@ def _transaction(run: RunSql, *, wanted: bool) -> Iterator[None]:
     except BaseException:
         run("ROLLBACK", {})
         raise
-    run("COMMIT", {})
+    run("COMMIT" if kept else "ROLLBACK", {})
 
 
 def _table_columns(name: str, run: RunSql) -> Any:
-    from sabot_sql.errors import QueryError
-
     try:
         return run(f"SELECT * FROM {name} LIMIT 0", {})
     except QueryError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ import pyarrow as pa
 from sabot_planner.job.operators import OperatorType
 from sabot_sql.catalog.frames import TABLES_ARE, is_table
 from sabot_sql.errors import JobError
-from sabot_sql.jobs.batch_functions import batches_of, started
+from sabot_sql.jobs.batch_functions import batches_of, schema_difference, started
 from sabot_sql.jobs.operators import StreamOperatorNode
 
 _READERS = {
@@ -155,11 +154,30 @@ def _takes_two(call: Callable[..., Any]) -> bool:
 
 
 def _read_once(batches: Iterator[Any], operator_id: str) -> pa.RecordBatchReader:
-    first = next(batches, None)
-    if first is None:
+    try:
+        first = next(batches, None)
+        begin = [] if first is None else batches_of(first, None, OperatorType.SOURCE)
+    except Exception as error:
+        reason = f"operator {operator_id!r}: its generator failed: {type(error).__name__}: {error}"
+        raise JobError(reason, code="SOURCE", operator=operator_id) from error
+    if not begin:
         reason = f"operator {operator_id!r}: its generator gives no batch, so its columns are not known"
         raise JobError(reason, code="SCHEMA_UNKNOWN", operator=operator_id)
-    made = (
-        part for given in itertools.chain([first], batches) for part in batches_of(given, None, OperatorType.SOURCE)
-    )
-    return pa.RecordBatchReader.from_batches(batches_of(first, None, OperatorType.SOURCE)[0].schema, made)
+    schema = begin[0].schema
+
+    def made() -> Iterator[pa.RecordBatch]:
+        yield from begin
+        number = 1
+        try:
+            for given in batches:
+                for batch in batches_of(given, None, OperatorType.SOURCE):
+                    difference = schema_difference(schema, batch.schema)
+                    if difference:
+                        raise ValueError(difference)
+                    yield batch.cast(schema) if batch.schema != schema else batch
+                number += 1
+        except Exception as error:
+            # Arrow makes text of it on its way through DuckDB.
+            raise RuntimeError(f"its generator failed at batch {number}: {type(error).__name__}: {error}") from error
+
+    return pa.RecordBatchReader.from_batches(schema, made())

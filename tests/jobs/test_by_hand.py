@@ -127,7 +127,7 @@ def test_the_controller_keeps_chained_tasks_together_and_spreads_every_operator(
     assert "27 tasks on 5 of 5 agents" in placed.reason
     assert "10 are chained" in placed.reason
     assert len(set(DBOSParallelController(max_workers=3).assign_tasks_to_agents(tasks).values())) == 3
-    with pytest.raises(ValueError, match="no agents"):
+    with pytest.raises(UsageError, match="no agents"):
         controller.assign_tasks_to_agents(tasks, [])
     with pytest.raises(UsageError):
         DBOSParallelController(max_workers=0)
@@ -172,10 +172,13 @@ def test_rows_of_every_edge_type_arrive_where_they_belong(edge_type: ShuffleEdge
             keys = {ShuffleEdgeType.HASH: ["v"], ShuffleEdgeType.RANGE: ["k"]}.get(edge_type, [])
             bounds = [(4).to_bytes(1, "big"), (8).to_bytes(1, "big")] if edge_type is ShuffleEdgeType.RANGE else []
             shuffle = manager.register_shuffle("o", keys, edge_type, num_partitions=3, bounds=bounds)
-            for task in range(6):
+            for task in range(3 if edge_type is ShuffleEdgeType.FORWARD else 6):
                 values = [2 * task, 2 * task + 1]
                 rows = {"v": values, "k": [value.to_bytes(1, "big") for value in values]}
                 assert manager.write_partition(shuffle, task, pa.RecordBatch.from_pydict(rows)) == 2
+            if edge_type is ShuffleEdgeType.FORWARD:
+                with pytest.raises(JobError, match="nobody reads what task 3 writes"):
+                    manager.write_partition(shuffle, 3, pa.RecordBatch.from_pydict(rows))
             return [sorted(manager.read_partition(shuffle, i).read_all()["v"].to_pylist()) for i in range(3)]
 
     reads = asyncio.run(run())

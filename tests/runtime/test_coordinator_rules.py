@@ -13,6 +13,7 @@ from sabot_sql.coordinator.controller import DBOSParallelController, TaskDemand
 from sabot_sql.coordinator.edge_book import EdgeBook, EdgeShuffle
 from sabot_sql.coordinator.exchange_rules import Read, Reads, share_inputs
 from sabot_sql.coordinator.partitions import balanced_runs, even_runs, range_bounds
+from sabot_sql.errors import UsageError
 from sabot_sql.protocol.task_spec import OutputReport, WriteKind, WriteScheme
 
 pytestmark = pytest.mark.fast
@@ -146,7 +147,7 @@ def test_pinned_tasks_stay_where_they_must() -> None:
 
 
 def test_no_agents_cannot_be_assigned_to() -> None:
-    with pytest.raises(ValueError, match="no agents"):
+    with pytest.raises(UsageError, match="no agents"):
         DBOSParallelController().assign_tasks_to_agents([TaskDemand(0)], [])
 
 

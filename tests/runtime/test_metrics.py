@@ -44,12 +44,15 @@ def test_a_split_keeps_the_rows_and_costs_twice() -> None:
 
 def test_the_figures_of_several_managers_are_one() -> None:
     whole = MetricsRegistry()
+    whole.open("e", "HASH", 2)
     for figures in (ONE, OTHER):
         part = MetricsRegistry()
         part.open("e", "HASH", 2)
         part.wrote("e", 0, figures)
+        part.open("of another graph", "HASH", 2)
+        part.wrote("of another graph", 0, figures)
         whole.absorb(part)
-    assert whole.edge("e") == ONE + OTHER
+    assert whole.edges() == {"e": ONE + OTHER}
     assert whole.to_json()["edges"]["e"]["tasks"]["0"] == (ONE + OTHER).totals()
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import sabot_sql
-from sabot_sql import BindError, SabotSQLError, Session, UsageError
+from sabot_sql import BindError, QueryError, SabotSQLError, Session, UsageError
 
 ROWS = 1000
 TABLE = pa.table({"a": range(ROWS), "s": [f"s{i % 7}" for i in range(ROWS)]})
@@ -253,3 +253,18 @@ def test_the_rows_of_a_table_are_counted_and_not_estimated(session: Session, kin
     }
     for query, wanted in queries.items():
         assert sorted(session.query(query, scope=scope).fetchall()) == sorted(wanted), query
+
+
+@pytest.mark.parametrize("agents", [1, 2])
+def test_an_error_in_a_transaction_is_the_statement_s_own(agents: int) -> None:
+    """What a frame was bound to cannot be taken away in a transaction that has failed; that is nobody's error."""
+    frame = pa.table({"k": [1]})
+    with sabot_sql.connect(agents=agents) as session:
+        for sql, words in (("SELECT error('mine') FROM frame", "mine"), ("CREATE TABLE no.such AS FROM frame", "no")):
+            session.execute("BEGIN")
+            with pytest.raises(QueryError, match=words):
+                session.execute(sql)
+            session.execute("ROLLBACK")
+            assert session.query("FROM frame").fetchall() == [(1,)]
+            assert session.tables() == ()
+    assert frame.num_rows == 1
