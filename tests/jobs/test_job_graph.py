@@ -97,7 +97,7 @@ def test_what_cannot_run_is_refused_with_the_reason(job: JobGraph, code: str, wo
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        ({"parallelism": 0}, "PARALLELISM", "parallelism=0 must be between 1"),
+        ({"parallelism": 0}, "PARALLELISM", "parallelism=0 must be a whole number from 1"),
         ({"parallelism": True}, "PARALLELISM", "parallelism=True"),
         ({"parallelism": 2.0}, "PARALLELISM", "parallelism=2.0"),
         ({"parallelism": 4, "max_parallelism": 3}, "PARALLELISM", "above max_parallelism=3"),
