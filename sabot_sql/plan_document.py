@@ -52,11 +52,19 @@ class PlanTask:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanColumn:
+    """A column and its DuckDB type."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlanStage:
     """One stage. ``runs_in`` is the stage that computes it as part of its own tasks, which are then these ``tasks``.
 
     ``operators`` are what DuckDB would do, where it says so, each before those that it reads; ``progress_percent`` is
-    its word on how far it is.
+    its word on how far it is. ``columns`` are those of its rows, where people named them: in job graphs.
     """
 
     id: str
@@ -71,6 +79,7 @@ class PlanStage:
     tasks: tuple[PlanTask, ...] = ()
     operators: tuple[PlanOperator, ...] = ()
     progress_percent: float | None = None
+    columns: tuple[PlanColumn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,7 +210,7 @@ class _Compiler:
             f"{restored(quote(f'c{i}'), duck_type(c.type))} AS {quote(c.name)}" for i, c in enumerate(bound.columns)
         )
         sql = f"SELECT {items} FROM ({bound.fragment}) AS bound_rows({names})"
-        label = node.label or operator_id
+        label = _label(node)
         draft = _Draft(
             operator_id, node, sql, bound.columns, bound.tasks, scans, placement=bound.placement, label=label
         )
@@ -233,7 +233,7 @@ class _Compiler:
         generator = Generator(node.operator_id, source.call, source.per_task, tasks, columns, schema)
         self._sources.add_function(node.operator_id, generator)
         reader_id = node.operator_id if tasks == node.parallelism else f"{node.operator_id}_read"
-        label = node.label or node.operator_id
+        label = _label(node)
         self._drafts[reader_id] = _Draft(
             reader_id,
             node,

@@ -129,13 +129,10 @@ def _columns(executable: ExecutableJob, finished: FinishedQuery) -> ColumnTypes:
 def _described(document: Mapping[str, Any], executable: ExecutableJob) -> PlanJson:
     """``document`` with the columns that each operator gives."""
     stages = [
-        {**stage, "columns": _shown(executable.schemas.get(stage["id"], ()))} for stage in document.get("stages", ())
+        {**stage, "columns": [{"name": c.name, "type": c.type} for c in executable.schemas.get(stage["id"], ())]}
+        for stage in document.get("stages", ())
     ]
     return {**document, "stages": stages}
-
-
-def _shown(columns: tuple[Column, ...]) -> list[list[str]]:
-    return [[column.name, column.type] for column in columns]
 
 
 def _reason(job: JobGraph) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sabot_planner.job.execution_graph import ExecutionGraph, Task
 from sabot_planner.job.operators import OperatorType, ShuffleEdge, ShuffleEdgeType
 from sabot_sql.errors import JobError
 from sabot_sql.jobs.key_survival import join_kind_keeps, keeps_keys
+from sabot_sql.jobs.source_sizes import size_bytes
 
 if TYPE_CHECKING:
     from sabot_sql.jobs.job_graph import Connection, JobGraph
@@ -24,7 +25,7 @@ Partitioned = tuple[tuple[str, ...], int]
 
 def execution_graph(job: JobGraph, sizes: Mapping[str, int] | None = None) -> ExecutionGraph:
     """The tasks and edges of a valid job; ``sizes`` are bytes of sources that were measured, by operator."""
-    edges = shuffle_edges(job, {**_sizes_in_memory(job), **(sizes or {})})
+    edges = shuffle_edges(job, {**_sizes_of_sides(job), **(sizes or {})})
     chained = {edge.source: edge.target for edge in edges if is_chained(job, edge)}
     tasks = []
     for operator_id in job.topological_sort():
@@ -201,11 +202,10 @@ def _copied(node: StreamOperatorNode, inputs: tuple[Connection, ...], sizes: Map
     return {place: f"measured: {size_bytes} bytes are few, every task has all of it"}
 
 
-def _sizes_in_memory(job: JobGraph) -> dict[str, int]:
-    """Bytes of the sources that are Arrow tables of this process."""
-    sizes = {}
-    for node in job.operators:
-        size: Any = getattr(node.source, "nbytes", None)
-        if isinstance(size, int):
-            sizes[node.operator_id] = size
-    return sizes
+def _sizes_of_sides(job: JobGraph) -> dict[str, int]:
+    """Bytes of the sources that a join reads from first hand, as far as they can be told without reading them."""
+    joins = [node.operator_id for node in job.operators if node.base_type is OperatorType.JOIN]
+    read = {connection.source for join in joins for connection in job.inputs_of(join)}
+    sides = (node for node in job.operators if node.operator_id in read and node.operator_type is OperatorType.SOURCE)
+    sizes = {node.operator_id: size_bytes(node.source) for node in sides}
+    return {operator_id: size for operator_id, size in sizes.items() if size is not None}

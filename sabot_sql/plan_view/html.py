@@ -21,6 +21,7 @@ from sabot_sql.plan_view.tree import TreeRow, tree_rows
 from sabot_sql.plan_view.units import bytes_text, count_text, duration_text, plural
 from sabot_sql.plan_view.words import (
     clip,
+    columns_text,
     decision_text,
     edge_head,
     edge_name,
@@ -34,6 +35,7 @@ from sabot_sql.plan_view.words import (
 )
 
 MAX_BYTES = 60_000
+_COLUMNS_CHARACTERS = 400
 _TREE_BYTES = 20_000
 # Reached by the keyboard, since it may scroll; a group and no landmark, since a page has many of them.
 _GROUP = ' tabindex="0" role="group"'
@@ -232,13 +234,16 @@ def _more(plan: PlanModel, row: TreeRow, detail: _Detail) -> str:
             parts.append(f"<p>{escape(edge_name(out))}: {escape(clip(why, 400))}</p>")
         if detail.partitions and len(out.partition_bytes) > 1:
             parts.append(_partitions(out))
+    columns = columns_text(row.stage, _COLUMNS_CHARACTERS) if detail.reasons else ""
+    if columns:
+        parts.append(f"<p>{escape(row.stage.name)} {escape(columns)}</p>")
     if detail.tasks and len(row.stage.tasks) > 1:
         parts.append(_tasks(row.stage))
     if detail.sql_characters and row.stage.sql:
         parts.append(f"<pre>{escape(_cut(row.stage.sql, detail.sql_characters))}</pre>")
     if not parts:
         return ""
-    has = ["why" if edge and decision_text(edge) and detail.reasons else ""]
+    has = ["why" if edge and decision_text(edge) and detail.reasons else "", "columns" if columns else ""]
     has += ["tasks" if detail.tasks and len(row.stage.tasks) > 1 else "", "SQL" if detail.sql_characters else ""]
     label = ", ".join(word for word in has if word) or "more"
     return f"<details><summary>{label}</summary>{''.join(parts)}</details>"

@@ -67,6 +67,7 @@ class StageView:
     runs_in: str = ""
     operators: tuple[OperatorView, ...] = ()
     progress_percent: float | None = None
+    columns: tuple[tuple[str, str], ...] = ()
     copies: tuple[str, ...] = ()
 
     @property
@@ -293,6 +294,7 @@ def _stage(stage: PlanStage) -> StageView:
         runs_in=stage.runs_in or "",
         operators=tuple(_operator(place, operator) for place, operator in enumerate(stage.operators)),
         progress_percent=stage.progress_percent,
+        columns=tuple((column.name, column.type) for column in stage.columns),
     )
 
 

@@ -13,7 +13,7 @@ from sabot_sql.plan_view.layout import Label, Layout, Point, Route, Spacing, lay
 from sabot_sql.plan_view.model import RESULT, EdgeView, PlanModel, Skew, StageView
 from sabot_sql.plan_view.operators import drawn_as_stages
 from sabot_sql.plan_view.units import bytes_text, duration_text, plural
-from sabot_sql.plan_view.words import clip, edge_name, rows_text, tasks_text
+from sabot_sql.plan_view.words import clip, columns_text, edge_name, rows_text, tasks_text
 
 _NODE_WIDTH = 196.0
 _INSET = 10.0
@@ -203,6 +203,8 @@ def _stage(stage: StageView, plan: PlanModel, box: _Box, layout: Layout, longest
     css = {"failed": " failed", "timed out": " failed", "running": " running"}.get(state, "")
     css = " faint" if state in ("cancelled", "not run") else css
     title = f"{stage.name}: {clip(stage.title, _TOOLTIP_CHARACTERS)}"
+    if stage.columns:
+        title += f"\n{columns_text(stage, _TOOLTIP_CHARACTERS)}"
     if stage.spilled_bytes:
         title += f"\n{bytes_text(stage.spilled_bytes)} spilled"
     size = f'width="{_NODE_WIDTH:.0f}" height="{height:.0f}" rx="6"'

@@ -12,6 +12,7 @@ from sabot_sql.plan_view.tree import TreeRow, tree_rows
 from sabot_sql.plan_view.units import bytes_text, count_text, duration_text
 from sabot_sql.plan_view.words import (
     clip,
+    columns_text,
     decision_text,
     edge_facts,
     edge_head,
@@ -83,8 +84,10 @@ def _box(stage: StageView, plan: PlanModel, repeated: bool, longest_ms: float, r
     state = plan.stage_state(stage)
     if state not in ("finished", "waiting", ""):
         facts += f" · {state}"
-    inner = max(_MIN_INNER, min(room - 4, max(len(title), len(facts))))
+    columns = columns_text(stage, _TITLE_CHARACTERS)
+    inner = max(_MIN_INNER, min(room - 4, max(len(title), len(facts), len(columns))))
     titles = textwrap.wrap(clip(title, _TITLE_CHARACTERS), inner, subsequent_indent="  ") or [""]
+    titles += textwrap.wrap(columns, inner, subsequent_indent="  ")
     rows = [line.ljust(inner) for line in (*titles, clip(facts, inner))]
     rule = "─" * (inner + 2)
     return [f"┌{rule}┐", *(f"│ {line} │" for line in rows), f"└{rule}┘"]

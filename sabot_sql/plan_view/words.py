@@ -27,6 +27,12 @@ def natural(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part)
 
 
+def columns_text(stage: StageView, limit: int) -> str:
+    """``gives k BIGINT, n BIGINT``; empty where they are not known."""
+    named = ", ".join(f"{name} {type_name}" for name, type_name in stage.columns[:limit])
+    return clip(f"gives {named}", limit) if named else ""
+
+
 def tasks_text(stage: StageView) -> str:
     """``4 tasks``, or ``2/4 tasks`` while some of them have not finished."""
     if stage.runs_in:

@@ -494,8 +494,10 @@ def test_explain_runs_nothing_and_shows_schemas(threads: Session) -> None:
     )
     plan = threads.explain(job)
     (stage,) = [stage for stage in plan.json()["stages"] if stage["id"] == "m"]
-    assert stage["columns"] == [["id", "BIGINT"], ["w", "DOUBLE"]]
+    assert stage["columns"] == [{"name": "id", "type": "BIGINT"}, {"name": "w", "type": "DOUBLE"}]
     assert "no keys, and 2 tasks at both ends" in plan.text()
+    for form in (plan.text(), plan.svg(), plan.html()):
+        assert "gives id BIGINT, w DOUBLE" in form
     assert not called
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import sabot_sql
 from sabot_sql import JobError, JobGraph, OperatorType, ShuffleEdge, ShuffleEdgeType, StreamOperatorNode
+from sabot_sql.jobs import shuffle_detection
+from sabot_sql.jobs.source_sizes import size_bytes
 
 T = OperatorType
 FORWARD, HASH, RANGE = ShuffleEdgeType.FORWARD, ShuffleEdgeType.HASH, ShuffleEdgeType.RANGE
@@ -212,6 +217,32 @@ def test_a_small_side_is_copied(how: str) -> None:
     assert kinds(job) == [FORWARD, BROADCAST]
     assert "measured" in edges(job)[1].reason
     assert answer(job) == expected_join(how)
+
+
+@pytest.mark.parametrize("form", ["arrow", "pandas", "polars", "parquet", "glob", "files", "csv"])
+def test_a_side_is_measured_in_memory_and_in_files(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(NAMES, tmp_path / "names.parquet")
+    NAMES.to_pandas().to_csv(tmp_path / "names.csv", index=False)
+    names = {
+        "arrow": NAMES,
+        "pandas": NAMES.to_pandas(),
+        "polars": pl.DataFrame(NAMES),
+        "parquet": tmp_path / "names.parquet",
+        "glob": f"{tmp_path}/*.parquet",
+        "files": [tmp_path / "names.parquet"],
+        "csv": str(tmp_path / "names.csv"),
+    }[form]
+    job = joined("left", names=names)
+    assert kinds(job) == [FORWARD, BROADCAST]
+    assert answer(job) == expected_join("left")
+    monkeypatch.setattr(shuffle_detection, "SMALL_BYTES", 1)
+    assert kinds(job) == [HASH, HASH], "it is not small any more"
+    assert answer(job) == expected_join("left")
+
+
+@pytest.mark.parametrize("given", ["no/such.parquet", "a_table", "SELECT 1 AS k", [], 3, object(), "no/such*.csv"])
+def test_what_cannot_be_measured_is_not_small(given: object) -> None:
+    assert size_bytes(given) is None
 
 
 @pytest.mark.parametrize("how", ["right", "full"])
