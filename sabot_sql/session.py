@@ -60,6 +60,7 @@ from sabot_sql.top.publisher import Publisher
 
 if TYPE_CHECKING:
     from sabot_sql.catalog.writes import Write
+    from sabot_sql.coordinator.keeper import Keeper
     from sabot_sql.jobs.job_call import JobCall
     from sabot_sql.jobs.job_graph import JobGraph
 
@@ -159,18 +160,20 @@ class Session:
         running = RunningQuery(f"q-{uuid.uuid4().hex[:16]}", timeout)
         config = self.config.with_agents(agents, isolation)
         request = self._request(sql, config, scopes, running, max_rows)
-
-        def run() -> Result:
-            result = None
-            for statement in self._catalog.split(sql, params):
-                running.check()
-                running.clock.enter(Phase.PLANNING)
-                result = self._run(statement, request)
-            return result or self._single_result(request, "nothing to run", ResultStore.empty(), (), None)
-
-        return self._watched(request, observer, run)
+        return self._watched(request, observer, lambda: self._all_statements(sql, params, request))
 
     execute = query  # as connections of Python are asked
+
+    def query_kept(
+        self, sql: str, params: Parameters, keeper: Keeper, running: RunningQuery, observer: Observer | None = None
+    ) -> Result:
+        """As :meth:`query`, and ``keeper`` has the journal, so that another process can go on with it.
+
+        Raises:
+            SabotSQLError: as for :meth:`query`.
+        """
+        request = replace(self._request(sql, self.config, ({},), running, None), keeper=keeper)
+        return self._watched(request, observer, lambda: self._all_statements(sql, params, request))
 
     def run_job(
         self,
@@ -327,6 +330,14 @@ class Session:
                 result = self._guarded(request.running, run)
             self._plans.keep(query_id, result.plan)
         return result
+
+    def _all_statements(self, sql: str, params: Parameters, request: Request) -> Result:
+        result = None
+        for statement in self._catalog.split(sql, params):
+            request.running.check()
+            request.running.clock.enter(Phase.PLANNING)
+            result = self._run(statement, request)
+        return result or self._single_result(request, "nothing to run", ResultStore.empty(), (), None)
 
     def _job_call(self, request: Request) -> JobCall:
         from sabot_sql.jobs.job_call import JobCall  # native code and sqlglot, which one agent does not need

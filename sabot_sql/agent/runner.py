@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import duckdb
+import pyarrow as pa
 
 import sabot_native
 from sabot_planner.job.operators import Column
@@ -22,6 +23,7 @@ from sabot_sql.protocol.task_spec import (
     EdgeOutput,
     FileSink,
     Fragment,
+    OutputReport,
     QueryContext,
     ScanRead,
     SplitReport,
@@ -32,6 +34,7 @@ from sabot_sql.protocol.task_spec import (
     WriteKind,
 )
 from sabot_sql.transport.interface import EdgeStream, PartsLost, Transport
+from sabot_sql.transport.kept_segments import KeptStream, keep, kept_or
 from sabot_sql.transport.this_host import ThisHost
 
 _PRIVATE = "__sabot_"
@@ -130,7 +133,8 @@ class Runner:
 
     def _run(self, spec: TaskSpec, context: QueryContext, attempt: Attempt, batch_size: int) -> TaskReport:
         began = time.monotonic()
-        streams = {edge.edge_id: self._open(edge, spec, attempt) for edge in spec.fragment.all_edges()}
+        transport = kept_or(self._transport, context.kept_segments)
+        streams = {edge.edge_id: _open(transport, edge, spec, attempt) for edge in spec.fragment.all_edges()}
         attempt.reads(tuple(streams.values()))
         registrations = {
             name: value for scan in spec.fragment.all_scans() for name, value in scan.registrations.items()
@@ -157,6 +161,8 @@ class Runner:
             outputs = [_stored(output, columns) for output in spec.outputs]
             reports = self._writer.write(rows, spec.id, outputs, attempt.token, spec.deadline_ms)
             del started, rows
+            for report in reports:
+                self._keep(report, context, attempt)
             for name in registrations:
                 cursor.unregister(name)
         except BaseException:
@@ -180,11 +186,46 @@ class Runner:
             tuple(ScanRead(scan.name, scan.sliced, scan.spans) for scan in spec.fragment.all_scans()),
         )
 
-    def split(self, spec: SplitSpec) -> SplitReport:
+    def split(self, spec: SplitSpec, context: QueryContext, attempt: Attempt) -> SplitReport:
         """Cut a committed sampled output into ranges; it takes the place of the sampled one."""
         manifest = sabot_native.Manifest.from_bytes(spec.manifest)
-        cut = self.manager.split(manifest, list(spec.bounds), spec.id.attempt)
-        return SplitReport(spec.id, self.agent_id, output_report(cut, self.agent_id))
+        try:
+            cut = self.manager.split(manifest, list(spec.bounds), spec.id.attempt)
+        except sabot_native.CorruptSegment:
+            if not context.kept_segments:
+                raise
+            cut = self._split_kept(manifest, spec, context, attempt)
+        report = output_report(cut, self.agent_id)
+        self._keep(report, context, attempt)
+        return SplitReport(spec.id, self.agent_id, report)
+
+    def _split_kept(
+        self, manifest: sabot_native.Manifest, spec: SplitSpec, context: QueryContext, attempt: Attempt
+    ) -> sabot_native.Manifest:
+        """Cut an output whose agent is gone; the column of sort keys is the last one that a sampled output has."""
+        stream = KeptStream(context.kept_segments, [manifest], 0, 1)
+        *columns, key = pa.RecordBatchReader.from_stream(stream).schema.names
+        output = sabot_native.Output(
+            query_id=spec.id.query_id,
+            edge_id=spec.edge_id,
+            task=spec.id.task,
+            attempt=spec.id.attempt,
+            scheme=sabot_native.Scheme.range_column(key, list(spec.bounds)),
+            columns=columns,
+        )
+        (cut,) = self.manager.write_partition(stream, [output], cancel=attempt.token)
+        return cut
+
+    def _keep(self, report: OutputReport, context: QueryContext, attempt: Attempt) -> None:
+        """Write an output to where it outlives this agent, if the query wants that."""
+        if not context.kept_segments:
+            return
+        manifest = sabot_native.Manifest.from_bytes(report.manifest)
+        keep(
+            context.kept_segments,
+            manifest,
+            lambda number: self._transport.open([manifest], number, number + 1, cancel=attempt.token),
+        )
 
     def close(self) -> None:
         """Close the cursor; the next task gets a new one."""
@@ -203,14 +244,13 @@ class Runner:
                 self._cursor.execute(f"SET SESSION {quote(name)} = {_text(value)}")
         return self._cursor
 
-    def _open(self, edge: EdgeInput, spec: TaskSpec, attempt: Attempt) -> EdgeStream:
-        manifests = [sabot_native.Manifest.from_bytes(data) for data in edge.manifests]
-        try:
-            return self._transport.open(
-                manifests, edge.first, edge.last, cancel=attempt.token, deadline_ms=spec.deadline_ms
-            )
-        except PartsLost as error:
-            raise _lost(edge, error) from error
+
+def _open(transport: Transport, edge: EdgeInput, spec: TaskSpec, attempt: Attempt) -> EdgeStream:
+    manifests = [sabot_native.Manifest.from_bytes(data) for data in edge.manifests]
+    try:
+        return transport.open(manifests, edge.first, edge.last, cancel=attempt.token, deadline_ms=spec.deadline_ms)
+    except PartsLost as error:
+        raise _lost(edge, error) from error
 
 
 def fragment_sql(fragment: Fragment) -> str:

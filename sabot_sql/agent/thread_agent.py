@@ -199,7 +199,7 @@ class ThreadAgent:
     @staticmethod
     def _run_on(runner: Runner, work: Work, context: QueryContext, attempt: Attempt) -> Outcome:
         if isinstance(work, SplitSpec):
-            return runner.split(work)
+            return runner.split(work, context, attempt)
         return runner.run(work, context, attempt)
 
     def _failure(self, work: Work, kind: FailureKind, message: str) -> TaskFailure:

@@ -75,6 +75,7 @@ def run_on_agents(
                     deadline_ms=running.left_ms(),
                     observer=request.progress.tell,
                     sink=files.sink if files else None,
+                    keeper=request.keeper,
                 )
         except QueryCancelled:
             raise

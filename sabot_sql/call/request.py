@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sabot_planner import QueryPlan
+    from sabot_sql.coordinator.keeper import Keeper
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """``sql`` is the user's whole text, of which one statement runs at a time."""
+    """``sql`` is the user's whole text, of which one statement runs at a time.
+
+    ``keeper`` has the journal of a query that is to outlive this process.
+    """
 
     sql: str
     config: SessionConfig
@@ -33,6 +37,7 @@ class Request:
     running: RunningQuery
     max_rows: int | None
     progress: Progress
+    keeper: Keeper | None = None
 
     def drain(self, reader: pa.RecordBatchReader, room: ResultRoom, *, borrowed: bool = False) -> ResultStore:
         """The rows of ``reader`` as far as they are wanted; see :meth:`ResultStore.drain`."""

@@ -22,7 +22,8 @@ from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.exchange_rules import RESULT_EDGE, stored_columns
 from sabot_sql.coordinator.execution import Execution
 from sabot_sql.coordinator.fragments import task_spec
-from sabot_sql.coordinator.journal import QueryOpening
+from sabot_sql.coordinator.journal import JournalEntry, QueryOpening
+from sabot_sql.coordinator.keeper import Keeper, resumed
 from sabot_sql.coordinator.key_naming import KeyNaming
 from sabot_sql.coordinator.messages import (
     BeginQuery,
@@ -33,6 +34,7 @@ from sabot_sql.coordinator.messages import (
     NameKey,
     PlanRevised,
     QueryAbandoned,
+    QueryResumed,
     QueryStarted,
     ReleaseEdge,
     ReplaceAgent,
@@ -43,11 +45,14 @@ from sabot_sql.coordinator.messages import (
 )
 from sabot_sql.coordinator.metrics import shuffled
 from sabot_sql.coordinator.no_sources import NoSources
+from sabot_sql.coordinator.query_state import QueryPhase
 from sabot_sql.coordinator.snapshot import PlanSnapshot, running_snapshot
 from sabot_sql.coordinator.stage_run import Finished, Skipped
 from sabot_sql.errors import RESULT_LOST, AgentError, OperatorError, QueryCancelled, QueryError, QueryTimeout
+from sabot_sql.protocol.members import AgentLost
 from sabot_sql.protocol.task_spec import FileSink, QueryContext, TaskFailure, TaskId, TaskReport
 from sabot_sql.transport.interface import EdgeStream, PartsLost
+from sabot_sql.transport.kept_segments import kept_or
 
 if TYPE_CHECKING:
     from sabot_sql.catalog.sources import SourceBinder
@@ -142,10 +147,12 @@ def run_query(
     deadline_ms: int | None = None,
     observer: Observer | None = None,
     sink: FileSink | None = None,
+    keeper: Keeper | None = None,
 ) -> FinishedQuery:
     """Run ``plan`` and return when its rows are committed, or with a ``sink`` when its files are written.
 
-    ``observer`` gets the plan JSON at most five times a second and once at the end, in this thread.
+    ``observer`` gets the plan JSON at most five times a second and once at the end, in this thread. With a ``keeper``
+    the query goes on where an earlier coordinator left it.
 
     Raises:
         QueryError: the statement failed on its values.
@@ -163,6 +170,8 @@ def run_query(
     driver = _Driver(
         plan, execution, events, pool, sources, sql, cancel, deadline_ms, observer, sink, joins_ordered=True
     )
+    if keeper is not None and sink is None:
+        driver.is_kept_by(keeper)
     return driver.run()
 
 
@@ -270,6 +279,9 @@ class _Driver:
         self._finished = False
         self._naming = KeyNaming(pool.key_finder.find, events.put, min(_NAMING_MS, deadline_ms or _NAMING_MS))
         self._overtaken: dict[TaskId, str] = {}
+        self._keeper: Keeper | None = None
+        self._first: QueryStarted | QueryResumed = QueryStarted()
+        self._transport = pool.transport
         self.failed: TaskId | None = None
         """The attempt that failed last."""
         self._context = QueryContext(
@@ -282,10 +294,26 @@ class _Driver:
             joins_ordered=joins_ordered,
         )
 
+    def is_kept_by(self, keeper: Keeper) -> None:
+        """Note every event with ``keeper``, and go on where an earlier coordinator of this query left it."""
+        opening = self._execution.opening
+        journal = keeper.earlier(opening)
+        before = None if journal is None else resumed(journal, self._plan)
+        if journal is None or before is None:
+            keeper.begin(opening)
+        else:
+            self._execution, self._plan = before
+            self._first = QueryResumed(opening.agents)
+            self._began -= (journal.entries[-1].at_ms if journal.entries else 0.0) / 1e3
+            self._finished = self._execution.state.phase is QueryPhase.FINISHED
+        self._keeper = keeper
+        self._context = replace(self._context, kept_segments=keeper.kept_segments)
+        self._transport = kept_or(self._pool.transport, keeper.kept_segments)
+
     def run(self) -> FinishedQuery:
         state = "failed"
         try:
-            self._tell(QueryStarted())
+            self._tell(self._first)
             # Every question is answered in time: what is not found by then is answered so.
             while not self._finished or self._execution.unnamed_keys:
                 self._check()
@@ -328,7 +356,13 @@ class _Driver:
         self._tell(event)
 
     def _tell(self, event: Event) -> None:
-        self._do(self._execution.handle(event, self._now_ms()))
+        now_ms = self._now_ms()
+        if self._keeper is not None and isinstance(event, AgentLost):
+            event = replace(event, readable=True)  # what it committed was kept
+        commands = self._execution.handle(event, now_ms)
+        if self._keeper is not None:
+            self._keeper.note(JournalEntry(now_ms, event))
+        self._do(commands)
 
     def _do(self, commands: list[Command]) -> None:
         for command in commands:
@@ -404,7 +438,7 @@ class _Driver:
         sink, shuffle = self._execution.result()
         outputs = [shuffle.outputs[task] for task in sorted(shuffle.outputs)]
         manifests = [sabot_native.Manifest.from_bytes(output.manifest) for output in outputs]
-        parts = [self._pool.transport.open(manifests, part, part + 1) for part in range(shuffle.partitions)]
+        parts = [self._transport.open(manifests, part, part + 1) for part in range(shuffle.partitions)]
         stream = parts[0] if len(parts) == 1 else OneAfterTheOther(parts)
         first = sink.tasks[0].state
         report = first.report if isinstance(first, Finished) else None

@@ -129,6 +129,10 @@ class EdgeBook:
         self._agents += new
         return {agent: tuple(self._declared) for agent in new}
 
+    def forget_agents(self) -> None:
+        """No agent knows the edges any more."""
+        self._agents.clear()
+
     def registered(self) -> Mapping[str, tuple[str, ...]]:
         """Agent → the edges, for all agents that were told of them."""
         return {agent: tuple(self._declared) for agent in self._agents}

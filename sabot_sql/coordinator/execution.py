@@ -30,6 +30,7 @@ from sabot_sql.coordinator.messages import (
     NameKey,
     PlanRevised,
     QueryAbandoned,
+    QueryResumed,
     QueryStarted,
     ReleaseEdge,
     ReplaceAgent,
@@ -208,6 +209,12 @@ class Execution:
         match event:
             case QueryStarted():
                 return self._begin_on([*self._state.agents, self._state.session_agent])
+            case QueryResumed(agents):
+                self._state.resume(agents)
+                self._stages_changed = True
+                commands = self._begin_on([*agents, self._state.session_agent])
+                revising = self._state.phase is QueryPhase.REVISING
+                return [*commands, self._revision(self._state.revisions)] if revising else commands
             case TaskReport():
                 return self._committed(event)
             case SplitReport():

@@ -116,6 +116,16 @@ class QueryStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryResumed:
+    """Another coordinator goes on with the query, on ``agents`` of its own; those of the one before are gone.
+
+    What was committed was kept, and every agent can read it. Nothing else of the time before is answered any more.
+    """
+
+    agents: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PlanRevised:
     """The planner's answer to the :class:`RevisePlan` of that number; without a ``operator_graph`` the plan stays."""
 
@@ -137,5 +147,5 @@ class QueryAbandoned:
     """Nobody wants the answer any more: command nothing, and count off what agents still answer."""
 
 
-Event = Outcome | MemberEvent | QueryStarted | PlanRevised | KeyNamed | QueryAbandoned
+Event = Outcome | MemberEvent | QueryStarted | QueryResumed | PlanRevised | KeyNamed | QueryAbandoned
 """All that an execution learns. Its state follows from its first plan and its events alone."""

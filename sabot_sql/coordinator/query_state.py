@@ -103,6 +103,23 @@ class QueryState:
         """Nobody comes in the place of a lost agent."""
         self.replacing.discard(agent_id)
 
+    def resume(self, agents: Sequence[str]) -> None:
+        """Other agents take the places of all; what was committed is theirs, and what ran waits, through no fault."""
+        self.agents = list(agents)
+        self.replacing.clear()
+        self.unanswered.clear()
+        self.stopped.clear()
+        self.questions.clear()
+        self.shuffles.forget_agents()
+        for shuffle in self.shuffles.edges():
+            homes = {task: agents[task % len(agents)] for task in shuffle.outputs}
+            outputs = {task: replace(output, agent_id=homes[task]) for task, output in shuffle.outputs.items()}
+            self.shuffles.update(shuffle.edge_id, outputs=outputs)
+        for stage_id, run in tuple(self.runs.items()):
+            for task in run.tasks:
+                if not task.done:
+                    self._set_task(stage_id, task.index, state=Waiting(), avoid=frozenset())
+
     def gave(self, work: Work) -> None:
         """An agent was given work."""
         self.unanswered[work.id] = work

@@ -317,6 +317,7 @@ class QueryContext:
     read; ``attachments`` are (name, database file) pairs to attach read-only. ``sink`` is the one directory that the
     query may write to, if any. ``joins_ordered``: fragments join in the order that DuckDB chose for the whole query.
     ``files`` are local files among the paths, as the session sees them: an agent of another host must see the same.
+    ``kept_segments`` is the directory where outputs are kept beyond the life of their agents, if that is wanted.
     """
 
     query_id: str
@@ -327,3 +328,4 @@ class QueryContext:
     sink: str = ""
     joins_ordered: bool = False
     files: tuple[FileVersion, ...] = ()
+    kept_segments: str = ""
