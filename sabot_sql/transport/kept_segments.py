@@ -1,12 +1,13 @@
 """Committed outputs as files that outlive the agents that wrote them.
 
 An output is one file: for each partition with rows an Arrow IPC stream, one more without rows for the schema, then an
-index and its place. It is complete from the moment that it has its name. The name is what the coordinator knows of the
-output: query, edge, task and attempt.
+index and its place. It is complete from the moment that it has its name. The name follows from the manifest, which
+no other output has: an agent that its coordinator believes dead cannot replace what another one wrote.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -31,12 +32,13 @@ Partition = Callable[[int], object]
 
 def segment_path(directory: str, manifest: sabot_native.Manifest) -> Path:
     """Where the output of ``manifest`` is kept."""
-    name = f"{quote(manifest.edge_id, safe='')}-{manifest.task}-{manifest.attempt}.segments"
+    digest = hashlib.sha256(manifest.to_bytes()).hexdigest()[:16]
+    name = f"{quote(manifest.edge_id, safe='')}-{manifest.task}-{manifest.attempt}-{digest}.segments"
     return Path(directory, quote(manifest.query_id, safe=""), name)
 
 
 def keep(directory: str, manifest: sabot_native.Manifest, partition: Partition) -> None:
-    """Write an output to its file; what was there under that name is the same, and is replaced.
+    """Write an output to its file.
 
     Raises:
         ResourceError: the file cannot be written. Nothing of it is left.
