@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from html import escape
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
@@ -14,12 +15,13 @@ from sabot_sql import arguments
 from sabot_sql.arguments import needed, whole
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.catalog.conversion import Converter, is_lossy
+from sabot_sql.catalog.kept_rows import keep_rows
 from sabot_sql.duck.streams import batch_rows
 from sabot_sql.errors import SessionClosed, UsageError
 from sabot_sql.explain_view import explained_html, explained_text, is_explained
 from sabot_sql.plan_view import Plan
 from sabot_sql.plan_view.units import plural
-from sabot_sql.result_store import HeldStore, ResultStore, rebatched
+from sabot_sql.result_store import ResultStore, Rows, rebatched
 from sabot_sql.result_values import are_plain, python_rows, row_type
 from sabot_sql.table_view import MAX_HTML_BYTES, TableSummary, html_table, text_table
 
@@ -47,7 +49,7 @@ class Result:
 
     def __init__(
         self,
-        store: ResultStore | HeldStore,
+        store: Rows,
         columns: Sequence[tuple[str, str]],
         converter: Converter,
         *,
@@ -56,7 +58,7 @@ class Result:
         plan: Mapping[str, Any],
         stats: Mapping[str, Any],
     ) -> None:
-        self._kept: ResultStore | HeldStore | None = store
+        self._kept: Rows | None = store
         self._length = store.rows
         self._converter = converter
         self.columns = [name for name, _ in columns]
@@ -87,10 +89,18 @@ class Result:
         self.close()
 
     @property
-    def _store(self) -> ResultStore | HeldStore:
+    def _store(self) -> Rows:
         if self._kept is None:
             raise SessionClosed("the result was closed", hint="read its rows before close(), or run the query again")
         return self._kept
+
+    def keep(self, file: Path) -> None:
+        """Write the rows to ``file``, with DuckDB's own types, for :class:`~sabot_sql.catalog.kept_rows.KeptRows`.
+
+        Raises:
+            SabotSQLError: they cannot be written.
+        """
+        keep_rows(self._store, self._converter, self.types, file)
 
     # ----------------------------------------------------------------------------------------------------- columns
 

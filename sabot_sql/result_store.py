@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -25,6 +25,45 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 16 << 20
 _numbers = itertools.count(1)
+
+
+class Rows(Protocol):
+    """The rows of a result, wherever they are; they can be read any number of times."""
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take, where that is known."""
+        ...
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether they are in a file."""
+        ...
+
+    @property
+    def truncated_at(self) -> int | None:
+        """How many they were cut to, if they were."""
+        ...
+
+    def opened(
+        self,
+        converter: Converter,
+        columns: Sequence[str],
+        types: Sequence[str],
+        part: tuple[int, int],
+        interrupts: Interrupts,
+    ) -> AbstractContextManager[Any]:
+        """A relation over ``part`` of the rows, an offset and a count, with the user's names and DuckDB's types.
+
+        Raises:
+            SessionClosed: they went with their session.
+        """
+        ...
 
 
 class ResultStore:

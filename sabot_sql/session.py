@@ -61,6 +61,7 @@ from sabot_sql.top.publisher import Publisher
 if TYPE_CHECKING:
     from sabot_sql.catalog.writes import Write
     from sabot_sql.coordinator.keeper import Keeper
+    from sabot_sql.detached.query_handle import QueryHandle
     from sabot_sql.jobs.job_call import JobCall
     from sabot_sql.jobs.job_graph import JobGraph
 
@@ -69,6 +70,8 @@ Agents = int | Literal["auto"]
 _T = TypeVar("_T")
 
 _STOP_SECONDS = 5.0
+_MOST_PRIORITY = (1 << 31) - 2
+"""What the durable host's queue can hold."""
 _ONE_AGENT = NotDistributed("one agent: the statement runs on DuckDB as it was written")
 
 
@@ -174,6 +177,56 @@ class Session:
         """
         request = replace(self._request(sql, self.config, ({},), running, None), keeper=keeper)
         return self._watched(request, observer, lambda: self._all_statements(sql, params, request))
+
+    def submit(
+        self,
+        sql: str,
+        params: Parameters = None,
+        *,
+        agents: Agents | None = None,
+        isolation: Literal["thread", "process"] | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+        scope: Mapping[str, Any] | None = None,
+    ) -> QueryHandle:
+        """Hand a query to the durable host, where it outlives this session and this process; does not wait for it.
+
+        The options are those of :meth:`query`. What the query reads of this session's own tables, and frames that it
+        names, are copied now; files are read where they are. Of the queries that wait those with the lowest
+        ``priority``, from 0, come first.
+
+        Raises:
+            UsageError: the SQL is not one query that only reads, or what it reads cannot be copied.
+            QueryError: the statement is wrong.
+            AgentError: the durable host cannot be started.
+            ResourceError: there is no room for its state.
+        """
+        sql, params = arguments.text("sql", sql), arguments.parameters(params)
+        priority = arguments.whole("priority", priority, most=_MOST_PRIORITY)
+        scopes = caller_scopes() if scope is None else (arguments.mapping("scope", scope),)
+        limit = None if timeout is None else arguments.seconds("timeout", timeout)
+        config = self.config.with_agents(agents, isolation)
+        running = RunningQuery(f"q-{uuid.uuid4().hex[:16]}", None)
+
+        def run() -> QueryHandle:
+            from sabot_sql.detached.submission import Submission, submit  # which interactive queries do not need
+
+            statements = self._catalog.split(sql, params)
+            if len(statements) != 1 or not statements[0].reads:
+                raise UsageError(
+                    "only a single query that writes nothing can be handed to the durable host",
+                    code="NOT_DURABLE",
+                    hint="run the statements before it with query(), and what writes its rows after it has ended",
+                )
+            with self._read_write_lock.reading(running.check), running.asking(self._catalog.connection):
+                query = Submission(running.query_id, sql, params, statements[0], config, scopes, limit, priority)
+                return submit(query, self._catalog)
+
+        return self._guarded(running, run)
+
+    def answer_settings(self) -> Mapping[str, str]:
+        """The settings that change answers, where they are not DuckDB's defaults."""
+        return self._catalog.connection.session_settings()
 
     def run_job(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -122,6 +122,10 @@ class Catalog:
         """See :meth:`MemoryTables.unregister`."""
         with self.connection.lock:
             self._tables.unregister(name)
+
+    def objects_named(self, statement: Statement, scopes: Sequence[Scope], words: Set[str]) -> list[str]:
+        """See :meth:`MemoryTables.named`; hold the lock."""
+        return self._tables.named(statement, scopes, words)
 
     def converter(self) -> Converter:
         """A converter under the settings that hold now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeAlias
 
@@ -65,9 +65,10 @@ Interrupts: TypeAlias = Callable[[Reading], AbstractContextManager[Any]]
 class Converter:
     """Gives cursors that read Arrow batches as the relation they came from; usable after the session was closed."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, settings: Mapping[str, str] | None = None) -> None:
+        """Convert under ``settings``, by default those that hold on ``connection`` now."""
         self._connection = connection
-        self._settings = dict(connection.session_settings())
+        self._settings = dict(connection.session_settings() if settings is None else settings)
 
     @contextmanager
     def open(

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import re
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -149,6 +149,11 @@ class MemoryTables:
                 # In a transaction that has failed nothing runs any more; the view goes with it.
                 with contextlib.suppress(duckdb.TransactionException):
                     self._drop(name)
+
+    def named(self, statement: Statement, scopes: Sequence[Scope], words: Set[str]) -> list[str]:
+        """The in-process tables that a statement may read, which leads to these ``words`` in lower case."""
+        registered = [name for name in self._registered if name.lower() in words]
+        return [*registered, *(name for name in self._unknown_names(statement, scopes) if name not in registered)]
 
     def forget(self) -> None:
         """Ask again for the views, macros and prepared statements: a statement may have changed them."""

@@ -16,6 +16,9 @@ _Task = TypeVar("_Task", int, str)
 
 _GUESSED_ROW_BYTES = 64
 
+_SIDE_BY_SIDE = 4
+"""So many queries of a host have memory at a time, at least."""
+
 _MOST_RANGES = 128
 """Bounds come from samples of a thousand keys a task: more ranges would differ too much in size."""
 
@@ -68,6 +71,14 @@ class TaskDemand:
     input_bytes: int = 0
     bytes_by_agent: Mapping[str, int] = field(default_factory=dict)
     pinned: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The memory that a query may use, and why."""
+
+    memory_bytes: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,6 +143,26 @@ class DBOSParallelController:
         if planned > 1 and rows < self.few_rows:
             return WorkerCount(1, f"{rows} rows are few: one range")
         return self.calculate_optimal_worker_count(input_bytes, planned=planned, most=max(planned, _MOST_RANGES))
+
+    def admit(
+        self, *, asked_bytes: int, least_bytes: int, total_bytes: int, granted_bytes: int, running: int, before: int
+    ) -> Grant | None:
+        """The memory of a query that waits among others; None as long as it has to.
+
+        ``granted_bytes`` of ``total_bytes`` are with the ``running`` ones, and ``before`` wait longer. What was asked
+        for is given where it is free, and else a quarter of all of it: four run side by side rather than one alone.
+        """
+        if before:
+            return None
+        free_bytes = total_bytes - granted_bytes
+        share_bytes = max(least_bytes, total_bytes // _SIDE_BY_SIDE)
+        if not running:
+            given = max(least_bytes, min(asked_bytes, total_bytes))
+            return Grant(given if given <= share_bytes else max(share_bytes, given - share_bytes), "nothing else runs")
+        if free_bytes < min(asked_bytes, share_bytes):
+            return None
+        given = max(least_bytes, min(asked_bytes, share_bytes))
+        return Grant(given, f"{running} others run: {bytes_text(given)} of {bytes_text(free_bytes)} that are free")
 
     @overload
     def assign_tasks_to_agents(self, tasks: Sequence[TaskDemand], agents: Sequence[str]) -> Assignment[int]: ...

@@ -1,0 +1,142 @@
+"""A durable query while it runs in this host: a session of its own, in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sabot_sql.call.running import RunningQuery
+from sabot_sql.detached.durable_query import DurableQuery
+from sabot_sql.detached.kept_result import Outcome, rows_file
+from sabot_sql.detached.state_directory import StateDirectory
+from sabot_sql.durable.admission import Admission
+from sabot_sql.durable.journal_pieces import JournalPieces
+from sabot_sql.errors import InternalError, QueryCancelled, QueryTimeout, SabotSQLError
+from sabot_sql.session import Session
+
+
+class LiveQuery:
+    """Runs a query from where its journal ends to its outcome, which is then in the query's directory."""
+
+    def __init__(
+        self, query: DurableQuery, state: StateDirectory, recorded: Sequence[str], admission: Admission
+    ) -> None:
+        self.query = query
+        self.pieces = JournalPieces(state.segments, recorded)
+        self.outcome: Outcome | None = None
+        self.admitted = ""
+        self.began_ms = now_ms()
+        self._state = state
+        self._directory = state.query(query.query_id)
+        self._admission = admission
+        self._running = RunningQuery(query.query_id, query.timeout_seconds)
+        self._plan: Mapping[str, Any] = {}
+        self._thread = threading.Thread(target=self._run, name=f"sabot-durable-{query.query_id}", daemon=True)
+
+    @property
+    def plan_text(self) -> str:
+        """The plan JSON as far as the query has got; no text before it was planned."""
+        return json.dumps(self._plan) if self._plan else ""
+
+    @property
+    def progress_percent(self) -> float | None:
+        """How far it is, by the tasks that have ended; None where that cannot be told."""
+        stages = self._plan.get("stages", ())
+        tasks = [task for stage in stages for task in stage.get("tasks", ())]
+        if not tasks:
+            told = stages[0].get("progress_percent") if len(stages) == 1 else None
+            return None if told is None else float(told)
+        waiting = sum(stage["parallelism"] for stage in stages if not stage.get("tasks"))
+        ended = sum(task["state"] == "finished" for task in tasks)
+        return float(100 * ended / (len(tasks) + waiting))
+
+    @property
+    def agents(self) -> int | None:
+        """How many agents take part, once it was planned."""
+        agents: int | None = self._plan.get("agents")
+        return agents
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Stop it soon."""
+        self._running.cancel()
+
+    def _run(self) -> None:
+        try:
+            self.outcome = self._outcome()
+        except BaseException as error:  # noqa: BLE001  the thread's last act: whoever waits must be told
+            self.outcome = _failed(error)
+        finally:
+            shutil.rmtree(self._state.segments / self.query.query_id, ignore_errors=True)
+            self._admission.leave(self.query.query_id)
+            self.pieces.end()
+
+    def _outcome(self) -> Outcome:
+        try:
+            outcome = self._answered()
+        except Exception as error:  # noqa: BLE001  whatever it is, it is what came of the query
+            outcome = _failed(error)
+        try:
+            outcome.write(self._directory)
+        except SabotSQLError as error:
+            return _failed(error)
+        return outcome
+
+    def _answered(self) -> Outcome:
+        grant = self._admission.admit(self.query.query_id, self.query.config, self._running.check)
+        self.admitted = grant.reason
+        config = replace(self.query.config, memory_bytes=grant.memory_bytes)
+        with Session(config) as session:
+            for statement in self.query.statements:
+                session.query(statement, scope={})
+            result = session.query_kept(self.query.sql, self.query.params, self.pieces, self._running, self._told)
+            with result:
+                result.keep(rows_file(self._directory))
+                return Outcome(
+                    "finished",
+                    now_ms(),
+                    tuple(zip(result.columns, result.types, strict=True)),
+                    len(result),
+                    result.plan.json(),
+                    result.stats,
+                    session.answer_settings(),
+                )
+
+    def _told(self, plan: Mapping[str, Any]) -> None:
+        self._plan = plan
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, by the wall clock: for people, never to measure with."""
+    return int(time.time() * 1e3)
+
+
+def _failed(error: BaseException) -> Outcome:
+    shown = error if isinstance(error, SabotSQLError) else InternalError(f"{type(error).__name__}: {error}")
+    state = {QueryCancelled: "cancelled", QueryTimeout: "timed_out"}.get(type(shown), "failed")
+    return Outcome(state, now_ms(), error=shown.to_dict())
+
+
+def remove_query(state: StateDirectory, query_id: str) -> None:
+    """Remove all that a query has left."""
+    for directory in (state.query(query_id), state.segments / query_id):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def size_bytes(directory: Path) -> int:
+    """What the files of a directory take."""
+    total = 0
+    for file in directory.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += file.lstat().st_size
+    return total

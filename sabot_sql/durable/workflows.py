@@ -1,0 +1,136 @@
+"""Queries as workflows of DBOS: the journal of a query is what its steps return, and recovery reads it again.
+
+Only what DBOS documents is used. A query is enqueued on a queue that is polled often, so that a host that comes back
+goes on at once. Everything is recorded as JSON: a pickle is never read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import sqlalchemy
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID, WorkflowStatus
+
+from sabot_sql.coordinator.journal import JOURNAL_VERSION
+
+QUEUE = "sabot-sql"
+WORKFLOW = "sabot_sql.query"
+APPLICATION_VERSION = f"journal-{JOURNAL_VERSION}"
+"""Ours, not DBOS's digest of sources: an upgrade of either strands no query whose journal can still be read."""
+
+_POLL_SECONDS = 0.05
+"""DBOS polls once a second by default: a query would wait as long, also after its host has come back."""
+_MOST_AT_ONCE = 32
+"""So many queries are admitted or wait for memory; more stay on the queue."""
+_MOST_RECOVERIES = 25
+"""A query with which the host dies again and again is given up."""
+_BUSY_MS = 30_000
+"""So long a locked SQLite database is waited for."""
+
+OPEN_STATES = ("ENQUEUED", "PENDING", "DELAYED")
+
+
+class Runner(Protocol):
+    """What brings a query further: the host."""
+
+    def advance(self, query_id: str, recorded: Sequence[str]) -> dict[str, Any]:
+        """Wait for what is to be recorded next, as ``{"lines": […], "outcome": None}``; the last one has an outcome."""
+        ...
+
+
+class Workflows:
+    """DBOS, launched; there is one in a process. ``runner`` runs the queries."""
+
+    def __init__(self, database: Path | str, executor: str, runner: Runner) -> None:
+        """Open ``database``, a SQLite file or the URL of a PostgreSQL."""
+        logging.getLogger("dbos").setLevel(logging.WARNING)
+        config = DBOSConfig(
+            name="sabot-sql",
+            executor_id=executor,
+            application_version=APPLICATION_VERSION,
+            serializer=DBOSPortableJSONSerializer(),
+            log_level="WARNING",
+            notification_listener_polling_interval_sec=0.1,
+        )
+        if isinstance(database, Path):
+            config["system_database_engine"] = _sqlite(database)
+            config["system_database_url"] = f"sqlite:///{database}"
+        else:
+            config["system_database_url"] = database
+        self._dbos = DBOS(config=config)
+        self._run = DBOS.workflow(name=WORKFLOW, max_recovery_attempts=_MOST_RECOVERIES)(_workflow(runner))
+        DBOS.launch()
+        DBOS.register_queue(
+            QUEUE,
+            worker_concurrency=_MOST_AT_ONCE,
+            polling_interval_sec=_POLL_SECONDS,
+            on_conflict="always_update",
+        )
+
+    def enqueue(self, query_id: str, priority: int) -> None:
+        """Run a query; again is nothing new."""
+        with SetWorkflowID(query_id), SetEnqueueOptions(priority=priority + 1):  # DBOS counts from 1
+            DBOS.enqueue_workflow(QUEUE, self._run, query_id)
+
+    def find(self, query_id: str) -> WorkflowStatus | None:
+        """What DBOS knows of a query."""
+        return next(iter(DBOS.list_workflows(workflow_ids=[query_id], name=WORKFLOW)), None)
+
+    def list(self, limit: int | None = None, *, open_only: bool = False) -> list[WorkflowStatus]:
+        """The queries, the latest first."""
+        states = list(OPEN_STATES) if open_only else None
+        return DBOS.list_workflows(name=WORKFLOW, status=states, limit=limit, sort_desc=True)
+
+    def cancel(self, query_id: str) -> None:
+        """Take a query from the queue, or end its workflow at its next step."""
+        DBOS.cancel_workflow(query_id)
+
+    def delete(self, query_ids: Sequence[str]) -> None:
+        """Forget queries that have ended."""
+        if query_ids:
+            DBOS.delete_workflows(list(query_ids))
+
+    def close(self) -> None:
+        """End DBOS; what runs is found again by the next one."""
+        DBOS.destroy(workflow_completion_timeout_sec=0)
+
+
+def _workflow(runner: Runner) -> Callable[[str], dict[str, Any]]:
+    def run(query_id: str) -> dict[str, Any]:
+        lines: list[str] = []
+        while True:
+            piece = DBOS.run_step({"name": "progress"}, runner.advance, query_id, tuple(lines))
+            lines += piece["lines"]
+            outcome: dict[str, Any] | None = piece["outcome"]
+            if outcome is not None:
+                return outcome
+
+    return run
+
+
+def _sqlite(file: Path) -> sqlalchemy.Engine:
+    """An engine that writes ahead: a step is recorded without a wait for the disk, and readers never block it.
+
+    What SQLite has acknowledged outlives the process. After a loss of power a query may go on from further back.
+    """
+    engine = sqlalchemy.create_engine(f"sqlite:///{file}")
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def opened(connection: Any, _: object) -> None:
+        connection.isolation_level = "IMMEDIATE"
+        for pragma in (f"busy_timeout={_BUSY_MS}", "foreign_keys=ON", "journal_mode=WAL", "synchronous=NORMAL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine
+
+
+def shown_database(database: Path | str) -> str:
+    """A database as it may be shown: without user and password."""
+    if isinstance(database, Path):
+        return str(database)
+    parts = urlsplit(database)
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
