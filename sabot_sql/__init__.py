@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from sabot_sql.errors import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from sabot_sql.call.observation import Observer
     from sabot_sql.catalog.connection import Parameters
+    from sabot_sql.detached.query_handle import QueryHandle
     from sabot_sql.jobs import (
         DBOSParallelController,
         JobGraph,
@@ -71,6 +72,7 @@ __all__ = [
     "Plan",
     "QueryCancelled",
     "QueryError",
+    "QueryHandle",
     "QueryTimeout",
     "ResourceError",
     "Result",
@@ -89,8 +91,11 @@ __all__ = [
     "UsageError",
     "ValueFailure",
     "Workload",
+    "attach",
+    "batch",
     "connect",
     "default_session",
+    "queries",
     "query",
 ]
 
@@ -107,6 +112,7 @@ _LATE = {
     "ParquetFile": "sabot_sql.jobs",
     "ParquetFiles": "sabot_sql.jobs",
     "Plan": "sabot_sql.plan_view",
+    "QueryHandle": "sabot_sql.detached.query_handle",
     "Result": "sabot_sql.result",
     "Session": "sabot_sql.session",
     "SessionTable": "sabot_sql.jobs",
@@ -213,6 +219,52 @@ def query(sql: str, params: Parameters = None, **options: Any) -> Result:
         SabotSQLError: see :meth:`Session.query`.
     """
     return default_session().query(sql, params, **options)
+
+
+def attach(query_id: str) -> QueryHandle:
+    """The durable query of that id, whoever of this user's processes submitted it.
+
+    Raises:
+        UsageError: there is none.
+        ResourceError: the state directory cannot be used.
+    """
+    from sabot_sql.detached.known_queries import find_query
+
+    return find_query(query_id)
+
+
+def queries(limit: int = 100) -> Result:
+    """The durable queries that are known, the latest first: id, state, SQL's first line, start, progress, agents.
+
+    Raises:
+        AgentError: the durable host does not start.
+        ResourceError: the state directory cannot be used.
+    """
+    from sabot_sql.detached.known_queries import list_queries, queries_table
+
+    table = queries_table(list_queries(limit))
+    return default_session().query("FROM durable_queries", agents=1, scope={"durable_queries": table})
+
+
+def batch(
+    queries: Iterable[str | tuple[str, Any]],
+    *,
+    session: Session | None = None,
+    priority: int = 0,
+    timeout: float | None = None,
+) -> list[QueryHandle]:
+    """Hand many queries to the durable host, which runs as many at a time as it has memory for.
+
+    Each is SQL, or a pair of SQL and parameters, asked on ``session`` or on the one that all calls share. Those with
+    the lowest ``priority``, from 0, come first. ``timeout`` is in seconds, of each.
+
+    Raises:
+        UsageError: one of them cannot be handed over; then none is.
+        SabotSQLError: as of :meth:`Session.submit`.
+    """
+    from sabot_sql.detached.known_queries import submit_all
+
+    return submit_all(session or default_session(), queries, priority=priority, timeout=timeout)
 
 
 def default_session() -> Session:

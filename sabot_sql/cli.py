@@ -1,4 +1,4 @@
-"""The console script ``sabot-sql``: ``query``, ``explain``, ``run`` and ``agent``."""
+"""The console script ``sabot-sql``: it runs SQL and jobs, serves agents, and looks after durable queries."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run(options)
         elif options.command == "top":
             top(options)
-        else:
+        elif options.command == "agent":
             return _agent(options)
+        else:
+            _durable(options)
     except SabotSQLError as error:
         print(f"SabotSQLError {error}", file=sys.stderr)
         return _FAILED
@@ -100,7 +102,35 @@ def _parser() -> argparse.ArgumentParser:
     agent.add_argument("--grace", type=float, default=300.0, metavar="SECONDS", help="of sessions, after SIGTERM")
     agent.add_argument("--idle", type=float, default=None, metavar="SECONDS", help="without a session: then end")
     agent.add_argument("--with-parent", action="store_true", help="end when standard input does")
+    _add_durable_commands(commands)
     return parser
+
+
+def _add_durable_commands(commands: argparse._SubParsersAction[_Parser]) -> None:
+    submit = commands.add_parser("submit", help="hand a query to the durable host and print its id")
+    _add_sql_options(submit)
+    _add_session_options(submit)
+    submit.add_argument("--timeout", type=float, metavar="SECONDS")
+    submit.add_argument("--priority", type=int, default=0, metavar="N", help="the lowest, from 0, come first")
+
+    queries = commands.add_parser("queries", help="list the durable queries, the latest first")
+    queries.add_argument("--format", choices=["table", "json"], default="table")
+    queries.add_argument("--limit", type=int, default=100, metavar="N")
+
+    attach = commands.add_parser("attach", help="wait for a durable query and print its rows")
+    attach.add_argument("query_id", metavar="ID")
+    attach.add_argument("--format", choices=["table", "csv", "json", "parquet"], default="table")
+    attach.add_argument("--output", metavar="FILE", help="write the rows there; parquet needs it")
+    attach.add_argument("--plan", action="store_true", help="print the shuffle plan as well")
+    attach.add_argument("--timeout", type=float, metavar="SECONDS", help="wait so long; the query goes on")
+
+    cancel = commands.add_parser("cancel", help="stop a durable query")
+    cancel.add_argument("query_id", metavar="ID")
+
+    doctor = commands.add_parser("doctor", help="show what durable queries have left on this machine")
+    doctor.add_argument("--json", action="store_true")
+    doctor.add_argument("--clean", action="store_true", help="remove what nobody needs")
+    doctor.add_argument("--stop", action="store_true", help="end the durable host; the next one goes on")
 
 
 def _add_sql_options(parser: argparse.ArgumentParser) -> None:
@@ -220,6 +250,26 @@ def _explain(options: argparse.Namespace) -> None:
             print(plan.html())
         case _:
             print(plan.text())
+
+
+def _durable(options: argparse.Namespace) -> None:
+    from sabot_sql import durable_commands as commands  # sockets and files, which the other commands do not need
+
+    match options.command:
+        case "submit":
+            sql = _sql(options)
+            with _session(options) as session:
+                commands.print_submitted(session, sql, options)
+        case "queries":
+            commands.print_queries(options)
+        case "attach":
+            if options.format == "parquet" and options.output is None:
+                raise ConfigError("--format parquet needs --output")
+            _show(commands.attached(options), options)
+        case "cancel":
+            commands.print_cancelled(options)
+        case _:
+            commands.print_diagnosis(options)
 
 
 def _agent(options: argparse.Namespace) -> int:

@@ -140,6 +140,7 @@ class Session:
         max_rows: int | None = None,
         scope: Mapping[str, Any] | None = None,
         observer: Observer | None = None,
+        durable: bool = False,
     ) -> Result:
         """Run ``sql`` and return the rows of its last statement.
 
@@ -160,6 +161,11 @@ class Session:
         sql, params = arguments.text("sql", sql), arguments.parameters(params)
         max_rows = None if max_rows is None else arguments.whole("max_rows", max_rows)
         scopes = caller_scopes() if scope is None else (arguments.mapping("scope", scope),)
+        if arguments.flag("durable", durable):
+            if max_rows is not None:
+                raise ConfigError("max_rows: not with durable=True, which keeps all rows", hint="write LIMIT")
+            handle = self._submit(sql, params, self.config.with_agents(agents, isolation), scopes, timeout, 0)
+            return handle.wait(None if observer is None else _observing(observer))
         running = RunningQuery(f"q-{uuid.uuid4().hex[:16]}", timeout)
         config = self.config.with_agents(agents, isolation)
         request = self._request(sql, config, scopes, running, max_rows)
@@ -204,8 +210,18 @@ class Session:
         sql, params = arguments.text("sql", sql), arguments.parameters(params)
         priority = arguments.whole("priority", priority, most=_MOST_PRIORITY)
         scopes = caller_scopes() if scope is None else (arguments.mapping("scope", scope),)
+        return self._submit(sql, params, self.config.with_agents(agents, isolation), scopes, timeout, priority)
+
+    def _submit(
+        self,
+        sql: str,
+        params: Parameters,
+        config: SessionConfig,
+        scopes: Sequence[Scope],
+        timeout: float | None,
+        priority: int,
+    ) -> QueryHandle:
         limit = None if timeout is None else arguments.seconds("timeout", timeout)
-        config = self.config.with_agents(agents, isolation)
         running = RunningQuery(f"q-{uuid.uuid4().hex[:16]}", None)
 
         def run() -> QueryHandle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -18,10 +18,19 @@ from sabot_magics.completion import Query
 from sabot_magics.display import CellOutput, Look, done_bundle, kept_bundle, result_bundle, show_plan
 from sabot_magics.namespace import Parameters, bind_parameters
 from sabot_magics.options import HELP, CellOptions, Progress, parse_options
-from sabot_sql import ConfigError, QueryCancelled, QueryTimeout, Result, Session, SessionClosed
+from sabot_sql import (
+    ConfigError,
+    Observer,
+    QueryCancelled,
+    QueryHandle,
+    QueryTimeout,
+    Result,
+    Session,
+    SessionClosed,
+)
 from sabot_sql.plan_view import UnhappyEnd
 
-_ACTIONS = ("--help", "--status", "--cancel")
+_ACTIONS = ("--help", "--status", "--cancel", "--attach")
 
 
 class SabotMagic(Configurable):
@@ -50,11 +59,11 @@ class SabotMagic(Configurable):
         self.queries_run = 0
 
     @needs_local_scope
-    def line(self, line: str, local_ns: dict[str, Any] | None = None) -> Result | None:
-        """Run one line of SQL and return its result, or do --help, --status, --cancel."""
+    def line(self, line: str, local_ns: dict[str, Any] | None = None) -> Result | QueryHandle | None:
+        """Run one line of SQL and return its result, or do --help, --status, --cancel, --attach."""
         first = line.split(maxsplit=1)[0] if line.strip() else ""
         if first in _ACTIONS:
-            self._act(parse_options(line))
+            return self._act(parse_options(line), at_once=False)
         elif first.startswith("-"):
             # SQL begins with no sign, and takes two of them for a comment: it would do nothing at all.
             raise ConfigError(
@@ -69,12 +78,11 @@ class SabotMagic(Configurable):
             return self._run(CellOptions(), line, namespace, at_once=False)
         return None
 
-    def cell(self, line: str, cell: str) -> Result | None:
+    def cell(self, line: str, cell: str) -> Result | QueryHandle | None:
         """Run the cell's SQL and return its result; ``%sabot --help`` lists the options of the first line."""
         options = parse_options(line)
         if options.action != "run":
-            self._act(options)
-            return None
+            return self._act(options, at_once=True)
         if not cell.strip():
             raise ConfigError("the cell has no SQL below its first line")
         return self._run(options, cell, self._ip.user_ns, at_once=True)
@@ -105,14 +113,18 @@ class SabotMagic(Configurable):
         """Whether a page shows what is displayed: kernels have one for every cell, a terminal has not."""
         return hasattr(self._ip, "kernel")
 
-    def _act(self, options: CellOptions) -> None:
+    def _act(self, options: CellOptions, *, at_once: bool) -> Result | None:
         match options.action:
             case "help":
                 print(HELP)
             case "status":
                 print(self._status())
+            case "attach":
+                handle = sabot_sql.attach(str(options.query_id))
+                return self._answered(options, None, handle.wait, at_once=at_once)
             case _:
                 self._cancel(options.query_id)
+        return None
 
     def _cancel(self, query_id: str | None) -> None:
         running = self._session_used.running() if self._session_used is not None else ()
@@ -130,7 +142,9 @@ class SabotMagic(Configurable):
         running = ", ".join(session.running()) or "nothing"
         return f"agents: {session.agents} · isolation: {session.isolation} · running: {running}"
 
-    def _run(self, options: CellOptions, sql: str, namespace: Mapping[str, Any], *, at_once: bool) -> Result | None:
+    def _run(
+        self, options: CellOptions, sql: str, namespace: Mapping[str, Any], *, at_once: bool
+    ) -> Result | QueryHandle | None:
         """The result, for IPython to display; ``at_once``: nobody else takes it, so it may be displayed here."""
         session = self._session(options)
         self.queries_run += 1
@@ -139,15 +153,38 @@ class SabotMagic(Configurable):
         if options.explain is not None:
             show_plan(session.explain(sql, params, agents=agents), options.explain)
             return None
-        mode = options.progress or cast(Progress, self.progress)
-        output = CellOutput(mode, notebook=self._is_notebook)
+        if options.detach:
+            return self._detached(session, options, sql, params, agents)
+        wanted = agents if agents is not None else session.agents
+        return self._answered(
+            options,
+            wanted,
+            lambda observer: self._query(session, options, sql, params, agents, observer),
+            at_once=at_once,
+        )
+
+    def _detached(
+        self, session: Session, options: CellOptions, sql: str, params: Parameters, agents: Any
+    ) -> QueryHandle | None:
+        """The handle of a query that was handed over, for IPython to display where it is kept under no name."""
+        handle = session.submit(sql, params, agents=agents, timeout=options.timeout_seconds or self.timeout_seconds)
+        print(f"{handle.query_id} goes on by itself: %sabot --attach {handle.query_id}")
+        if options.name is None:
+            return handle
+        self._ip.user_ns[options.name] = handle
+        return None
+
+    def _answered(
+        self, options: CellOptions, wanted: Any, query: Callable[[Observer | None], Result], *, at_once: bool
+    ) -> Result | None:
+        """The result of ``query``, displayed or kept as the options say; ``wanted`` agents were asked for."""
+        output = CellOutput(options.progress or cast(Progress, self.progress), notebook=self._is_notebook)
         try:
-            result = self._query(session, options, sql, params, agents, output)
+            result = query(output.draw if output.wants_snapshots else None)
         except BaseException as error:
             output.fail(_end(error))
             raise
-        wanted = agents if agents is not None else session.agents
-        look = Look(options.limit or self.limit, options.profile, agents_wanted=wanted not in (1, "auto"))
+        look = Look(options.limit or self.limit, options.profile, agents_wanted=wanted not in (None, 1, "auto"))
         self._looks[result] = look
         if options.name is not None:
             self._ip.user_ns[options.name] = result
@@ -170,7 +207,13 @@ class SabotMagic(Configurable):
         return result
 
     def _query(
-        self, session: Session, options: CellOptions, sql: str, params: Parameters, agents: Any, output: CellOutput
+        self,
+        session: Session,
+        options: CellOptions,
+        sql: str,
+        params: Parameters,
+        agents: Any,
+        observer: Observer | None,
     ) -> Result:
         try:
             return session.query(
@@ -179,7 +222,7 @@ class SabotMagic(Configurable):
                 agents=agents,
                 timeout=options.timeout_seconds or self.timeout_seconds,
                 max_rows=options.max_rows or self.max_rows,
-                observer=output.draw if output.wants_snapshots else None,
+                observer=observer,
             )
         except KeyboardInterrupt:
             raise QueryCancelled("interrupted; nothing of the query is left running") from None

@@ -11,12 +11,12 @@ from sabot_sql import ConfigError
 
 ExplainForm = Literal["html", "text", "json", "svg"]
 Progress = Literal["auto", "text", "off"]
-Action = Literal["run", "help", "status", "cancel"]
+Action = Literal["run", "help", "status", "cancel", "attach"]
 
 HELP = """\
 %%sabot [name <<] [options]      the body is SQL for DuckDB, untouched; name << may also stand last
 %sabot <SQL>                     one line of SQL, no options
-%sabot --help | --status | --cancel [id]
+%sabot --help | --status | --cancel [id] | --attach ID
 
   name <<, -o, --out NAME        keep the Result under NAME; its rows are then not displayed
   --show                         display the rows all the same
@@ -31,6 +31,7 @@ HELP = """\
   --agents N|auto                number of agents
   --timeout SECONDS              give up after that time
   --progress auto|text|off       how a long query tells how far it is
+  --detach                       hand the query to the durable host and go on; %sabot --attach ID has its rows
 
 A $x that is not given is looked up in the notebook (numbers, text, dates, None). Values are always bound, never pasted.
 DataFrames and Arrow tables of the notebook are tables. Defaults: %config SabotMagic
@@ -58,6 +59,7 @@ class CellOptions:
     timeout_seconds: float | None = None
     progress: Progress | None = None
     query_id: str | None = None
+    detach: bool = False
 
 
 class _Words:
@@ -251,6 +253,10 @@ def _cancel(options: CellOptions, words: _Words, option: str) -> CellOptions:
     return replace(options, action="cancel", query_id=query_id)
 
 
+def _attach(options: CellOptions, words: _Words, option: str) -> CellOptions:
+    return replace(options, action="attach", query_id=words.value(option, "the id of a durable query"))
+
+
 _READERS: dict[str, Callable[[CellOptions, _Words, str], CellOptions]] = {
     "-o": _name,
     "--out": _name,
@@ -272,6 +278,8 @@ _READERS: dict[str, Callable[[CellOptions, _Words, str], CellOptions]] = {
     "--help": lambda options, _, __: replace(options, action="help"),
     "--status": lambda options, _, __: replace(options, action="status"),
     "--cancel": _cancel,
+    "--attach": _attach,
+    "--detach": lambda options, _, __: replace(options, detach=True),
 }
 
 _ATTACHED = ("-n", "-o", "-c", "-p")

@@ -42,8 +42,7 @@ std::vector<size_t> chosen_columns(const OutputSpec& spec, const Field& input) {
 }
 
 Field stored_schema(const OutputSpec& spec, const Field& input) {
-  Field stored;
-  stored.name = input.name;
+  Field stored;  // without the name of the batches: every producer of streams has another one
   stored.format = "+s";
   stored.metadata = input.metadata;
   stored.flags = 0;

@@ -34,7 +34,7 @@ from sabot_sql.protocol.task_spec import (
     WriteKind,
 )
 from sabot_sql.transport.interface import EdgeStream, PartsLost, Transport
-from sabot_sql.transport.kept_segments import KeptStream, keep, kept_or
+from sabot_sql.transport.kept_segments import KeptStream, OnlyKept, keep, kept_or
 from sabot_sql.transport.this_host import ThisHost
 
 _PRIVATE = "__sabot_"
@@ -124,16 +124,23 @@ class Runner:
         # The rows of a stage are about as wide in one task as in another.
         known = self._row_bytes
         row_bytes = known[1] if known and known[0] == (spec.id.query_id, spec.id.stage) else None
+        transport = kept_or(self._transport, context.kept_segments)
         try:
-            return self._run(spec, context, attempt, batch_rows(row_bytes))
+            return self._run(spec, context, attempt, transport, batch_rows(row_bytes))
         except (duckdb.Error, sabot_native.StreamError) as error:
             if not is_too_wide(str(error)):
                 raise
-            return self._run(spec, context, attempt, 1)
+            return self._run(spec, context, attempt, transport, 1)
+        except InputLost:
+            # It went while it was read. Its file is there, if the query keeps them: nothing runs again for that.
+            if not context.kept_segments:
+                raise
+            return self._run(spec, context, attempt, OnlyKept(context.kept_segments), batch_rows(row_bytes))
 
-    def _run(self, spec: TaskSpec, context: QueryContext, attempt: Attempt, batch_size: int) -> TaskReport:
+    def _run(
+        self, spec: TaskSpec, context: QueryContext, attempt: Attempt, transport: Transport, batch_size: int
+    ) -> TaskReport:
         began = time.monotonic()
-        transport = kept_or(self._transport, context.kept_segments)
         streams = {edge.edge_id: _open(transport, edge, spec, attempt) for edge in spec.fragment.all_edges()}
         attempt.reads(tuple(streams.values()))
         registrations = {

@@ -17,6 +17,7 @@ from sabot_sql.call.request import PlannedQuery, Request, WriteFailed
 from sabot_sql.catalog.catalog import BoundQuery, Catalog
 from sabot_sql.catalog.connection import ColumnTypes, Statement
 from sabot_sql.catalog.writes import Write
+from sabot_sql.config import Isolation
 from sabot_sql.coordinator import FinishedQuery, run_query
 from sabot_sql.coordinator.snapshot import planned_snapshot
 from sabot_sql.errors import FILE_CHANGED, InternalError, QueryCancelled, SabotSQLError, SourceError
@@ -75,7 +76,8 @@ def run_on_agents(
                     deadline_ms=running.left_ms(),
                     observer=request.progress.tell,
                     sink=files.sink if files else None,
-                    keeper=request.keeper,
+                    # Agents of other hosts cannot write where this one looks.
+                    keeper=request.keeper if request.config.isolation is not Isolation.REMOTE else None,
                 )
         except QueryCancelled:
             raise

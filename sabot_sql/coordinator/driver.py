@@ -51,8 +51,8 @@ from sabot_sql.coordinator.stage_run import Finished, Skipped
 from sabot_sql.errors import RESULT_LOST, AgentError, OperatorError, QueryCancelled, QueryError, QueryTimeout
 from sabot_sql.protocol.members import AgentLost
 from sabot_sql.protocol.task_spec import FileSink, QueryContext, TaskFailure, TaskId, TaskReport
-from sabot_sql.transport.interface import EdgeStream, PartsLost
-from sabot_sql.transport.kept_segments import kept_or
+from sabot_sql.transport.interface import EdgeStream, PartsLost, Transport
+from sabot_sql.transport.kept_segments import OnlyKept, kept_or
 
 if TYPE_CHECKING:
     from sabot_sql.catalog.sources import SourceBinder
@@ -281,7 +281,7 @@ class _Driver:
         self._overtaken: dict[TaskId, str] = {}
         self._keeper: Keeper | None = None
         self._first: QueryStarted | QueryResumed = QueryStarted()
-        self._transport = pool.transport
+        self._transport: Transport = pool.transport
         self.failed: TaskId | None = None
         """The attempt that failed last."""
         self._context = QueryContext(
@@ -308,7 +308,9 @@ class _Driver:
             self._finished = self._execution.state.phase is QueryPhase.FINISHED
         self._keeper = keeper
         self._context = replace(self._context, kept_segments=keeper.kept_segments)
-        self._transport = kept_or(self._pool.transport, keeper.kept_segments)
+        kept: Transport = OnlyKept(keeper.kept_segments)
+        # Of a query that was taken up some rows are in files alone.
+        self._transport = kept_or(self._pool.transport, keeper.kept_segments) if before is None else kept
 
     def run(self) -> FinishedQuery:
         state = "failed"
@@ -360,7 +362,7 @@ class _Driver:
         if self._keeper is not None and isinstance(event, AgentLost):
             event = replace(event, readable=True)  # what it committed was kept
         commands = self._execution.handle(event, now_ms)
-        if self._keeper is not None:
+        if self._keeper is not None and not isinstance(event, QueryAbandoned):
             self._keeper.note(JournalEntry(now_ms, event))
         self._do(commands)
 
@@ -438,7 +440,12 @@ class _Driver:
         sink, shuffle = self._execution.result()
         outputs = [shuffle.outputs[task] for task in sorted(shuffle.outputs)]
         manifests = [sabot_native.Manifest.from_bytes(output.manifest) for output in outputs]
-        parts = [self._transport.open(manifests, part, part + 1) for part in range(shuffle.partitions)]
+        try:
+            parts = [self._transport.open(manifests, part, part + 1) for part in range(shuffle.partitions)]
+        except PartsLost as error:
+            if self._keeper is not None:
+                self._keeper.begin(self._execution.opening)  # what was kept is of no use
+            raise AgentError(f"rows of the result are gone: {error}", code=RESULT_LOST) from error
         stream = parts[0] if len(parts) == 1 else OneAfterTheOther(parts)
         first = sink.tasks[0].state
         report = first.report if isinstance(first, Finished) else None

@@ -9,6 +9,7 @@ from sabot_planner import QueryPlan
 from sabot_sql.coordinator.execution import Execution
 from sabot_sql.coordinator.journal import Journal, JournalEntry, QueryOpening, opening_line
 from sabot_sql.coordinator.messages import Fail, PlanRevised, RevisePlan
+from sabot_sql.coordinator.query_state import QueryPhase
 
 
 class Keeper(Protocol):
@@ -52,7 +53,8 @@ def resumed(journal: Journal, plan: QueryPlan) -> tuple[Execution, QueryPlan] | 
                 return None
             if isinstance(command, RevisePlan):
                 revised[command.number] = plan.revise(command.facts, command.started)
-    return execution, plan
+    ended = execution.state.phase
+    return (execution, plan) if ended.runs or ended is QueryPhase.FINISHED else None
 
 
 def same_query(one: QueryOpening, other: QueryOpening) -> bool:

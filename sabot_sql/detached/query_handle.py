@@ -10,6 +10,7 @@ from collections.abc import Generator
 from typing import Any
 
 from sabot_sql import arguments
+from sabot_sql.call.observation import Observer
 from sabot_sql.catalog.kept_rows import KeptRows
 from sabot_sql.config import SessionConfig, memory_budget_bytes
 from sabot_sql.detached.durable_query import DurableQuery
@@ -20,6 +21,7 @@ from sabot_sql.errors import InternalError, QueryTimeout
 from sabot_sql.plan_view import Plan
 from sabot_sql.result import Result
 
+_OBSERVE_SECONDS = 0.25
 _WAIT_SECONDS = 0.5
 """So long may a question stay open: Ctrl-C is answered between two of them."""
 
@@ -82,8 +84,10 @@ class QueryHandle:
         question = Describe(self.query_id, known, int(wait_seconds * 1e3))
         return self._client.ask(question, QueryState, wait_seconds=wait_seconds)
 
-    def result(self, timeout: float | None = None) -> Result:
+    def result(self, timeout: float | None = None, *, observer: Observer | None = None) -> Result:
         """Its rows, once it has ended; ``timeout`` is in seconds, and leaves the query as it is.
+
+        ``observer`` gets the plan JSON, about four times a second.
 
         Raises:
             QueryTimeout: it has not ended by then.
@@ -98,12 +102,22 @@ class QueryHandle:
                 raise QueryTimeout(
                     f"query {self.query_id} has not ended within {limit} s", hint="it goes on: ask again, or cancel()"
                 )
-            state = self.state(known, min(left, _WAIT_SECONDS))
+            state = self.state(known, min(left, _WAIT_SECONDS if observer is None else _OBSERVE_SECONDS))
             known = state.state
+            if observer is not None and state.plan:
+                observer(json.loads(state.plan))
         error = outcome.raised()
         if error is not None:
             raise error
         return self._read(outcome)
+
+    def wait(self, observer: Observer | None = None) -> Result:
+        """As :meth:`result`, however long it takes; Ctrl-C ends the wait, and says how to go on with it."""
+        try:
+            return self.result(observer=observer)
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f'the query goes on: sabot_sql.attach("{self.query_id}"), which also can cancel() it')
+            raise
 
     def cancel(self) -> None:
         """Stop it; one that has ended stays as it is.

@@ -57,6 +57,7 @@ _RETAIN_SECONDS = 600.0
 _CLIENT_SECONDS = 60.0
 _BACKLOG = 64
 _MOST_WAIT_SECONDS = 60.0
+_RECORD_SECONDS = 10.0
 
 
 class AlreadyServed(Exception):
@@ -336,7 +337,9 @@ class DurableHost:
 
     def _forget(self, question: Forget) -> Done:
         found = self._describe(question.query_id)
-        if not found.ended or question.query_id in self._live:
+        if found.ended:
+            self._recorded(question.query_id)
+        else:
             raise UsageError(
                 f"query {question.query_id} is {found.state} and cannot be forgotten",
                 code="QUERY_OPEN",
@@ -345,6 +348,16 @@ class DurableHost:
         self._workflows.delete([question.query_id])
         remove_query(self._state, question.query_id)
         return Done()
+
+    def _recorded(self, query_id: str) -> None:
+        """Wait until DBOS has the end of a query as well: its outcome is there a little earlier."""
+        ends = time.monotonic() + _RECORD_SECONDS
+        while time.monotonic() < ends:
+            status = self._workflows.find(query_id)
+            if query_id not in self._live and (status is None or status.status not in OPEN_STATES):
+                return
+            time.sleep(0.01)
+        raise UsageError(f"the end of query {query_id} is not recorded yet", code="QUERY_OPEN", hint="try again")
 
     def _host_state(self) -> HostState:
         opened = self._workflows.list(open_only=True)

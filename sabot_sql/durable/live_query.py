@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sabot_sql.call.running import RunningQuery
@@ -123,6 +121,8 @@ def now_ms() -> int:
 
 def _failed(error: BaseException) -> Outcome:
     shown = error if isinstance(error, SabotSQLError) else InternalError(f"{type(error).__name__}: {error}")
+    if isinstance(shown, QueryCancelled):
+        shown = QueryCancelled("the query was cancelled")
     state = {QueryCancelled: "cancelled", QueryTimeout: "timed_out"}.get(type(shown), "failed")
     return Outcome(state, now_ms(), error=shown.to_dict())
 
@@ -131,12 +131,3 @@ def remove_query(state: StateDirectory, query_id: str) -> None:
     """Remove all that a query has left."""
     for directory in (state.query(query_id), state.segments / query_id):
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def size_bytes(directory: Path) -> int:
-    """What the files of a directory take."""
-    total = 0
-    for file in directory.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += file.lstat().st_size
-    return total

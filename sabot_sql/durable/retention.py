@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 
 from sabot_sql.config import parse_bytes
+from sabot_sql.detached.doctor import size_bytes
 from sabot_sql.detached.kept_result import Outcome
 from sabot_sql.detached.state_directory import StateDirectory
-from sabot_sql.durable.live_query import size_bytes
 from sabot_sql.errors import ConfigError, SabotSQLError
 
 _DAY_MS = 86_400_000

@@ -36,7 +36,11 @@ class DataRoots:
 
     def fault(self, context: QueryContext, agent_id: str) -> str:
         """Why tasks of the query cannot run here, or nothing."""
-        for path in (*context.paths, *(path for _, path in context.attachments), *filter(None, [context.sink])):
+        for path in (
+            *context.paths,
+            *(path for _, path in context.attachments),
+            *filter(None, [context.sink, context.kept_segments]),
+        ):
             if "://" not in path and not self.allows(path):
                 return f"agent {agent_id} may not read {path}: it is under none of its --data directories"
         return next(filter(None, (_difference(version, agent_id) for version in context.files)), "")

@@ -145,12 +145,31 @@ class KeptStream:
                 self._streams.append(data.slice(begin, size))
 
 
+class OnlyKept:
+    """The files in ``directory``; see :class:`~sabot_sql.transport.interface.Transport`."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def open(
+        self,
+        manifests: Sequence[sabot_native.Manifest],
+        first: int,
+        last: int,
+        *,
+        cancel: sabot_native.CancelToken | None = None,
+        deadline_ms: int | None = None,
+    ) -> EdgeStream:
+        """See :class:`~sabot_sql.transport.interface.Transport`; nothing here waits."""
+        return KeptStream(self._directory, manifests, first, last)
+
+
 class OrKept:
     """Another transport, and the files in ``directory`` for what it cannot reach any more."""
 
     def __init__(self, transport: Transport, directory: str) -> None:
         self._transport = transport
-        self._directory = directory
+        self._kept = OnlyKept(directory)
 
     def open(
         self,
@@ -165,7 +184,7 @@ class OrKept:
         try:
             return self._transport.open(manifests, first, last, cancel=cancel, deadline_ms=deadline_ms)
         except PartsLost:
-            return KeptStream(self._directory, manifests, first, last)
+            return self._kept.open(manifests, first, last)
 
 
 def kept_or(transport: Transport, directory: str) -> Transport:
