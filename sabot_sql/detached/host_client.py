@@ -123,7 +123,7 @@ class HostClient:
 def start_host(state: StateDirectory) -> subprocess.Popen[bytes]:
     """Start a host in a process that nothing of this one ends; where one runs already, the new one ends by itself."""
     with os.fdopen(os.open(state.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "wb") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-P", "-m", "sabot_sql.durable", "--state", str(state.path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -132,6 +132,9 @@ def start_host(state: StateDirectory) -> subprocess.Popen[bytes]:
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
+    # It outlives this process, which has to take note of its end all the same.
+    threading.Thread(target=process.wait, name="sabot-durable-host", daemon=True).start()
+    return process
 
 
 def _connect(state: StateDirectory) -> socket.socket | None:

@@ -20,6 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sabot_sql.durable", description="Run durable queries.")
     parser.add_argument("--state", metavar="DIR", help="the state directory; SABOT_STATE_DIR")
     options = parser.parse_args()
+    os.umask(0o077)
     try:
         state = StateDirectory(Path(options.state).absolute()).made() if options.state else StateDirectory.chosen()
         return _serve(state)
