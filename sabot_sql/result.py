@@ -94,13 +94,13 @@ class Result:
             raise SessionClosed("the result was closed", hint="read its rows before close(), or run the query again")
         return self._kept
 
-    def keep(self, file: Path) -> None:
+    def keep(self, file: str | PathLike[str]) -> None:
         """Write the rows to ``file``, with DuckDB's own types, for :class:`~sabot_sql.catalog.kept_rows.KeptRows`.
 
         Raises:
             SabotSQLError: they cannot be written.
         """
-        keep_rows(self._store, self._converter, self.types, file)
+        keep_rows(self._store, self._converter, self.types, Path(file))
 
     # ----------------------------------------------------------------------------------------------------- columns
 

@@ -173,17 +173,6 @@ class Session:
 
     execute = query  # as connections of Python are asked
 
-    def query_kept(
-        self, sql: str, params: Parameters, keeper: Keeper, running: RunningQuery, observer: Observer | None = None
-    ) -> Result:
-        """As :meth:`query`, and ``keeper`` has the journal, so that another process can go on with it.
-
-        Raises:
-            SabotSQLError: as for :meth:`query`.
-        """
-        request = replace(self._request(sql, self.config, ({},), running, None), keeper=keeper)
-        return self._watched(request, observer, lambda: self._all_statements(sql, params, request))
-
     def submit(
         self,
         sql: str,
@@ -239,10 +228,6 @@ class Session:
                 return submit(query, self._catalog)
 
         return self._guarded(running, run)
-
-    def answer_settings(self) -> Mapping[str, str]:
-        """The settings that change answers, where they are not DuckDB's defaults."""
-        return self._catalog.connection.session_settings()
 
     def run_job(
         self,
@@ -721,6 +706,28 @@ class Session:
             finally:
                 with self._lock:
                     self._running.pop(running.query_id, None)
+
+
+def query_kept(
+    session: Session,
+    sql: str,
+    params: Parameters,
+    keeper: Keeper,
+    running: RunningQuery,
+    observer: Observer | None = None,
+) -> Result:
+    """As :meth:`Session.query`, and ``keeper`` has the journal, so that another process can go on with it.
+
+    Raises:
+        SabotSQLError: as for :meth:`Session.query`.
+    """
+    request = replace(session._request(sql, session.config, ({},), running, None), keeper=keeper)
+    return session._watched(request, observer, lambda: session._all_statements(sql, params, request))
+
+
+def answer_settings(session: Session) -> Mapping[str, str]:
+    """The settings of a session that change answers, where they are not DuckDB's defaults."""
+    return session._catalog.connection.session_settings()
 
 
 def _observing(observer: Observer) -> Observer:

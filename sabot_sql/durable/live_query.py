@@ -17,7 +17,7 @@ from sabot_sql.detached.state_directory import StateDirectory
 from sabot_sql.durable.admission import Admission
 from sabot_sql.durable.journal_pieces import JournalPieces
 from sabot_sql.errors import InternalError, QueryCancelled, QueryTimeout, SabotSQLError
-from sabot_sql.session import Session
+from sabot_sql.session import Session, answer_settings, query_kept
 
 
 class LiveQuery:
@@ -97,7 +97,7 @@ class LiveQuery:
         with Session(config) as session:
             for statement in self.query.statements:
                 session.query(statement, scope={})
-            result = session.query_kept(self.query.sql, self.query.params, self.pieces, self._running, self._told)
+            result = query_kept(session, self.query.sql, self.query.params, self.pieces, self._running, self._told)
             with result:
                 result.keep(rows_file(self._directory))
                 return Outcome(
@@ -107,7 +107,7 @@ class LiveQuery:
                     len(result),
                     result.plan.json(),
                     result.stats,
-                    session.answer_settings(),
+                    answer_settings(session),
                 )
 
     def _told(self, plan: Mapping[str, Any]) -> None:

@@ -30,7 +30,7 @@ from sabot_sql.detached.host_client import HOST_GONE, HostClient, start_host
 from sabot_sql.detached.known_queries import host_state
 from sabot_sql.detached.messages import DescribeHost, HostState
 from sabot_sql.detached.state_directory import STATE_DIRECTORY, StateDirectory
-from tests.durable.conftest import hosts_of
+from tests.support.durable_hosts import hosts_of
 from tests.support.processes import wait_until
 
 STAGES = """

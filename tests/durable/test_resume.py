@@ -15,6 +15,7 @@ import sabot_sql
 from sabot_sql.call.running import RunningQuery
 from sabot_sql.coordinator.journal import Journal, JournalEntry, QueryOpening, entry_line, opening_line
 from sabot_sql.coordinator.keeper import same_query
+from sabot_sql.session import query_kept
 
 ROWS = 20_000
 
@@ -72,7 +73,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def answer(sql: str, keeper: Kept, **options: object) -> list[tuple[object, ...]]:
     with sabot_sql.connect(agents=2, partitions=3, memory_limit="1GiB", **options) as session:  # type: ignore[arg-type]
-        result = session.query_kept(sql, None, keeper, RunningQuery("q-kept", None))
+        result = query_kept(session, sql, None, keeper, RunningQuery("q-kept", None))
         assert result.plan.mode == "distributed", result.plan.json()["reason"]
         return result.fetchall()
 

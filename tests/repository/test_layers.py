@@ -15,6 +15,7 @@ CONTRACTS = (
     "the session's rooms",
     "no circle of imports",
     "DuckDB is reached",
+    "DBOS is in a room of its own",
     "IPython belongs",
 )
 
@@ -39,7 +40,9 @@ ALLOWED = {
     "sabot_sql/top": "import sabot_sql.transport\n",
     "sabot_sql/call": "import sabot_sql.cluster, sabot_sql.coordinator\n",
     "sabot_sql/jobs": "import sabot_sql.call\n",
-    "sabot_sql/session": "import sabot_sql.jobs\n",
+    "sabot_sql/detached": "import sabot_sql.catalog\n",
+    "sabot_sql/session": "import sabot_sql.jobs, sabot_sql.detached\n",
+    "sabot_sql/durable": "import dbos, sqlalchemy, sabot_sql.session\n",
     "sabot_magics": "import IPython, sabot_sql\n",
 }
 
@@ -85,6 +88,9 @@ def write_packages(repository: Path, folder: Path) -> None:
         ("sabot_sql/coordinator", "import sabot_sql.call"),
         ("sabot_sql/call", "import sabot_sql.jobs"),
         ("sabot_sql", "import IPython"),
+        ("sabot_sql", "import dbos"),
+        ("sabot_sql/detached", "import sabot_sql.session"),
+        ("sabot_sql/session", "import sabot_sql.durable"),
     ],
 )
 def test_a_forbidden_import_is_caught(repository: Path, tmp_path: Path, package: str, statement: str) -> None:

@@ -7,10 +7,13 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.support.durable_hosts import state_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -25,13 +28,14 @@ SHELL_LINES = [line for block in blocks("sh") for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the data that the README's examples read, smaller than its name says."""
     folder = tmp_path_factory.mktemp("readme")
     data = folder / "data" / "tpch" / "sf0.1"
     generate = [BIN / "tpchgen-cli", "parquet", "-s", "0.01", "--output-dir", data]
     subprocess.run(generate, check=True, capture_output=True, stdin=subprocess.DEVNULL)
-    return folder
+    with state_directory(folder / "state"):
+        yield folder
 
 
 @pytest.fixture(scope="module")
