@@ -101,9 +101,10 @@ def _csv_shadow(path: Path, columns: Sequence[tuple[str, str]]) -> Shadow:
     named = ", ".join(f"{quote_name(name)} := {quote_text(type_name)}" for name, type_name in columns)
     options = f"columns = system.main.struct_pack({named}), auto_detect = false, header = false"
     relation = f"system.main.read_csv({quote_text(str(file))}, {options})"
-    # A column of no type, such as one of None alone in a frame, is read as text: that would compare by a collation.
+    # A column of no type, such as one of None alone in a frame, is read as text: that would compare by a collation. Nor
+    # does DuckDB print a plan that casts what is read to no type. All that can be in it is NULL.
     untyped = [quote_name(name) for name, type_name in columns if type_name == '"NULL"']
     if untyped:
-        casts = ", ".join(f'CAST({name} AS "NULL") AS {name}' for name in untyped)
+        casts = ", ".join(f'CAST(NULL AS "NULL") AS {name}' for name in untyped)
         relation = f"(SELECT * REPLACE ({casts}) FROM {relation})"
     return Shadow(str(file), relation)

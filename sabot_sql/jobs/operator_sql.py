@@ -182,7 +182,7 @@ def _order_sql(item: str, node: StreamOperatorNode) -> str:
 def _require_alike(node: StreamOperatorNode, inputs: Sequence[Input]) -> None:
     (first_name, first), *others = inputs
     for name, columns in others:
-        if list(columns) != list(first):
+        if len(columns) != len(first) or not all(map(_fit, first, columns)):
             shown = [", ".join(f"{c.name} {c.type}" for c in side) for side in (first, columns)]
             raise JobError(
                 f"operator {node.operator_id!r}: {first_name} has the columns ({shown[0]}), {name} has ({shown[1]})",
@@ -190,6 +190,11 @@ def _require_alike(node: StreamOperatorNode, inputs: Sequence[Input]) -> None:
                 hint="a UNION takes rows of the same columns in the same order",
                 operator=node.operator_id,
             )
+
+
+def _fit(one: Column, other: Column) -> bool:
+    """Whether two columns can be one: a column of no type has NULLs alone, and fits any."""
+    return one.name == other.name and (one.type == other.type or '"NULL"' in (one.type, other.type))
 
 
 def _stripped(sql: str) -> str:

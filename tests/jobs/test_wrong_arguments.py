@@ -259,3 +259,17 @@ def test_controllers_say_what_is_wrong() -> None:
     for tasks, agents in (([1, 2], None), ([], []), ("task_0", None), ([], "agent-1"), ([], [3])):
         with pytest.raises(UsageError):
             controller.assign_tasks_to_agents(tasks, agents)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_an_empty_side_of_a_union_needs_no_types(session: Session, tasks: int) -> None:
+    none = pa.table({"k": pa.nulls(0), "v": pa.nulls(0)})
+    job = JobGraph("union")
+    job.add_operator(op(T.SOURCE, "some", 2, source=ROWS))
+    job.add_operator(op(T.SOURCE, "none", 2, source=none))
+    job.add_operator(op(T.UNION, "all", tasks))
+    job.connect("none", "all")
+    job.connect("some", "all")
+    result = session.run_job(job)
+    assert result.types == ["BIGINT", "DOUBLE"]
+    assert sorted(result.fetchall()) == [(1, 1.0), (2, 2.0), (3, 3.0)]

@@ -268,3 +268,22 @@ def test_an_error_in_a_transaction_is_the_statement_s_own(agents: int) -> None:
             assert session.query("FROM frame").fetchall() == [(1,)]
             assert session.tables() == ()
     assert frame.num_rows == 1
+
+
+@pytest.mark.parametrize("count", [0, 3])
+@pytest.mark.parametrize("kind", ["table", "pandas"])
+def test_a_column_of_no_type_beside_one_that_parquet_lacks(count: int, kind: str) -> None:
+    """Such as an empty frame with times in seconds: its plan is printed, and agents read it."""
+    columns = {
+        "ts": pa.array([1] * count, pa.timestamp("s")),
+        "none": pa.nulls(count),
+        "id": pa.array(range(count), "i8"),
+    }
+    frame = pa.table(columns) if kind == "table" else pa.table(columns).to_pandas()
+    assert len(frame) == count
+    sql = "SELECT ts, none, id, count(none) OVER (PARTITION BY id) AS n FROM frame WHERE none IS NULL ORDER BY id"
+    with sabot_sql.connect(agents=2, partitions=2) as session:
+        result = session.query(sql)
+        assert result.stats["mode"] == "distributed"
+        expected = duckdb.sql(sql)
+        assert (result.types, result.fetchall()) == ([str(t) for t in expected.types], expected.fetchall())
