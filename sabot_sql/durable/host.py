@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ from sabot_sql.detached.messages import (
 )
 from sabot_sql.detached.state_directory import StateDirectory
 from sabot_sql.durable.admission import Admission
-from sabot_sql.durable.live_query import LiveQuery, now_ms, remove_query
+from sabot_sql.durable.live_query import LiveQuery, failed, now_ms, remove_query
 from sabot_sql.durable.retention import Quotas, expired
 from sabot_sql.durable.workflows import APPLICATION_VERSION, OPEN_STATES, Workflows, shown_database
 from sabot_sql.errors import InternalError, QueryCancelled, SabotSQLError, UsageError
@@ -169,7 +169,7 @@ class DurableHost:
                 try:
                     query = DurableQuery.read(self._state.query(query_id))
                 except SabotSQLError as error:  # it was removed by hand
-                    return {"lines": [], "outcome": {"state": "failed", "rows": 0, "error": error.message}}
+                    return {"lines": [], "outcome": _summary(failed(error))}
                 live = self._live[query_id] = LiveQuery(query, self._state, recorded, self._admission)
                 live.start()
                 self._changed.notify_all()
@@ -182,11 +182,7 @@ class DurableHost:
         with self._changed:
             self._live.pop(query_id, None)
             self._changed.notify_all()
-        message = (outcome.error or {}).get("message", "")
-        return {
-            "lines": [],
-            "outcome": {"state": outcome.state, "rows": outcome.rows, "error": message, "ended_ms": outcome.ended_ms},
-        }
+        return {"lines": [], "outcome": _summary(outcome)}
 
     # --- for clients ----------------------------------------------------------------------------------------------
 
@@ -248,8 +244,8 @@ class DurableHost:
     def _answer(self, question: Ask) -> Answer:
         match question:
             case Submit(query_id, priority):
-                DurableQuery.read(self._state.query(query_id))
-                self._workflows.enqueue(query_id, priority)
+                query = DurableQuery.read(self._state.query(query_id))
+                self._workflows.enqueue(query_id, query.first_line, query.submitted_ms, priority)
                 return self._describe(query_id)
             case Describe():
                 return self._described(question)
@@ -287,41 +283,33 @@ class DurableHost:
 
     def _state_of(self, status: WorkflowStatus) -> QueryState:
         query_id = status.workflow_id
-        outcome = _outcome(self._state, query_id)
+        _, first_line, submitted_ms = status.input["args"] if status.input else (query_id, "", 0)
         live = self._live.get(query_id)
-        try:
-            query = live.query if live else DurableQuery.read(self._state.query(query_id))
-            first_line, submitted_ms = query.first_line, query.submitted_ms
-        except SabotSQLError:
-            first_line, submitted_ms = "", status.created_at or 0
-        state, rows, ended_ms, error = "running", None, None, ""
-        if outcome is not None:
-            state, rows, ended_ms = (
-                outcome.state,
-                outcome.rows if outcome.state == "finished" else None,
-                outcome.ended_ms,
-            )
-            error = str((outcome.error or {}).get("message", ""))
-        elif status.status == "CANCELLED":
-            state, ended_ms = "cancelled", status.completed_at
-        elif status.status not in OPEN_STATES:
-            state, ended_ms, error = "failed", status.completed_at, f"DBOS gave it up: {status.status}"
-        elif live is None or not live.admitted:
-            state = "queued"
-        running = state == "running" and live is not None
+        outcome = live.outcome if live else None
+        came: Mapping[str, Any] = status.output or {} if outcome is None else _summary(outcome)
+        if not came and live is None and (written := _outcome(self._state, query_id)) is not None:
+            came = _summary(written)  # it is not recorded yet, or it was cancelled before it began
+        if came:
+            state = str(came["state"])
+        elif live is not None and live.admitted:
+            state = "running"
+        else:
+            state = "queued" if status.status in OPEN_STATES else "failed"
+        gave_up = f"DBOS gave it up: {status.status}" if state == "failed" and not came else ""
+        running = live if state == "running" else None
         return QueryState(
             query_id,
             state,
             first_line,
             submitted_ms,
             live.began_ms if live else status.dequeued_at,
-            ended_ms,
-            live.progress_percent if running and live else None,
-            live.agents if live else (outcome.plan.get("agents") if outcome else None),
-            rows,
+            came.get("ended_ms", status.completed_at),
+            running.progress_percent if running else None,
+            live.agents if live else came.get("agents"),
+            came.get("rows") if state == "finished" else None,
             live.admitted if live else "",
-            error,
-            live.plan_text if running and live else "",
+            str(came.get("error") or gave_up),
+            running.plan_text if running else "",
         )
 
     def _cancel(self, query_id: str) -> Done:
@@ -419,6 +407,17 @@ def _listening(state: StateDirectory) -> socket.socket:
 def _unforeseen(error: Exception) -> InternalError:
     logging.getLogger(__name__).exception("a client could not be answered")
     return InternalError(f"the durable host failed: {type(error).__name__}: {error}")
+
+
+def _summary(outcome: Outcome) -> dict[str, Any]:
+    """What is recorded of an outcome; the rest lies in its file."""
+    return {
+        "state": outcome.state,
+        "rows": outcome.rows,
+        "agents": outcome.plan.get("agents"),
+        "error": (outcome.error or {}).get("message", ""),
+        "ended_ms": outcome.ended_ms,
+    }
 
 
 def _outcome(state: StateDirectory, query_id: str) -> Outcome | None:

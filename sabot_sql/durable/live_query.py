@@ -73,7 +73,7 @@ class LiveQuery:
         try:
             self.outcome = self._outcome()
         except BaseException as error:  # noqa: BLE001  the thread's last act: whoever waits must be told
-            self.outcome = _failed(error)
+            self.outcome = failed(error)
         finally:
             shutil.rmtree(self._state.segments / self.query.query_id, ignore_errors=True)
             self._admission.leave(self.query.query_id)
@@ -83,11 +83,11 @@ class LiveQuery:
         try:
             outcome = self._answered()
         except Exception as error:  # noqa: BLE001  whatever it is, it is what came of the query
-            outcome = _failed(error)
+            outcome = failed(error)
         try:
             outcome.write(self._directory)
         except SabotSQLError as error:
-            return _failed(error)
+            return failed(error)
         return outcome
 
     def _answered(self) -> Outcome:
@@ -119,7 +119,8 @@ def now_ms() -> int:
     return int(time.time() * 1e3)
 
 
-def _failed(error: BaseException) -> Outcome:
+def failed(error: BaseException) -> Outcome:
+    """What came of a query that ended with an error."""
     shown = error if isinstance(error, SabotSQLError) else InternalError(f"{type(error).__name__}: {error}")
     if isinstance(shown, QueryCancelled):
         shown = QueryCancelled("the query was cancelled")

@@ -71,10 +71,10 @@ class Workflows:
             on_conflict="always_update",
         )
 
-    def enqueue(self, query_id: str, priority: int) -> None:
-        """Run a query; again is nothing new."""
+    def enqueue(self, query_id: str, first_line: str, submitted_ms: int, priority: int) -> None:
+        """Run a query; again is nothing new. What is listed of it is kept with it."""
         with SetWorkflowID(query_id), SetEnqueueOptions(priority=priority + 1):  # DBOS counts from 1
-            DBOS.enqueue_workflow(QUEUE, self._run, query_id)
+            DBOS.enqueue_workflow(QUEUE, self._run, query_id, first_line, submitted_ms)
 
     def find(self, query_id: str) -> WorkflowStatus | None:
         """What DBOS knows of a query."""
@@ -99,8 +99,9 @@ class Workflows:
         DBOS.destroy(workflow_completion_timeout_sec=0)
 
 
-def _workflow(runner: Runner) -> Callable[[str], dict[str, Any]]:
-    def run(query_id: str) -> dict[str, Any]:
+def _workflow(runner: Runner) -> Callable[[str, str, int], dict[str, Any]]:
+    def run(query_id: str, first_line: str, submitted_ms: int) -> dict[str, Any]:
+        del first_line, submitted_ms  # for whoever lists the workflows
         lines: list[str] = []
         while True:
             piece = DBOS.run_step({"name": "progress"}, runner.advance, query_id, tuple(lines))

@@ -20,7 +20,7 @@ def state(tmp_path: Path) -> Iterator[StateDirectory]:
 
 
 @pytest.fixture(scope="module")
-def sharedstate_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateDirectory]:
+def shared_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateDirectory]:
     """A state directory whose one host serves all tests of a module that only ask it."""
     with state_directory(tmp_path_factory.mktemp("shared") / "state") as found:
         yield found
