@@ -21,6 +21,9 @@ from sabot_sql.protocol.wire import Frame, receive_frame, send_frame
 HOST_GONE = "HOST_GONE"
 """Code of an ``AgentError``: the durable host does not start, or does not answer."""
 
+DATABASE_DOWN = "DATABASE_DOWN"
+"""Code of an ``AgentError``: the durable host is there, and its system database does not answer."""
+
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _ANSWER_SECONDS = 60.0

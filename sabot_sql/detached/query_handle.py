@@ -14,10 +14,10 @@ from sabot_sql.call.observation import Observer
 from sabot_sql.catalog.kept_rows import KeptRows
 from sabot_sql.config import SessionConfig, memory_budget_bytes
 from sabot_sql.detached.durable_query import DurableQuery
-from sabot_sql.detached.host_client import HostClient
+from sabot_sql.detached.host_client import DATABASE_DOWN, HostClient
 from sabot_sql.detached.kept_result import Outcome, rows_file
 from sabot_sql.detached.messages import Cancel, Describe, Done, Forget, QueryState
-from sabot_sql.errors import InternalError, QueryTimeout
+from sabot_sql.errors import AgentError, InternalError, QueryTimeout
 from sabot_sql.plan_view import Plan
 from sabot_sql.result import Result
 
@@ -102,7 +102,14 @@ class QueryHandle:
                 raise QueryTimeout(
                     f"query {self.query_id} has not ended within {limit} s", hint="it goes on: ask again, or cancel()"
                 )
-            state = self.state(known, min(left, _WAIT_SECONDS if observer is None else _OBSERVE_SECONDS))
+            wait_seconds = min(left, _WAIT_SECONDS if observer is None else _OBSERVE_SECONDS)
+            try:
+                state = self.state(known, wait_seconds)
+            except AgentError as down:
+                if down.code != DATABASE_DOWN:
+                    raise
+                time.sleep(wait_seconds)  # the query pauses, and so does this
+                continue
             known = state.state
             if observer is not None and state.plan:
                 observer(json.loads(state.plan))

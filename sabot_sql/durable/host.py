@@ -22,6 +22,7 @@ from dbos import WorkflowStatus
 from sabot_sql.config import memory_budget_bytes
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.detached.durable_query import DurableQuery
+from sabot_sql.detached.host_client import DATABASE_DOWN
 from sabot_sql.detached.kept_result import Outcome
 from sabot_sql.detached.messages import (
     Answer,
@@ -43,8 +44,8 @@ from sabot_sql.detached.state_directory import StateDirectory
 from sabot_sql.durable.admission import Admission
 from sabot_sql.durable.live_query import LiveQuery, failed, now_ms, remove_query
 from sabot_sql.durable.retention import Quotas, expired
-from sabot_sql.durable.workflows import APPLICATION_VERSION, OPEN_STATES, Workflows, shown_database
-from sabot_sql.errors import InternalError, QueryCancelled, SabotSQLError, UsageError
+from sabot_sql.durable.workflows import APPLICATION_VERSION, DATABASE_ERRORS, OPEN_STATES, Workflows, shown_database
+from sabot_sql.errors import AgentError, InternalError, QueryCancelled, SabotSQLError, UsageError
 from sabot_sql.protocol.codec import MalformedMessage, decode, encode
 from sabot_sql.protocol.handshake import own_versions
 from sabot_sql.protocol.wire import Frame, receive_frame, send_frame
@@ -109,16 +110,23 @@ class DurableHost:
         threading.Thread(target=self._accept, name="sabot-host-accept", daemon=True).start()
         while not self._ending.wait(_CHECK_SECONDS):
             self._stop_if_fenced()
-            if time.monotonic() - self._retained > _RETAIN_SECONDS:
-                self._retained = time.monotonic()
-                self.retain()
-            with self._changed:
-                idle = not self._clients and not self._live
-                if not idle:
-                    self._used = time.monotonic()
-                if idle and time.monotonic() - self._used > self._config.idle_seconds and not self._open():
-                    self._ending.set()
+            try:
+                self._look_after()
+            except DATABASE_ERRORS:
+                logging.getLogger(__name__).exception("the system database does not answer")
         self.close()
+
+    def _look_after(self) -> None:
+        """Do what is to be done from time to time, and end where there was nothing to do for long."""
+        if time.monotonic() - self._retained > _RETAIN_SECONDS:
+            self._retained = time.monotonic()
+            self.retain()
+        with self._changed:
+            idle = not self._clients and not self._live
+            if not idle:
+                self._used = time.monotonic()
+        if idle and time.monotonic() - self._used > self._config.idle_seconds and not self._open():
+            self._ending.set()
 
     def stop(self) -> None:
         """End soon; callable from any thread and from a signal's handler."""
@@ -242,6 +250,7 @@ class DurableHost:
         return decode(kind, second.body, second.blobs)
 
     def _answer(self, question: Ask) -> Answer:
+        self._workflows.check()
         match question:
             case Submit(query_id, priority):
                 query = DurableQuery.read(self._state.query(query_id))
@@ -404,8 +413,10 @@ def _listening(state: StateDirectory) -> socket.socket:
     return listener
 
 
-def _unforeseen(error: Exception) -> InternalError:
+def _unforeseen(error: Exception) -> SabotSQLError:
     logging.getLogger(__name__).exception("a client could not be answered")
+    if isinstance(error, DATABASE_ERRORS):
+        return AgentError("the system database of the durable host does not answer", code=DATABASE_DOWN)
     return InternalError(f"the durable host failed: {type(error).__name__}: {error}")
 
 

@@ -28,8 +28,12 @@ _MOST_AT_ONCE = 32
 """So many queries are admitted or wait for memory; more stay on the queue."""
 _MOST_RECOVERIES = 25
 """A query with which the host dies again and again is given up."""
+_PROBE_SECONDS = 3
 _BUSY_MS = 30_000
 """So long a locked SQLite database is waited for."""
+
+DATABASE_ERRORS = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError)
+"""What is raised while the system database does not answer; DBOS itself waits for it where a step is recorded."""
 
 OPEN_STATES = ("ENQUEUED", "PENDING", "DELAYED")
 
@@ -56,11 +60,13 @@ class Workflows:
             log_level="WARNING",
             notification_listener_polling_interval_sec=0.1,
         )
+        self._probe: sqlalchemy.Engine | None = None
         if isinstance(database, Path):
             config["system_database_engine"] = _sqlite(database)
             config["system_database_url"] = f"sqlite:///{database}"
         else:
             config["system_database_url"] = database
+            self._probe = _probe(database)
         self._dbos = DBOS(config=config)
         self._run = DBOS.workflow(name=WORKFLOW, max_recovery_attempts=_MOST_RECOVERIES)(_workflow(runner))
         DBOS.launch()
@@ -70,6 +76,16 @@ class Workflows:
             polling_interval_sec=_POLL_SECONDS,
             on_conflict="always_update",
         )
+
+    def check(self) -> None:
+        """See that the system database answers. DBOS would wait for it, however long that takes.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: one of ``DATABASE_ERRORS``: it does not.
+        """
+        if self._probe is not None:
+            with self._probe.connect() as connection:
+                connection.execute(sqlalchemy.text("SELECT 1"))
 
     def enqueue(self, query_id: str, first_line: str, submitted_ms: int, priority: int) -> None:
         """Run a query; again is nothing new. What is listed of it is kept with it."""
@@ -111,6 +127,18 @@ def _workflow(runner: Runner) -> Callable[[str, str, int], dict[str, Any]]:
                 return outcome
 
     return run
+
+
+def _probe(url: str) -> sqlalchemy.Engine:
+    parsed = sqlalchemy.make_url(url)
+    driver = parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+    return sqlalchemy.create_engine(
+        driver,
+        pool_size=1,
+        pool_timeout=_PROBE_SECONDS,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": _PROBE_SECONDS},
+    )
 
 
 def _sqlite(file: Path) -> sqlalchemy.Engine:

@@ -30,7 +30,7 @@ from sabot_sql.detached.host_client import HOST_GONE, HostClient, start_host
 from sabot_sql.detached.known_queries import host_state
 from sabot_sql.detached.messages import DescribeHost, HostState
 from sabot_sql.detached.state_directory import STATE_DIRECTORY, StateDirectory
-from tests.support.durable_hosts import hosts_of
+from tests.support.durable_hosts import hosts_of, state_directory
 from tests.support.processes import wait_until
 
 STAGES = """
@@ -526,3 +526,28 @@ def test_the_doctor_sees_and_cleans(state: StateDirectory, session: sabot_sql.Se
     assert diagnose(state).host is None
     with (state.path / "host.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory with room for 6 MiB."""
+    directory = tmp_path / "small"
+    directory.mkdir(mode=0o700)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m,mode=0700", "tmpfs", directory], check=False)
+    if made.returncode != 0:
+        pytest.skip("a small disk cannot be mounted here")
+    yield directory
+    subprocess.run(["umount", "-l", directory], check=True)
+
+
+def test_a_full_disk_is_an_error_of_the_query_and_of_nothing_else(
+    small_disk: Path, session: sabot_sql.Session, numbers: Path
+) -> None:
+    with state_directory(small_disk / "state"):
+        assert session.submit("SELECT 1").result(60).fetchall() == [(1,)]
+        handle = session.submit(f"SELECT i, j, hash(i) AS h, hash(j) AS g FROM '{numbers}' ORDER BY h")
+        with pytest.raises(sabot_sql.ResourceError) as error:
+            handle.result(60)
+        assert error.value.code == "DISK_FULL"
+        assert session.query("SELECT 42").fetchall() == [(42,)]
+        assert session.submit("SELECT 2").result(60).fetchall() == [(2,)]
