@@ -45,6 +45,11 @@ class Admission:
                 self._waiting.remove(query_id)
                 self._changed.notify_all()
 
+    def take(self, query_id: str, grant: Grant) -> None:
+        """Note what a query was granted, by this host or by an earlier one; again is nothing new."""
+        with self._changed:
+            self._granted[query_id] = grant.memory_bytes
+
     def leave(self, query_id: str) -> None:
         """The query has ended, and others can have its memory."""
         with self._changed:

@@ -20,7 +20,7 @@ from typing import Any
 from dbos import WorkflowStatus
 
 from sabot_sql.config import memory_budget_bytes
-from sabot_sql.coordinator.controller import DBOSParallelController
+from sabot_sql.coordinator.controller import DBOSParallelController, Grant
 from sabot_sql.detached.durable_query import DurableQuery
 from sabot_sql.detached.host_client import DATABASE_DOWN
 from sabot_sql.detached.kept_result import Outcome
@@ -169,18 +169,25 @@ class DurableHost:
 
     # --- for DBOS -------------------------------------------------------------------------------------------------
 
-    def advance(self, query_id: str, recorded: Sequence[str]) -> dict[str, Any]:
+    def admit(self, query_id: str) -> dict[str, Any]:
         """See :class:`~sabot_sql.durable.workflows.Runner`."""
-        with self._changed:
-            live = self._live.get(query_id)
-            if live is None:
-                try:
-                    query = DurableQuery.read(self._state.query(query_id))
-                except SabotSQLError as error:  # it was removed by hand
-                    return {"lines": [], "outcome": _summary(failed(error))}
-                live = self._live[query_id] = LiveQuery(query, self._state, recorded, self._admission)
-                live.start()
-                self._changed.notify_all()
+        try:
+            live = self._alive(query_id)
+            grant = self._admission.admit(query_id, live.query.config, live.check)
+        except SabotSQLError as error:  # it was cancelled meanwhile, or removed by hand: the next step says so
+            grant = Grant(0, error.message)
+        self._stop_if_fenced()
+        return {"memory_bytes": grant.memory_bytes, "reason": grant.reason}
+
+    def advance(self, query_id: str, grant: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, Any]:
+        """See :class:`~sabot_sql.durable.workflows.Runner`."""
+        try:
+            live = self._alive(query_id)
+        except SabotSQLError as error:
+            return {"lines": [], "outcome": _summary(failed(error))}
+        given = Grant(int(grant["memory_bytes"]), str(grant["reason"]))
+        self._admission.take(query_id, given)
+        live.start(given, recorded)
         piece = live.pieces.take()
         self._stop_if_fenced()
         if not piece.ended:
@@ -190,7 +197,20 @@ class DurableHost:
         with self._changed:
             self._live.pop(query_id, None)
             self._changed.notify_all()
-        return {"lines": [], "outcome": _summary(outcome)}
+        return {"lines": [], "outcome": {**_summary(outcome), "admission": given.reason}}
+
+    def _alive(self, query_id: str) -> LiveQuery:
+        """The query, while it is at work here.
+
+        Raises:
+            UsageError: it is not there any more.
+        """
+        with self._changed:
+            if query_id not in self._live:
+                query = DurableQuery.read(self._state.query(query_id))
+                self._live[query_id] = LiveQuery(query, self._state, self._admission)
+                self._changed.notify_all()
+            return self._live[query_id]
 
     # --- for clients ----------------------------------------------------------------------------------------------
 
@@ -300,7 +320,7 @@ class DurableHost:
             came = _summary(written)  # it is not recorded yet, or it was cancelled before it began
         if came:
             state = str(came["state"])
-        elif live is not None and live.admitted:
+        elif live is not None and live.grant is not None:
             state = "running"
         else:
             state = "queued" if status.status in OPEN_STATES else "failed"
@@ -316,7 +336,7 @@ class DurableHost:
             running.progress_percent if running else None,
             live.agents if live else came.get("agents"),
             came.get("rows") if state == "finished" else None,
-            live.admitted if live else "",
+            live.grant.reason if live and live.grant else str(came.get("admission") or ""),
             str(came.get("error") or gave_up),
             running.plan_text if running else "",
         )

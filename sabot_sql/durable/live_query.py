@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sabot_sql.call.running import RunningQuery
+from sabot_sql.coordinator.controller import Grant
 from sabot_sql.detached.durable_query import DurableQuery
 from sabot_sql.detached.kept_result import Outcome, rows_file
 from sabot_sql.detached.state_directory import StateDirectory
@@ -23,20 +25,17 @@ from sabot_sql.session import Session, answer_settings, query_kept
 class LiveQuery:
     """Runs a query from where its journal ends to its outcome, which is then in the query's directory."""
 
-    def __init__(
-        self, query: DurableQuery, state: StateDirectory, recorded: Sequence[str], admission: Admission
-    ) -> None:
+    def __init__(self, query: DurableQuery, state: StateDirectory, admission: Admission) -> None:
         self.query = query
-        self.pieces = JournalPieces(state.segments, recorded)
         self.outcome: Outcome | None = None
-        self.admitted = ""
-        self.began_ms = now_ms()
+        self.grant: Grant | None = None
+        self.began_ms: int | None = None
         self._state = state
         self._directory = state.query(query.query_id)
         self._admission = admission
         self._running = RunningQuery(query.query_id, query.timeout_seconds)
         self._plan: Mapping[str, Any] = {}
-        self._thread = threading.Thread(target=self._run, name=f"sabot-durable-{query.query_id}", daemon=True)
+        self._pieces: JournalPieces | None = None
 
     @property
     def plan_text(self) -> str:
@@ -61,17 +60,36 @@ class LiveQuery:
         agents: int | None = self._plan.get("agents")
         return agents
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+    @property
+    def pieces(self) -> JournalPieces:
+        """The journal since it was started."""
+        assert self._pieces is not None
+        return self._pieces
+
+    def check(self) -> None:
+        """See whether it is still wanted.
+
+        Raises:
+            QueryCancelled: it is not.
+        """
+        self._running.check()
+
+    def start(self, grant: Grant, recorded: Sequence[str]) -> None:
+        """Begin with the memory of ``grant``, where the ``recorded`` lines end; again is nothing new."""
+        if self._pieces is not None:
+            return
+        self._pieces = JournalPieces(self._state.segments, recorded)
+        self.grant, self.began_ms = grant, now_ms()
+        work = partial(self._run, grant)
+        threading.Thread(target=work, name=f"sabot-durable-{self.query.query_id}", daemon=True).start()
 
     def cancel(self) -> None:
         """Stop it soon."""
         self._running.cancel()
 
-    def _run(self) -> None:
+    def _run(self, grant: Grant) -> None:
         try:
-            self.outcome = self._outcome()
+            self.outcome = self._outcome(grant)
         except BaseException as error:  # noqa: BLE001  the thread's last act: whoever waits must be told
             self.outcome = failed(error)
         finally:
@@ -79,9 +97,9 @@ class LiveQuery:
             self._admission.leave(self.query.query_id)
             self.pieces.end()
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self, grant: Grant) -> Outcome:
         try:
-            outcome = self._answered()
+            outcome = self._answered(grant)
         except Exception as error:  # noqa: BLE001  whatever it is, it is what came of the query
             outcome = failed(error)
         try:
@@ -90,9 +108,8 @@ class LiveQuery:
             return failed(error)
         return outcome
 
-    def _answered(self) -> Outcome:
-        grant = self._admission.admit(self.query.query_id, self.query.config, self._running.check)
-        self.admitted = grant.reason
+    def _answered(self, grant: Grant) -> Outcome:
+        self._running.check()
         config = replace(self.query.config, memory_bytes=grant.memory_bytes)
         with Session(config) as session:
             for statement in self.query.statements:

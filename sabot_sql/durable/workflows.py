@@ -7,7 +7,7 @@ goes on at once. Everything is recorded as JSON: a pickle is never read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -41,8 +41,15 @@ OPEN_STATES = ("ENQUEUED", "PENDING", "DELAYED")
 class Runner(Protocol):
     """What brings a query further: the host."""
 
-    def advance(self, query_id: str, recorded: Sequence[str]) -> dict[str, Any]:
-        """Wait for what is to be recorded next, as ``{"lines": […], "outcome": None}``; the last one has an outcome."""
+    def admit(self, query_id: str) -> dict[str, Any]:
+        """Wait until the query may run; what it was granted, ``{"memory_bytes": …, "reason": …}``, is recorded."""
+        ...
+
+    def advance(self, query_id: str, grant: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, Any]:
+        """Wait for what is to be recorded next, as ``{"lines": […], "outcome": None}``; the last one has an outcome.
+
+        ``grant`` and ``recorded`` are what was recorded before, also by an earlier host.
+        """
         ...
 
 
@@ -118,9 +125,11 @@ class Workflows:
 def _workflow(runner: Runner) -> Callable[[str, str, int], dict[str, Any]]:
     def run(query_id: str, first_line: str, submitted_ms: int) -> dict[str, Any]:
         del first_line, submitted_ms  # for whoever lists the workflows
+        # With other memory the query would be planned otherwise, and what was recorded could not be used.
+        grant = DBOS.run_step({"name": "admit"}, runner.admit, query_id)
         lines: list[str] = []
         while True:
-            piece = DBOS.run_step({"name": "progress"}, runner.advance, query_id, tuple(lines))
+            piece = DBOS.run_step({"name": "progress"}, runner.advance, query_id, grant, tuple(lines))
             lines += piece["lines"]
             outcome: dict[str, Any] | None = piece["outcome"]
             if outcome is not None:

@@ -67,7 +67,7 @@ def recorded(state: StateDirectory, query_id: str) -> list[str]:
         rows = database.execute(
             "SELECT output FROM operation_outputs WHERE workflow_uuid = ? ORDER BY function_id", [query_id]
         ).fetchall()
-    return [line for (output,) in rows if output for line in json.loads(output)["lines"]]
+    return [line for (output,) in rows if output for line in json.loads(output).get("lines", [])]
 
 
 def reported(state: StateDirectory, query_id: str) -> list[tuple[str, int]]:
@@ -126,6 +126,28 @@ def test_the_host_is_killed_at_every_stage(state: StateDirectory, session: sabot
         assert after[: len(before)] == before
         assert len(after) == len(set(after)), f"killed after {reports} reports, a task that had committed ran again"
         assert not (state.segments / handle.query_id).exists()
+
+
+def test_what_a_query_was_granted_stays_the_same(
+    state: StateDirectory, session: sabot_sql.Session, numbers: Path
+) -> None:
+    """With other memory it would be planned otherwise, and could not go on: here its neighbour is gone by then."""
+    sql = STAGES.format(file=numbers)
+    neighbour = session.submit(ENDLESS)
+    wait_until(lambda: neighbour.status == "running")
+    handle = session.submit(sql)
+    while not (before := reported(state, handle.query_id)) and handle.state().state in ("queued", "running"):
+        pass
+    granted = handle.state().admission
+    assert "others run" in granted
+    os.kill(host_pid(state), signal.SIGKILL)
+    before = reported(state, handle.query_id)
+    assert handle.result(60).fetchall() == expected(sql)
+    after = reported(state, handle.query_id)
+    assert after[: len(before)] == before
+    assert len(after) == len(set(after))
+    assert handle.state().admission == granted
+    neighbour.cancel()
 
 
 def test_tables_views_macros_frames_and_settings_of_the_session_go_along(
