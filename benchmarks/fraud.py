@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import signal
 import statistics
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import psutil
@@ -29,10 +30,14 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import sabot_sql
+from benchmarks.memory import peak_while
 from examples.fraud_detection import FraudData, fraud_job, one_query, transactions
 from sabot_sql import Session
+from sabot_sql.config import parse_bytes
 
 BAR = 2.0
+MEMORY_BAR = 1.15
+"""As that of benchmarks/memory_budget.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +66,53 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--hosts", type=int, default=0, metavar="N", help="agents on N network namespaces")
     parser.add_argument("--mbit", type=float, default=1000, help="of the links of the hosts (1000)")
     parser.add_argument("--kill", action="store_true", help="kill an agent in every run")
+    parser.add_argument("--peak", action="store_true", help="run the job once more, alone, and measure its memory")
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
     options = parser.parse_args(arguments)
+    if options.peak and options.hosts:
+        parser.error("--peak measures the processes of this host")
     if options.kill and not options.hosts and options.isolation != "process":
         parser.error("--kill needs agents that are processes")
     with tempfile.TemporaryDirectory() as directory:
         data = transactions(Path(directory), options.rows)
         with session_of(options, Path(directory)) as (session, victims):
             figures = measured(data, options, session, victims)
+        peak_bytes = _peak_of_a_process(data, options) if options.peak else 0
     print(f"{figures.rows:,} transactions, {figures.frauds:,} frauds, all found and nothing else in every run")
     where = f"{options.hosts} hosts" if options.hosts else f"{options.agents} agents"
     print(f"job on {where}: {figures.job_ms:,.0f} ms, {figures.rows_per_second:,.0f} rows/s", end="")
     print(f", {figures.shuffled_bytes:,} bytes shuffled, {figures.spilled_bytes:,} spilled", end="")
     print(f", {figures.retries} attempts lost with agents that were killed" if options.kill else "")
     print(f"one query of DuckDB: {figures.duckdb_ms:,.0f} ms; ratio {figures.ratio:.2f} (at most {BAR:.1f})")
+    over = False
+    if options.peak:
+        limit_bytes = parse_bytes("memory_limit", options.memory_limit or "2GiB")
+        over = peak_bytes > MEMORY_BAR * limit_bytes
+        print(f"memory: {peak_bytes / 1e6:,.0f} MB at most, of {limit_bytes / 1e6:,.0f} (bar {MEMORY_BAR})")
     if options.json:
         Path(options.json).write_text(json.dumps(asdict(figures), indent=2))
-    return int(figures.ratio > BAR)
+    return int(figures.ratio > BAR or over)
+
+
+def _peak_of_a_process(data: FraudData, options: argparse.Namespace) -> int:
+    """The most memory that a process which runs the job, and its agents, had at a time (PSS)."""
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(
+        target=_run_alone, args=(data, options.agents, options.isolation, options.memory_limit or "2GiB")
+    )
+    process.start()
+    assert process.pid is not None
+    peak = peak_while(process.pid, process.is_alive)
+    if process.exitcode != 0:
+        raise SystemExit(f"the job failed with {process.exitcode}")
+    return peak.pss_bytes
+
+
+def _run_alone(data: FraudData, agents: int, isolation: Literal["thread", "process"], memory_limit: str) -> None:
+    with sabot_sql.connect(agents=agents, isolation=isolation, memory_limit=memory_limit) as session:
+        found = set(session.run_job(fraud_job(data)).pl().select("kind", "user_id", "id").rows())
+    if found != data.planted:
+        raise SystemExit(2)
 
 
 @contextmanager

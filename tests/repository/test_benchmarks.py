@@ -45,6 +45,24 @@ def test_hot_key_prints_ratios_and_how_even_the_tasks_are(repository: Path, tmp_
         assert min(one["tasks"]) >= 1
 
 
+def test_fraud_prints_rates_and_memory(repository: Path, tmp_path: Path) -> None:
+    report = tmp_path / "figures.json"
+    small = ("--rows", "20000", "--rounds", "1", "--agents", "2", "--isolation", "thread", "--peak", "--json", report)
+    done = subprocess.run(
+        [sys.executable, "benchmarks/fraud.py", *small],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert "all found and nothing else in every run" in done.stdout, done.stderr
+    assert re.search(r"^memory: [\d,]+ MB at most, of 2,147 \(bar 1.15\)$", done.stdout, re.MULTILINE)
+    figures = json.loads(report.read_text())
+    assert figures["rows_per_second"] == pytest.approx(20_000 / figures["job_ms"] * 1e3)
+    assert figures["ratio"] == pytest.approx(figures["job_ms"] / figures["duckdb_ms"])
+
+
 @pytest.mark.bench
 def test_the_first_row_of_a_small_query_comes_within_the_bar(repository: Path) -> None:
     out = run(repository, "benchmarks/first_row.py", "--rounds", "7")
