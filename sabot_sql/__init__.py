@@ -163,9 +163,10 @@ def connect(
 ) -> Session:
     """Open a session on a DuckDB database, in memory unless a file is named, or on the agents of a cluster.
 
-    ``agents`` is how many agents run each query. ``"auto"`` is one: the session's own DuckDB, with every core. Several
-    are threads of this process or processes, with a DuckDB each. ``memory_limit`` bounds the whole of it, by default
-    70 % of the machine; ``threads`` are per agent, by default the cores shared by the agents of a query.
+    ``agents`` is how many agents run each query. ``"auto"`` is one: the session's own DuckDB, with every core; of a
+    cluster it is one or all of its agents, or the session, as is best for the query. Several are threads of this
+    process or processes, with a DuckDB each. ``memory_limit`` bounds the whole of it, by default 70 % of the machine;
+    ``threads`` are per agent, by default the cores shared by the agents of a query.
     ``partitions`` forces how many partitions a keyed exchange has, ``adaptive=False`` keeps decisions of the plan
     whatever is measured. A join side up to ``broadcast_limit`` may be copied to every agent. ``config`` holds DuckDB's
     own settings.

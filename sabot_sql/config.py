@@ -66,7 +66,8 @@ class SessionConfig:
     forces the number of partitions of every keyed edge.
     ``duckdb`` are DuckDB's own settings, given to every instance when it is made. ``cluster`` has the agents where the
     isolation is ``REMOTE``; the budget is then that of the session's own process, and each service has its own: of
-    ``agent_memory_bytes`` where an engine starts it for this session.
+    ``agent_memory_bytes`` where an engine starts it for this session. A cluster has ``cluster_agents``; where the
+    session ``chooses_agents``, a query runs on one or on all of them, whichever is better for it.
     """
 
     database: str = ":memory:"
@@ -83,11 +84,22 @@ class SessionConfig:
     duckdb: Mapping[str, str] = field(default_factory=dict)
     cluster: ClusterTarget | None = None
     agent_memory_bytes: int | None = None
+    chooses_agents: bool = False
+    cluster_agents: int = 0
 
     @property
     def agent_count(self) -> int:
         """How many agents run a query; ``"auto"`` is one on a single machine, where DuckDB uses every core itself."""
         return 1 if self.agents == "auto" else self.agents
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether every query runs on the session's own DuckDB."""
+        return self.agent_count == 1 and not self.chooses_agents
+
+    def on_all_agents(self) -> SessionConfig:
+        """This configuration, but that every query runs on all of its agents."""
+        return replace(self, agents=self.agent_count, chooses_agents=False)
 
     @property
     def own_instances(self) -> bool:
@@ -107,7 +119,7 @@ class SessionConfig:
     @property
     def standing_bytes(self) -> int:
         """What all processes take together before they do anything; one agent is never started for a session."""
-        if self.agent_count == 1:
+        if self.runs_alone:
             return _ALONE_BYTES
         if self.isolation is Isolation.REMOTE:
             return _BESIDE_AGENTS_BYTES
@@ -174,9 +186,12 @@ class SessionConfig:
             ConfigError: there are no such agents, or too little memory for them.
         """
         count = self.agents if agents is None else _parse_agents(agents)
+        chooses = self.chooses_agents if agents is None else count == "auto"
+        chooses &= self.cluster is not None and isolation is None
         changed = replace(
             self,
-            agents=count,
+            agents=self.cluster_agents if chooses else count,
+            chooses_agents=chooses,
             isolation=self.isolation if isolation is None else _parse_isolation(isolation),
             threads=self.threads if agents is None or self.threads_given or self.cluster else _threads(None, count),
         )
@@ -230,6 +245,7 @@ def parse_config(
         name: None if file is None else path(name, file)
         for name, file in (("token_file", token_file), ("tls_ca", tls_ca), ("tls_cert", tls_cert), ("tls_key", tls_key))
     }
+    chooses = False
     if cluster is None:
         given = {**files, "lease_seconds": lease_seconds, "agent_memory": agent_memory}
         unused = [name for name, value in given.items() if value is not None]
@@ -243,6 +259,7 @@ def parse_config(
         target = parse_cluster(cluster, lease_seconds=lease_seconds, **files)
         if agent_memory is not None and not target.starts_agents:
             raise ConfigError("agent_memory: only for agents that Dask or Ray starts")
+        chooses = agents == "auto"
         agents = _agents_of_cluster(cluster, target, agents)
     count = _parse_agents(agents)
     parsed = SessionConfig(
@@ -261,6 +278,8 @@ def parse_config(
         duckdb={} if config is None else _parse_duckdb_settings(mapping("config", config)),
         cluster=target,
         agent_memory_bytes=None if agent_memory is None else _agent_memory_bytes(agent_memory),
+        chooses_agents=chooses,
+        cluster_agents=_agent_count(count) if target is not None else 0,
     )
     return parsed._checked()
 

@@ -105,7 +105,7 @@ class Session:
     @property
     def agents(self) -> Agents:
         """How many agents a query runs on unless it says otherwise."""
-        return self.config.agents
+        return "auto" if self.config.chooses_agents else self.config.agents
 
     @property
     def isolation(self) -> str:
@@ -412,7 +412,7 @@ class Session:
             with self._read_write_lock.writing(check):
                 self._rungs.forget()
                 return self._run_writing(statement, request)
-        if request.config.agent_count == 1:
+        if request.config.runs_alone:
             return self._run_single(statement, _ONE_AGENT.reason, request)
         running = request.running
         with (
@@ -548,6 +548,12 @@ class Session:
 
         try:
             answer = run_on_agents(query, planned, request, write, self._catalog, self._pools, self._room)
+        except ResourceError as error:
+            spread = request.config.on_all_agents()
+            if error.code != OUT_OF_MEMORY or not request.config.chooses_agents or spread.agent_count == 1:
+                raise
+            on_all = replace(request, config=spread)  # one agent had too little memory for it, perhaps
+            return self._try(query, self._plan(query, spread, request.scopes, request.running), on_all, write)
         except (QueryError, InternalError, AgentError, SourceError) as error:
             if isinstance(error, SourceError):
                 if error.code != FILE_CHANGED:
@@ -563,7 +569,7 @@ class Session:
 
     def _write(self, statement: Statement, request: Request) -> Result | NotDistributed:
         """The result of a statement that writes a query's rows; or why that query is not distributed."""
-        if request.config.agent_count == 1:
+        if request.config.runs_alone:
             return not_a_query(statement.kind)
         with request.running.asking(self._catalog.connection):
             write = self._catalog.writes.prepare(statement, request.scopes)
@@ -576,7 +582,7 @@ class Session:
         self, statement: Statement, config: SessionConfig, scopes: Sequence[Scope], running: RunningQuery
     ) -> PlannedQuery | NotDistributed:
         """The distributed plan of a query, or why it is not distributed."""
-        if config.agent_count == 1:
+        if config.runs_alone:
             return _ONE_AGENT
         if statement.is_open_pivot:
             return not_a_query(statement.kind)
@@ -584,17 +590,19 @@ class Session:
             return NotDistributed("inside a transaction, whose changes other connections do not see")
         from sabot_planner import PlannerError, plan_query  # and sqlglot, which one agent does not need
 
+        grants = None
         if config.isolation is Isolation.REMOTE:
             # Where the agents are says which files they can read.
             running.clock.enter(Phase.STARTING)
             with self._pools.using(config, running.check) as pool:
-                self._catalog.agent_roots = pool.data_roots
+                grants = pool.grants
         running.clock.enter(Phase.PLANNING)
-        bound = self._catalog.bind(statement, scopes, config, running)
+        bound = self._catalog.bind(statement, scopes, config, running, grants)
         if isinstance(bound, NotDistributed):
             return bound
         try:
-            plan = plan_query(bound.exported_sql, bound.sources)
+            one_task = bound.sources.why_one_task if config.chooses_agents and grants else None
+            plan = plan_query(bound.exported_sql, bound.sources, one_task)
         except PlannerError as error:
             return NotDistributed(f"it could not be planned: {error}")
         return plan if isinstance(plan, NotDistributed) else PlannedQuery(plan, bound)

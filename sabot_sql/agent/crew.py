@@ -7,6 +7,7 @@ from typing import Protocol
 
 from sabot_sql.agent.agent import Agent
 from sabot_sql.agent.output_writer import OutputWriter
+from sabot_sql.protocol.members import AgentGrant
 from sabot_sql.transport.interface import Transport
 
 Check = Callable[[], None]
@@ -23,8 +24,8 @@ class Crew(Protocol):
     """How long a query waits at its start for lost agents to be replaced, as long as there are others."""
 
     @property
-    def data_roots(self) -> tuple[tuple[str, ...], ...] | None:
-        """For each agent the directories whose files it may read; None where all read what the session does."""
+    def grants(self) -> tuple[AgentGrant, ...] | None:
+        """What each member grants; None where all read what the session does."""
         ...
 
     @property

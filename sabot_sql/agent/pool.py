@@ -21,7 +21,7 @@ from sabot_sql.agent.thread_agent import ThreadAgent
 from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.errors import AgentError
 from sabot_sql.forks import never_freed_in_children
-from sabot_sql.protocol.members import Listener
+from sabot_sql.protocol.members import AgentGrant, Listener
 from sabot_sql.protocol.task_spec import QueryContext, TaskSpec, Work
 from sabot_sql.scratch import Scratch
 from sabot_sql.transport.interface import Transport
@@ -100,9 +100,9 @@ class AgentPool:
         return self._membership.members
 
     @property
-    def data_roots(self) -> tuple[tuple[str, ...], ...] | None:
+    def grants(self) -> tuple[AgentGrant, ...] | None:
         """See :class:`~sabot_sql.agent.crew.Crew`."""
-        return None if self._crew is None else self._crew.data_roots
+        return None if self._crew is None else self._crew.grants
 
     def agent(self, agent_id: str) -> Agent:
         """The agent of that id, dead or alive.

@@ -24,7 +24,7 @@ class ProcessCrew:
 
     heal_seconds = 2.0
     writer = None
-    data_roots = None
+    grants = None
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sabot_planner import Column, QueryPlan
+from sabot_planner import Column, Mode, QueryPlan
 from sabot_planner.sql.duck_type import duck_type, is_written
 from sabot_sql.call.clock import Phase
 from sabot_sql.call.file_sinks import DirectorySink, directory_sink
@@ -22,6 +22,7 @@ from sabot_sql.coordinator import FinishedQuery, run_query
 from sabot_sql.coordinator.snapshot import planned_snapshot
 from sabot_sql.errors import FILE_CHANGED, InternalError, QueryCancelled, SabotSQLError, SourceError
 from sabot_sql.plan_document import PlanJson
+from sabot_sql.protocol.members import AgentGrant
 from sabot_sql.result_room import ResultRoom
 from sabot_sql.result_store import ResultStore, batches
 
@@ -61,7 +62,7 @@ def run_on_agents(
         running.limited(catalog.connection.max_execution_ms),
         request.progress.telling(lambda: _starting(plan, request)),
         pools.using(request.config, running.check) as pool,
-        directory_sink(write.form if write else None, plan.output, pool.data_roots) as files,
+        directory_sink(write.form if write else None, plan.output, _roots(pool.grants)) as files,
     ):
         running.clock.enter(Phase.RUNNING)
         try:
@@ -78,6 +79,8 @@ def run_on_agents(
                     sink=files.sink if files else None,
                     # Agents of other hosts cannot write where this one looks.
                     keeper=request.keeper if request.config.isolation is not Isolation.REMOTE else None,
+                    preferred=bound.sources.able_agents() if plan.mode is Mode.SINGLE else (),
+                    may_join=bound.sources.may_run_on if plan.mode is Mode.SINGLE else None,
                 )
         except QueryCancelled:
             raise
@@ -90,6 +93,10 @@ def run_on_agents(
             _require_unchanged(bound)
             store, columns = _taken(finished, plan.output, files, write, request, catalog, room)
     return Answer(store, columns, finished.plan, finished.stats)
+
+
+def _roots(grants: Sequence[AgentGrant] | None) -> tuple[tuple[str, ...], ...] | None:
+    return None if grants is None else tuple(grant.data_roots for grant in grants)
 
 
 def _require_unchanged(bound: BoundQuery) -> None:

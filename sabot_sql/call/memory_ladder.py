@@ -60,7 +60,8 @@ class ClimbedRungs:
 
 def with_all_memory(config: SessionConfig) -> SessionConfig:
     """One agent on the session's own DuckDB with the memory that all of ``config`` work with; they rest meanwhile."""
-    alone = replace(config, agents=1, isolation=Isolation.THREAD, threads=config.threads * config.agent_count)
+    threads = config.threads * config.agent_count
+    alone = replace(config, agents=1, isolation=Isolation.THREAD, threads=threads, chooses_agents=False)
     return replace(alone, memory_bytes=config.working_bytes + alone.standing_bytes)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sabot_sql.catalog.catalog import Catalog
@@ -68,7 +67,7 @@ class Pools:
                 pool.close()
 
     def _acquire(self, config: SessionConfig, check: Callable[[], None]) -> AgentPool:
-        wanted = replace(config, agents=config.agent_count)
+        wanted = config.on_all_agents()
         with self._condition:
             while self._changing or (self._users and self._config != wanted and not self._closed):
                 self._condition.wait(_CHECK_SECONDS)

@@ -32,11 +32,12 @@ from sabot_sql.catalog.operator_trees import operator_trees
 from sabot_sql.catalog.pivots import list_values
 from sabot_sql.catalog.write_statements import CopyTo, parse_write
 from sabot_sql.catalog.writes import Writes
-from sabot_sql.config import Isolation, SessionConfig
+from sabot_sql.config import SessionConfig
 from sabot_sql.duck.errors import translate
 from sabot_sql.duck.interrupts import in_spite_of_interrupts
 from sabot_sql.errors import SabotSQLError
 from sabot_sql.plan_document import PlanOperator
+from sabot_sql.protocol.members import AgentGrant
 from sabot_sql.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -105,7 +106,6 @@ class Catalog:
         self._facts = CatalogFacts(self.connection)
         self._threads = config.instance_threads
         self.measured = MeasuredRows()
-        self.agent_roots: tuple[tuple[str, ...], ...] | None = None
         """For each agent of another host the directories whose files it may read."""
         self.writes = Writes(self.connection, self._tables, self._changed, self._runs_once)
 
@@ -230,9 +230,16 @@ class Catalog:
             return located(error, statement, self.connection)
 
     def bind(
-        self, statement: Statement, scopes: Sequence[Scope], config: SessionConfig, stoppable: Stoppable
+        self,
+        statement: Statement,
+        scopes: Sequence[Scope],
+        config: SessionConfig,
+        stoppable: Stoppable,
+        grants: Sequence[AgentGrant] | None = None,
     ) -> BoundQuery | NotDistributed:
         """Bind a query for distribution; gives the reason instead where it runs once, or DuckDB cannot print its plan.
+
+        ``grants`` are those of agents that do not read all that the session does.
 
         The connection is held while DuckDB is asked and no longer: also each question of the planner holds it for
         itself, so that other statements run between them.
@@ -265,8 +272,7 @@ class Catalog:
             estimates = Estimates(
                 exported, lambda: facts.estimated(exported, lambda: self._estimated_plan(statement, scopes))
             )
-            roots = self.agent_roots if config.isolation is Isolation.REMOTE else None
-            sources = QuerySources(self.connection, facts, config, shadows, estimates, self.measured, stoppable, roots)
+            sources = QuerySources(self.connection, facts, config, shadows, estimates, self.measured, stoppable, grants)
         return BoundQuery(exported, sources)
 
     @contextmanager

@@ -12,6 +12,14 @@ import duckdb
 
 from sabot_planner import Column, Placement, PlanSettings, RangeSplit, SourceInfo, Zone
 from sabot_planner.errors import Undistributable
+from sabot_sql.catalog.agent_choice import (
+    SourceReaders,
+    able_agents,
+    in_order_of_load,
+    readers_of,
+    source_readers,
+    why_one_task,
+)
 from sabot_sql.catalog.connection import Connection
 from sabot_sql.catalog.conversion import quote_name
 from sabot_sql.catalog.estimates import Estimates
@@ -46,6 +54,7 @@ from sabot_sql.catalog.whole_files import WHOLE_FILE_FUNCTIONS, WholeFilesSource
 from sabot_sql.config import Isolation, SessionConfig
 from sabot_sql.duck.errors import translate
 from sabot_sql.errors import InternalError, QueryError
+from sabot_sql.protocol.members import AgentGrant
 from sabot_sql.protocol.task_spec import FileVersion
 
 if TYPE_CHECKING:
@@ -77,7 +86,7 @@ class QuerySources:
         estimates: Estimates,
         measured: MeasuredRows,
         stoppable: Stoppable,
-        agent_roots: Sequence[Sequence[str]] | None = None,
+        grants: Sequence[AgentGrant] | None = None,
     ) -> None:
         self.agents = config.agent_count
         self.settings: PlanSettings = config.plan_settings()
@@ -97,7 +106,9 @@ class QuerySources:
         self.settings = replace(self.settings, keep_order=order.lower() not in ("false", "0"))
         self._attached: dict[str, str] = {}
         self._paths: dict[str, None] = {}
-        self._agent_roots = agent_roots
+        self._grants = grants
+        self._chooses_agents = config.chooses_agents and grants is not None
+        self._readers: dict[str, frozenset[str]] = {}
         self._read_by_agents: set[tuple[str, ...]] = set()
         self._versions: dict[tuple[str, ...], tuple[tuple[int, int], ...]] = {}
 
@@ -162,6 +173,28 @@ class QuerySources:
     def check(self) -> None:
         """Stop planning if the query was stopped."""
         self._stoppable.check()
+
+    def why_one_task(self, read_bytes: Mapping[str, int | None]) -> str | None:
+        """See :func:`~sabot_sql.catalog.agent_choice.why_one_task`, for the sources that the planner asked for."""
+        return why_one_task(self._source_readers(read_bytes), self._grants or ())
+
+    def able_agents(self) -> tuple[str, ...]:
+        """The agents that can run the whole query, the least busy first."""
+        sources = self._source_readers(dict.fromkeys(self._by_id))
+        return in_order_of_load(able_agents(sources), self._grants or ())
+
+    def may_run_on(self, grant: AgentGrant) -> bool:
+        """Whether that agent can read all that agents read of the query."""
+        return bool(readers_of(self.paths(), [grant]))
+
+    def _source_readers(self, read_bytes: Mapping[str, int | None]) -> tuple[SourceReaders, ...]:
+        everyone = frozenset(grant.agent_id for grant in self._grants or ())
+        readers = {
+            source_id: self._readers.get(source_id, everyone)
+            for source_id in read_bytes
+            if self._by_id[source_id].info.placement is not Placement.SESSION
+        }
+        return source_readers(read_bytes, readers)
 
     def _asking(self) -> AbstractContextManager[None]:
         return self._stoppable.asking(self._connection)
@@ -269,7 +302,7 @@ class QuerySources:
             )
         except duckdb.Error as error:
             raise translate(error) from None
-        anywhere = placed.anywhere and self._agents_read(found.readable_paths)
+        anywhere = placed.anywhere and self._agents_read(found.readable_paths, source_id)
         if anywhere:
             self._paths.update(dict.fromkeys(found.readable_paths))
             self._read_by_agents.add(found.files or ())
@@ -299,15 +332,18 @@ class QuerySources:
         patterns = file_patterns(call.arguments[0], self._connection.main)
         return placed_call(call, relation, patterns, self._settings, shows_names=shows_names)
 
-    def _agents_read(self, paths: Sequence[str]) -> bool:
-        """Whether every agent may read what lies there: agents of other hosts have directories that they share."""
-        if self._agent_roots is None:
+    def _agents_read(self, paths: Sequence[str], source_id: str) -> bool:
+        """Whether agents read what lies there: all may, or some, where one of them may run the whole query.
+
+        Agents of other hosts have directories that they share.
+        """
+        if self._grants is None:
             return True
-        return all(
-            "://" in path or any(path.startswith(root.rstrip("/") + "/") for root in roots)
-            for roots in self._agent_roots
-            for path in paths
-        )
+        readers = readers_of(paths, self._grants)
+        if len(readers) == len(self._grants) or (readers and self._chooses_agents):
+            self._readers[source_id] = readers
+            return True
+        return False
 
     def _whole_files(self, call: FunctionCall, relation: str, source_id: str) -> Source:
         try:
@@ -315,7 +351,7 @@ class QuerySources:
             found = file_set(placed, self._connection.main, self._settings.get("file_search_path", ""))
         except duckdb.Error as error:
             raise translate(error) from None
-        anywhere = placed.anywhere and self._agents_read(found.readable_paths)
+        anywhere = placed.anywhere and self._agents_read(found.readable_paths, source_id)
         if anywhere:
             self._paths.update(dict.fromkeys(found.readable_paths))
         name, columns = _file_name(found.files or found.readable_paths), self._columns(relation, ())
@@ -335,7 +371,7 @@ class QuerySources:
             return self._temporary(name, relation, columns, source_id)
         # To close a file that the session has open as well would give up its lock on it: not twice in one process.
         attached = self._facts.read_only_file(database) if self._in_processes else None
-        if attached is not None and not self._agents_read([attached]):
+        if attached is not None and not self._agents_read([attached], source_id):
             attached = None
         if attached is not None:
             self._attached[database] = attached

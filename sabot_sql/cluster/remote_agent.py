@@ -13,6 +13,7 @@ from sabot_sql.cluster.provider import Check, LaunchedAgent
 from sabot_sql.errors import AgentError
 from sabot_sql.protocol.codec import MalformedMessage, decode, encode
 from sabot_sql.protocol.handshake import Hello, Place, Reached, Welcome
+from sabot_sql.protocol.members import AgentGrant
 from sabot_sql.protocol.task_spec import FailureKind, Outcome, QueryContext, TaskFailure, TaskId, TaskSpec, Work
 from sabot_sql.protocol.wire import Frame
 from sabot_sql.transport.credentials import Credentials
@@ -55,6 +56,12 @@ class RemoteAgent:
         """What the agent said when it was dialled."""
         assert self._welcome is not None
         return self._welcome
+
+    @property
+    def grant(self) -> AgentGrant:
+        """What it grants, and how busy it is with this session."""
+        welcome = self.welcome
+        return AgentGrant(self.agent_id, welcome.data_roots, welcome.threads, welcome.memory_bytes, len(self._pending))
 
     @property
     def place(self) -> Place:

@@ -17,6 +17,7 @@ from sabot_sql.cluster.remote_agent import RemoteAgent
 from sabot_sql.cluster.uploads import Uploads
 from sabot_sql.errors import AgentError
 from sabot_sql.protocol.handshake import Hello, own_versions, ticket_key
+from sabot_sql.protocol.members import AgentGrant
 from sabot_sql.transport.all_hosts import AllHosts
 
 _INTRODUCE_SECONDS = 15.0
@@ -56,9 +57,9 @@ class RemoteCrew:
         self.writer = Uploads(self._session_id, self._secret, provider.credentials, self._members)
 
     @property
-    def data_roots(self) -> tuple[tuple[str, ...], ...]:
+    def grants(self) -> tuple[AgentGrant, ...]:
         """See :class:`~sabot_sql.agent.crew.Crew`."""
-        return tuple(agent.welcome.data_roots for agent in self._members())
+        return tuple(agent.grant for agent in self._members())
 
     def start(self, names: Sequence[str], check: Check) -> Sequence[Agent]:
         """See :class:`~sabot_sql.agent.crew.Crew`."""

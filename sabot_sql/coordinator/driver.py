@@ -18,6 +18,7 @@ from sabot_planner.job.operator_graph import OperatorGraph
 from sabot_planner.job.operators import Column
 from sabot_planner.job.plan import Mode, QueryPlan
 from sabot_sql.agent.pool import SESSION_AGENT, AgentPool
+from sabot_sql.coordinator.chosen_agents import MayJoin, joining
 from sabot_sql.coordinator.controller import DBOSParallelController
 from sabot_sql.coordinator.exchange_rules import RESULT_EDGE, stored_columns
 from sabot_sql.coordinator.execution import Execution
@@ -148,8 +149,13 @@ def run_query(
     observer: Observer | None = None,
     sink: FileSink | None = None,
     keeper: Keeper | None = None,
+    preferred: Sequence[str] = (),
+    may_join: MayJoin | None = None,
 ) -> FinishedQuery:
     """Run ``plan`` and return when its rows are committed, or with a ``sink`` when its files are written.
+
+    Where some agents are ``preferred``, it runs on them alone, the first of them first, and on those who replace them
+    and ``may_join``.
 
     ``observer`` gets the plan JSON at most five times a second and once at the end, in this thread. With a ``keeper``
     the query goes on where an earlier coordinator left it.
@@ -166,7 +172,16 @@ def run_query(
     if config.partitions is not None:
         controller = DBOSParallelController(coalesce_bytes=0, grant_bytes=0, few_rows=0)
     pool.heal(lambda: _check_cancelled(cancel))
-    execution, events = _enter(pool, query_id, plan, controller, adaptive=config.adaptive, to_files=sink is not None)
+    execution, events = _enter(
+        pool,
+        query_id,
+        plan,
+        controller,
+        adaptive=config.adaptive,
+        to_files=sink is not None,
+        preferred=preferred,
+        may_join=may_join,
+    )
     driver = _Driver(
         plan, execution, events, pool, sources, sql, cancel, deadline_ms, observer, sink, joins_ordered=True
     )
@@ -218,15 +233,19 @@ def _enter(
     *,
     adaptive: bool = False,
     to_files: bool = False,
+    preferred: Sequence[str] = (),
+    may_join: MayJoin | None = None,
 ) -> tuple[Execution, queue.SimpleQueue[Event]]:
     """Build what runs on the pool's agents; whichever of them dies from here on stays readable until the release."""
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    agents = pool.enter(query_id, events.put)
+    members = pool.enter(query_id, events.put if may_join is None else joining(may_join, pool, events.put))
     try:
+        entered = [agent.agent_id for agent in members]
+        agents = [agent_id for agent_id in preferred if agent_id in entered] or entered
         opening = QueryOpening(
             query_id,
             plan.operator_graph,
-            tuple(agent.agent_id for agent in agents),
+            tuple(agents),
             SESSION_AGENT,
             controller,
             adaptive,

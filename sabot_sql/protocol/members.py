@@ -9,6 +9,20 @@ from sabot_sql.errors import SabotSQLError
 
 
 @dataclass(frozen=True, slots=True)
+class AgentGrant:
+    """What an agent of another process grants to the session, and how many tasks it has now.
+
+    ``data_roots`` are the directories whose files it may read.
+    """
+
+    agent_id: str
+    data_roots: tuple[str, ...]
+    threads: int
+    memory_bytes: int
+    load: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class AgentLost:
     """An agent is gone, busy or not; ``readable``: what it had committed can still be read."""
 

@@ -55,7 +55,8 @@ def secure() -> Iterator[Any]:
 def test_a_query_runs_on_agents_beside_the_workers(secure: Any) -> None:
     frame = pa.table({"a": range(100_000), "b": [i % 11 for i in range(100_000)]})
     with sabot_sql.connect(secure, agent_memory="256MiB", threads=1) as session:
-        result = session.query(GROUPS)
+        assert session.query(GROUPS).plan.reason.startswith("one agent: it reads about 3.2 MB")
+        result = session.query(GROUPS, agents=2)
         assert result.fetchall() == EXPECTED
         assert result.stats["mode"] == "distributed"
         assert session.query("SELECT b, sum(a) FROM frame GROUP BY b ORDER BY b").fetchall() == [

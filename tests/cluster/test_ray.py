@@ -47,7 +47,7 @@ def cluster() -> Iterator[Any]:
 def test_a_query_runs_on_agents_one_a_node(cluster: Any) -> None:
     frame = pa.table({"a": range(100_000), "b": [i % 11 for i in range(100_000)]})
     with sabot_sql.connect("ray", agent_memory="256MiB") as session:
-        result = session.query(GROUPS)
+        result = session.query(GROUPS, agents=2)
         assert result.fetchall() == EXPECTED
         assert result.stats["mode"] == "distributed"
         assert session.query("SELECT b, sum(a) FROM frame GROUP BY b ORDER BY b").fetchall() == [

@@ -59,7 +59,7 @@ def url(services: list[Service]) -> str:
 
 
 def test_a_query_runs_on_services(services: list[Service], token: Path, data: Path) -> None:
-    with sabot_sql.connect(url(services), token_file=token) as session:
+    with sabot_sql.connect(url(services), token_file=token, agents=2) as session:
         assert session.query(GROUPS).fetchall() == EXPECTED
         sql = f"SELECT k, count(*), max(i) FROM '{data}/*.parquet' GROUP BY k ORDER BY k"
         result = session.query(sql)
@@ -80,7 +80,7 @@ def test_top_shows_the_services_that_it_is_told_of(
 ) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    with sabot_sql.connect(url(services), token_file=token) as session:
+    with sabot_sql.connect(url(services), token_file=token, agents=2) as session:
         assert session.query(GROUPS).fetchall() == EXPECTED
         services[1].stop()
         wait_until(lambda: "agent-1:" in _top(capsys, "--connect", url(services), "--token-file", str(token)))
@@ -114,7 +114,7 @@ def test_files_are_written_where_the_session_is(
         )
     )
     job.connect("source", "out")
-    with sabot_sql.connect(url(services), token_file=token) as session:
+    with sabot_sql.connect(url(services), token_file=token, agents=2) as session:
         assert session.run_job(job).fetchall() == [("out", f"{tmp_path}/job.parquet", 200_000)]
         copy = f"COPY (FROM '{data}/*.parquet') TO '{tmp_path}/copied' (FORMAT parquet, PER_THREAD_OUTPUT)"
         assert session.query(copy).fetchall() == [(200_000,)]
@@ -129,7 +129,7 @@ def test_frames_and_tables_of_the_session_reach_the_agents(services: list[Servic
     frame = pa.table(
         {"a": range(100_000), "b": [i % 11 for i in range(100_000)], "t": ["x" * (i % 5) for i in range(100_000)]}
     )
-    with sabot_sql.connect(url(services), token_file=token) as session:
+    with sabot_sql.connect(url(services), token_file=token, agents=2) as session:
         session.query("CREATE TABLE kept AS SELECT i AS b, 'name ' || i AS name FROM range(11) t(i)")
         sql = "SELECT name, sum(a), max(t) FROM frame JOIN kept USING (b) GROUP BY name ORDER BY name"
         result = session.query(sql)
@@ -154,8 +154,8 @@ def test_two_sessions_and_many_queries_at_once(services: list[Service], token: P
             failures.append(error)
 
     with (
-        sabot_sql.connect(url(services), token_file=token) as one,
-        sabot_sql.connect(url(services), token_file=token) as two,
+        sabot_sql.connect(url(services), token_file=token, agents=2) as one,
+        sabot_sql.connect(url(services), token_file=token, agents=2) as two,
     ):
         threads = [threading.Thread(target=ask, args=((one, two)[n % 2], n)) for n in range(20)]
         for thread in threads:
@@ -165,17 +165,17 @@ def test_two_sessions_and_many_queries_at_once(services: list[Service], token: P
         assert not failures
         with (
             pytest.raises(AgentError, match="serves 2 sessions already"),
-            sabot_sql.connect(url(services), token_file=token) as three,
+            sabot_sql.connect(url(services), token_file=token, agents=2) as three,
         ):
             three.query(GROUPS)
-    with sabot_sql.connect(url(services), token_file=token) as four:
+    with sabot_sql.connect(url(services), token_file=token, agents=2) as four:
         assert four.query(GROUPS).fetchall() == EXPECTED
 
 
 def test_an_agent_that_is_killed_is_replaced_by_none_and_the_query_goes_on(
     services: list[Service], token: Path
 ) -> None:
-    with sabot_sql.connect(url(services), token_file=token) as session:
+    with sabot_sql.connect(url(services), token_file=token, agents=2) as session:
         assert session.query(GROUPS).fetchall() == EXPECTED
         killed = threading.Event()
 
@@ -197,7 +197,7 @@ def test_an_agent_that_is_killed_is_replaced_by_none_and_the_query_goes_on(
 
 
 def test_all_agents_killed_is_an_error(services: list[Service], token: Path) -> None:
-    with sabot_sql.connect(url(services), token_file=token) as session:
+    with sabot_sql.connect(url(services), token_file=token, agents=2) as session:
         assert session.query(GROUPS).fetchall() == EXPECTED
         for service in services:
             service.kill()
@@ -224,7 +224,7 @@ def test_a_service_that_is_not_there_is_skipped_and_named(services: list[Service
 
 
 def test_sigterm_drains(services: list[Service], token: Path) -> None:
-    with sabot_sql.connect(url(services), token_file=token) as session:
+    with sabot_sql.connect(url(services), token_file=token, agents=2) as session:
         assert session.query(GROUPS).fetchall() == EXPECTED
         services[0].kill(signal.SIGTERM)
         wait_until(lambda: session.query(GROUPS).fetchall() == EXPECTED and services[0].process.poll() is not None)
@@ -234,7 +234,7 @@ def test_sigterm_drains(services: list[Service], token: Path) -> None:
 
 
 def test_a_service_leaves_nothing_when_it_is_ended(services: list[Service], token: Path) -> None:
-    with sabot_sql.connect(url(services), token_file=token) as session:
+    with sabot_sql.connect(url(services), token_file=token, agents=2) as session:
         session.query(GROUPS)
         for service in services:
             service.kill(signal.SIGINT)
@@ -257,7 +257,7 @@ def test_another_token_is_refused(services: list[Service], tmp_path: Path) -> No
 def test_files_outside_the_data_directories_are_not_read(services: list[Service], token: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.parquet"
     pq.write_table(pa.table({"i": range(1000)}), secret)
-    with sabot_sql.connect(url(services), token_file=token) as session:
+    with sabot_sql.connect(url(services), token_file=token, agents=2) as session:
         sql = f"SELECT count(*) AS n, sum(i) FROM '{secret}'"
         assert session.query(sql).fetchall() == [(1000, 499_500)]  # the session reads it
         for service in services:
@@ -294,7 +294,7 @@ def test_other_versions_are_refused_and_both_are_named(
     other = replace(own_versions(), duckdb="1.4.0")
     monkeypatch.setattr(link, "own_versions", lambda: other)
     with (
-        sabot_sql.connect(url(services), token_file=token) as session,
+        sabot_sql.connect(url(services), token_file=token, agents=2) as session,
         pytest.raises(AgentError, match=f"duckdb 1.4.0 at the session, {own_versions().duckdb} at the agent"),
     ):
         session.query(GROUPS)

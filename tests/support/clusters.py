@@ -25,7 +25,7 @@ class Cluster:
     options: dict[str, Any]
 
     def connect(self, **options: Any) -> sabot_sql.Session:
-        return sabot_sql.connect(self.url, **self.options, **options)
+        return sabot_sql.connect(self.url, **{"agents": len(self.services), **self.options, **options})
 
     def agents(self, session: sabot_sql.Session) -> list[RemoteAgent]:
         pool = session._pools._pool

@@ -149,6 +149,11 @@ class PlacementContext:
         del self.gathered[noted:]  # every branch is as parallel as it was; only their rows are put one after the other
         return placed
 
+    def place_in_one_task(self, root: Node) -> Placed:
+        """The whole plan placed in one task, but for what only the session's process can read."""
+        self.in_order = to_keep_in_order(root)
+        return self.gather(self.place(root, False), "one task has the result")
+
     def _numbered_result(self, root: Node) -> Placed | None:
         """A UNION ALL in one stage, its rows numbered by branch; None where a branch would lose its own order there."""
         branches = branches_of(root)

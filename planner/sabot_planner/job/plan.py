@@ -18,6 +18,8 @@ class Mode(StrEnum):
     DISTRIBUTED = "distributed"
     PARTLY = "partly"
     """Some stages run in parallel, the rest is gathered to one task."""
+    SINGLE = "single"
+    """One task computes it all, where that is best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,14 @@ class Zone:
     low: int | date
     high: int | date
     rows: int
+
+
+OneTask = Callable[[Mapping[str, int | None]], str | None]
+"""Why one task is to compute a query that reads so many bytes of its sources (None: unknown), or None to spread it.
+
+Raises:
+    Undistributable: it is not to run on agents at all.
+"""
 
 
 class PlanContext(Protocol):
