@@ -66,12 +66,11 @@ class JobGraph:
         Raises:
             JobError: there is none.
         """
-        try:
-            return self._operators[operator_id]
-        except KeyError:
-            known = tuple(self._operators)
-            reason = f"job {self.job_id!r} has no operator {operator_id!r}; it has {', '.join(known) or 'none'}"
-            raise JobError(reason, code="UNKNOWN_OPERATOR", operator=operator_id) from None
+        found = self._operators.get(operator_id) if isinstance(operator_id, str) else None
+        if found is None:
+            known, given = ", ".join(self._operators) or "none", arguments.shown(operator_id)
+            raise JobError(f"job {self.job_id!r} has no operator {given}; it has {known}", code="UNKNOWN_OPERATOR")
+        return found
 
     def add_operator(self, node: StreamOperatorNode) -> str:
         """Add an operator; gives its id.
@@ -97,7 +96,8 @@ class JobGraph:
         """
         for operator_id in (source, target):
             self.operator(operator_id)
-        if name and (not isinstance(name, str) or not _INPUT_NAME.match(name)):
+        arguments.flag("broadcast", broadcast)
+        if not isinstance(name, str) or (name and not _INPUT_NAME.match(name)):
             raise JobError(f"name={arguments.shown(name)} must be a plain SQL name", code="INPUT_NAME", operator=target)
         if name and any(c.name == name for c in self.inputs_of(target)):
             raise JobError(f"operator {target!r} has an input {name!r} already", code="INPUT_NAME", operator=target)
@@ -158,6 +158,9 @@ class JobGraph:
 
     def run(self, session: Session, **options: Any) -> Result:
         """Run the job on a session; see :meth:`sabot_sql.Session.run_job`."""
+        if not hasattr(session, "run_job"):
+            hint = "sabot_sql.connect() makes one"
+            raise JobError(f"{arguments.shown(session)} is no session", code="NOT_A_SESSION", hint=hint)
         return session.run_job(self, **options)
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 import sabot_sql
+from sabot_planner.errors import InvalidGraph
 from sabot_sql import (
     DBOSParallelController,
     JobGraph,
@@ -273,3 +274,36 @@ def test_an_empty_side_of_a_union_needs_no_types(session: Session, tasks: int) -
     result = session.run_job(job)
     assert result.types == ["BIGINT", "DOUBLE"]
     assert sorted(result.fetchall()) == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+class Unhashable:
+    def __hash__(self) -> int:
+        raise ValueError("no hash")
+
+
+def test_random_calls_of_a_graph(session: Session) -> None:
+    dice = Random(5)
+    values = [*ANYTHING, Unhashable(), "s", "o", "edge_1"]
+    for _ in range(300):
+        job = chain(op(T.SOURCE, "s", source=ROWS), op(T.SINK, "o"))
+        one, other = dice.choice(values), dice.choice(values)
+        typed(JobGraph, one)
+        typed(job.operator, one)
+        typed(job.connect, one, other)
+        typed(job.connect, "s", "o", name=one, broadcast=other)
+        typed(job.add_operator, one)
+        typed(job.inputs_of, one)
+        typed(job.outputs_of, one)
+        typed(job.run, one)
+        typed(session.run_job, one)
+        if not isinstance(one, str):
+            typed(session.explain, one)
+        typed(job.validate)
+    with pytest.raises(JobError, match=r"no operator 'x'; it has s, o"):
+        chain(op(T.SOURCE, "s", source=ROWS), op(T.SINK, "o")).operator("x")
+
+
+def test_an_execution_graph_names_its_edges() -> None:
+    graph = chain(op(T.SOURCE, "s", source=ROWS), op(T.SINK, "o")).to_execution_graph()
+    with pytest.raises(InvalidGraph, match="no edge 'edge_9'; it has edge_1"):
+        graph.connections("edge_9")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sabot_planner.errors import InvalidGraph
 from sabot_planner.job.operators import Operator, ShuffleEdge, ShuffleEdgeType
 
 
@@ -39,8 +40,15 @@ class ExecutionGraph:
         return tuple(task for task in self.tasks if task.operator_id == operator_id)
 
     def connections(self, edge_id: str) -> tuple[tuple[str, str], ...]:
-        """(producer task id, consumer task id) of every channel of an edge: 1:1 for FORWARD, else all to all."""
-        edge = next(e for e in self.edges if e.edge_id == edge_id)
+        """(producer task id, consumer task id) of every channel of an edge: 1:1 for FORWARD, else all to all.
+
+        Raises:
+            InvalidGraph: there is no edge of that id.
+        """
+        edge = next((e for e in self.edges if e.edge_id == edge_id), None)
+        if edge is None:
+            known = ", ".join(e.edge_id for e in self.edges) or "none"
+            raise InvalidGraph(f"the graph has no edge {edge_id!r}; it has {known}")
         sources, targets = self.tasks_of(edge.source), self.tasks_of(edge.target)
         if edge.edge_type is ShuffleEdgeType.FORWARD:
             return tuple((s.task_id, t.task_id) for s, t in zip(sources, targets, strict=True))
