@@ -104,12 +104,22 @@ class JobGraph:
         self._connections.append(Connection(source, target, name, broadcast))
 
     def inputs_of(self, operator_id: str) -> tuple[Connection, ...]:
-        """What an operator reads, in the order in which it was connected."""
-        return tuple(c for c in self._connections if c.target == operator_id)
+        """What an operator reads, in the order in which it was connected.
+
+        Raises:
+            JobError: there is none of that id.
+        """
+        wanted = self.operator(operator_id).operator_id
+        return tuple(c for c in self._connections if c.target == wanted)
 
     def outputs_of(self, operator_id: str) -> tuple[Connection, ...]:
-        """Who reads an operator."""
-        return tuple(c for c in self._connections if c.source == operator_id)
+        """Who reads an operator.
+
+        Raises:
+            JobError: there is none of that id.
+        """
+        wanted = self.operator(operator_id).operator_id
+        return tuple(c for c in self._connections if c.source == wanted)
 
     def topological_sort(self) -> list[str]:
         """Ids of the operators, each after all that it reads, and otherwise as they were added.
