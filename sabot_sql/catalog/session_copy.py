@@ -20,22 +20,30 @@ from sabot_sql.errors import UsageError
 _OF_SESSION = "objects_of_the_session"
 """What temporary tables and tables of Python are in, on the other side."""
 _OPEN = "sabot_copy"
+# A user's macro may be called like any function that is not written with its schema.
+_DATABASES = "SELECT database_name, path, readonly, type FROM system.main.duckdb_databases() WHERE NOT internal"
+_TEMPORARY_TABLES = "SELECT table_name FROM system.main.duckdb_tables() WHERE temporary AND NOT internal"
+_TEMPORARY_VIEWS = "SELECT view_name, sql FROM system.main.duckdb_views() WHERE temporary AND NOT internal"
+_SEARCHED = """
+SELECT system.main.current_setting('search_path'), system.main.current_database(), system.main.current_schema()
+"""
 _OBJECTS = """
-SELECT count(*) FROM (
-    SELECT 1 FROM duckdb_tables() WHERE NOT internal AND database_name = $1
-    UNION ALL SELECT 1 FROM duckdb_views() WHERE NOT internal AND database_name = $1
-    UNION ALL SELECT 1 FROM duckdb_functions() WHERE NOT internal AND database_name = $1
-    UNION ALL SELECT 1 FROM duckdb_types() WHERE NOT internal AND database_name = $1
-    UNION ALL SELECT 1 FROM duckdb_schemas() WHERE NOT internal AND database_name = $1 AND schema_name <> 'main'
-)
+SELECT 1 FROM (
+    SELECT 1 FROM system.main.duckdb_tables() WHERE NOT internal AND database_name = $1
+    UNION ALL SELECT 1 FROM system.main.duckdb_views() WHERE NOT internal AND database_name = $1
+    UNION ALL SELECT 1 FROM system.main.duckdb_functions() WHERE NOT internal AND database_name = $1
+    UNION ALL SELECT 1 FROM system.main.duckdb_types() WHERE NOT internal AND database_name = $1
+    UNION ALL SELECT 1 FROM system.main.duckdb_schemas()
+    WHERE NOT internal AND database_name = $1 AND schema_name <> 'main'
+) LIMIT 1
 """
 _BODIES = """
-SELECT view_name, sql FROM duckdb_views() WHERE NOT internal
-UNION ALL SELECT function_name, macro_definition FROM duckdb_functions() WHERE NOT internal
+SELECT view_name, sql FROM system.main.duckdb_views() WHERE NOT internal
+UNION ALL SELECT function_name, macro_definition FROM system.main.duckdb_functions() WHERE NOT internal
 """
-_TABLES = "SELECT schema_name, table_name FROM duckdb_tables() WHERE NOT internal AND database_name = $1"
+_TABLES = "SELECT schema_name, table_name FROM system.main.duckdb_tables() WHERE NOT internal AND database_name = $1"
 _STORED_COLUMNS = """
-SELECT column_name FROM duckdb_columns()
+SELECT column_name FROM system.main.duckdb_columns()
 WHERE database_name = $1 AND schema_name = $2 AND table_name = $3 AND NOT is_generated ORDER BY column_index
 """
 _WORD = re.compile(r'"(?:[^"]|"")*"|[^\W\d]\w*')
@@ -83,7 +91,7 @@ def _copy_databases(
 ) -> tuple[str, list[str]]:
     """What to open as the session's database, and the statements that attach the others."""
     opened, attach = database if read_only else ":memory:", []
-    found = main.execute("SELECT database_name, path, readonly, type FROM duckdb_databases() WHERE NOT internal")
+    found = main.execute(_DATABASES)
     for name, path, is_read_only, kind in found.fetchall():
         is_own = _same_file(path, database) if path else name == "memory"
         if is_own and read_only:
@@ -99,8 +107,7 @@ def _copy_databases(
 
 def _copied(main: duckdb.DuckDBPyConnection, name: str, words: frozenset[str], directory: Path) -> str:
     """The file of a copy of a database; no name where there is nothing in it."""
-    ((count,),) = main.execute(_OBJECTS, [name]).fetchall()
-    if not count:
+    if not main.execute(_OBJECTS, [name]).fetchall():
         return ""
     file = directory / f"{name}.duckdb"
     with _open(main, file):
@@ -123,7 +130,7 @@ def _copy_objects(
     directory: Path,
 ) -> list[str]:
     """Copy temporary tables and tables of Python; the statements that make them, and temporary views and macros."""
-    temporary = main.execute("SELECT table_name FROM duckdb_tables() WHERE temporary AND NOT internal").fetchall()
+    temporary = main.execute(_TEMPORARY_TABLES).fetchall()
     of_python = catalog.objects_named(statement, scopes, words)
     tables = dict.fromkeys([*of_python, *(name for (name,) in temporary if name.lower() in words)])
     statements = []
@@ -139,9 +146,9 @@ def _copy_objects(
         statements += [
             f"CREATE TEMP VIEW {quote_name(name)} AS FROM {_OF_SESSION}.main.{quote_name(name)}" for name in tables
         ]
-    views = main.execute("SELECT view_name, sql FROM duckdb_views() WHERE temporary AND NOT internal").fetchall()
+    views = main.execute(_TEMPORARY_VIEWS).fetchall()
     macros = main.execute(
-        "SELECT function_name, parameters, macro_definition, function_type FROM duckdb_functions() "
+        "SELECT function_name, parameters, macro_definition, function_type FROM system.main.duckdb_functions() "
         "WHERE NOT internal AND database_name = 'temp'"
     ).fetchall()
     for name, parameters, definition, kind in macros:
@@ -154,14 +161,12 @@ def _copy_objects(
 def _state(main: duckdb.DuckDBPyConnection, settings: Mapping[str, str]) -> list[str]:
     """The statements that bring about the settings, the search path and the variables of a session."""
     statements = [f"SET SESSION {name} = {quote_text(value)}" for name, value in settings.items()]
-    ((path, database, schema),) = main.execute(
-        "SELECT current_setting('search_path'), current_database(), current_schema()"
-    ).fetchall()
+    ((path, database, schema),) = main.execute(_SEARCHED).fetchall()
     if path:
         statements.append(f"SET search_path = {quote_text(path)}")
     elif (database, schema) != ("memory", "main"):
         statements.append(f"USE {quote_name(database)}.{quote_name(schema)}")
-    variables = main.execute("SELECT name, value, type FROM duckdb_variables()").fetchall()
+    variables = main.execute("SELECT name, value, type FROM system.main.duckdb_variables()").fetchall()
     return statements + [
         f"SET VARIABLE {quote_name(name)} = CAST({quote_text(str(value))} AS {kind})" for name, value, kind in variables
     ]

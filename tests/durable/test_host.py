@@ -163,6 +163,7 @@ def test_tables_views_macros_frames_and_settings_of_the_session_go_along(
         INSERT INTO s.t VALUES (1, 'ok'), (2, 'sad');
         CREATE TABLE left_alone AS SELECT range FROM range(100000);
         CREATE VIEW v AS SELECT a, g FROM s.t; CREATE MACRO double(x) AS x * 2;
+        CREATE MACRO count_star() AS 7; CREATE MACRO duckdb_tables() AS TABLE SELECT 1 AS one;
         CREATE TEMP TABLE tt AS SELECT 3 AS c; CREATE TEMP MACRO triple(x) AS x * 3;
         CREATE TEMP VIEW tv AS SELECT c + 1 AS d FROM tt;
         ATTACH '{other}' AS other (READ_ONLY);

@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=10.0, help="start no case after so long (10)")
     parser.add_argument("--first", type=int, default=0, help="number of the first case (0)")
     parser.add_argument("--only", type=int, nargs="+", help="run the cases of these numbers alone")
+    parser.add_argument("--durable", action="store_true", help="hand all queries to a durable host")
     parser.add_argument("--replay", type=Path, nargs="+", help="run cases that were kept as JSON")
     parser.add_argument("--shrink", type=float, default=120.0, help="seconds to make a failing case small (120)")
     parser.add_argument("--out", type=Path, default=Path(gettempdir(), "sabot-fuzz"), help="where failures are kept")
@@ -69,14 +70,20 @@ def _requests(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     numbers = options.only
     number = options.first
     while numbers is None or numbers:
-        yield {"seed": options.seed, "number": number if numbers is None else numbers[0]}
+        yield {
+            "seed": options.seed,
+            "number": number if numbers is None else numbers[0],
+            "durable": options.durable,
+        }
         number, numbers = number + 1, None if numbers is None else numbers[1:]
 
 
 def _report(request: dict[str, Any], outcome: Outcome, worker: Worker, options: argparse.Namespace) -> None:
     failure, case = outcome.failure, outcome.case
     assert failure is not None
-    again = f"python -m tests.fuzz --seed {options.seed} --only {request['number']}" if "number" in request else ""
+    durable = " --durable" if options.durable else ""
+    drawn = f"python -m tests.fuzz --seed {options.seed} --only"
+    again = f"{drawn} {request['number']}{durable}" if "number" in request else ""
     print(f"\nFAILED {failure.kind}: {again}", flush=True)
     if case is None:  # the process died of it: the case can still be drawn
         from tests.fuzz.case import case_from_dict, random_case

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -75,7 +75,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a session is opened; ``planner`` are settings of the planner that have no option."""
+    """How a session is opened; ``planner`` are settings of the planner that have no option.
+
+    ``durable``: its queries are handed to a durable host, which is killed where else an agent would be.
+    """
 
     agents: int = 2
     isolation: str = "thread"
@@ -85,6 +88,7 @@ class Options:
     broadcast_limit: int | None = None
     slice_rows: int = 3
     planner: Mapping[str, Any] = field(default_factory=dict)
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +143,10 @@ def case_from_dict(fields: Mapping[str, Any]) -> Case:
     return Case(fields["name"], tables, tuple(fields["prepare"]), steps, Options(**fields["options"]))
 
 
-def random_case(seed: int, number: int) -> Case:
+def random_case(seed: int, number: int, *, durable: bool = False) -> Case:
     """The case of that number: the same one for the same seed."""
     random = Random(f"{seed} {number}")
-    options = _options(random)
+    options = replace(_options(random), durable=durable)
     tables = random_tables(random)
     prepare = [TARGET, "CREATE SEQUENCE counter"]
     prepare += [f"SET {name} = {random.choice(values)}" for name, values in SETTINGS.items() if random.random() < 0.06]

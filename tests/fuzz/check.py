@@ -12,8 +12,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,6 +29,7 @@ from tests.fuzz.case import Case, Options, Step
 from tests.fuzz.tables import Stored, store
 from tests.support.budgets import budget
 from tests.support.compare import Rows, difference
+from tests.support.durable_hosts import hosts_of, state_directory
 from tests.support.engine import planner_settings, small_slices
 from tests.support.oracle import Oracle, Verdict
 
@@ -82,7 +84,11 @@ def run_case(case: Case, counts: Counter[str], progress: Callable[[int], None] =
         stored = store(case.tables, root / "data")
         number = -1
         try:
-            with _plain(case, stored) as oracle, _session(case.options, root / "spill") as session:
+            with (
+                state_directory(root / "state") if case.options.durable else nullcontext(),
+                _plain(case, stored) as oracle,
+                _session(case.options, root / "spill") as session,
+            ):
                 for name, value in stored.objects.items():
                     session.register(name, value)
                 for statement in (*stored.session, *case.prepare):
@@ -187,7 +193,11 @@ class _Run:
         sql = step.sql.replace("@", str(self.root / "session"))
         kind = step.disturbance.kind if step.disturbance else ""
         after = step.disturbance.after_ms / 1e3 if step.disturbance else 0.0
-        disturb = {"kill": _kill_an_agent, "cancel": self.session.cancel}.get(kind)
+        durable = self.options.durable and not step.writes
+        kill = partial(_kill_hosts, self.root / "state") if durable else _kill_an_agent
+        disturb = (
+            {"kill": kill, "cancel": self.session.cancel}.get(kind) if not (durable and kind == "cancel") else None
+        )
         timer = threading.Timer(after, disturb) if disturb else None
         limit = max(after, 1e-3) if kind == "timeout" else seconds
         seen: list[Mapping[str, Any]] = []
@@ -198,7 +208,11 @@ class _Run:
         if timer:
             timer.start()
         try:
-            result = self.session.query(sql, values or None, timeout=limit, scope={}, observer=seen.append)
+            if durable:
+                handle = self.session.submit(sql, values or None, timeout=limit, scope={})
+                result = handle.result(limit + HUNG_SECONDS, observer=seen.append)
+            else:
+                result = self.session.query(sql, values or None, timeout=limit, scope={}, observer=seen.append)
             if len(result) > 2 * MOST_ROWS:
                 raise _Wrong("wrong", f"{len(result)} rows")
             rows = Rows(tuple(result.columns), tuple(map(str, result.types)), tuple(map(tuple, result.fetchall())))
@@ -315,6 +329,12 @@ def _rows_made(seen: Sequence[Mapping[str, Any]]) -> int:
     """How many rows the tasks of a query had made when it was last seen."""
     stages = seen[-1]["stages"] if seen else ()
     return sum(task["rows"] or 0 for stage in stages for task in stage["tasks"])
+
+
+def _kill_hosts(directory: Path) -> None:
+    for process in hosts_of(directory):
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def _kill_an_agent() -> None:
