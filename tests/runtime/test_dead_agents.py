@@ -129,7 +129,8 @@ def test_it_is_given_up_at_once_between_queries(pool: AgentPool) -> None:
     assert comes_true(lambda: len(pool.agents) == 2)
     assert not any(maps(os.getpid(), arena) for arena in arenas)
     # One whose start took long is introduced while this looks.
-    assert comes_true(lambda: descriptors() == before), "the dead ones' descriptors went with them"
+    # The first ones may have been introducing each other when these were counted: that takes some for a moment.
+    assert comes_true(lambda: descriptors() <= before), "the dead ones' descriptors went with them"
 
 
 _EXITING = 0x4
