@@ -16,6 +16,7 @@ import pytest
 from sabot_sql import Session
 from sabot_sql.errors import SessionClosed
 from tests.support.engine import session
+from tests.support.sampling import pairs_covered
 from tests.support.type_extremes import EXTREMES, NESTED, table_of
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -74,9 +75,7 @@ def answer_of(run: Callable[[str], Any], sql: str) -> Any:
     return outcome(lambda: run(sql).fetchall())
 
 
-@pytest.mark.parametrize("nested", NESTED)
-@pytest.mark.parametrize("type_name", EXTREMES)
-@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize(("type_name", "nested", "configuration"), pairs_covered(EXTREMES, NESTED, CONFIGURATIONS))
 def test_extremes_come_out_as_duckdb_gives_them(
     configuration: str,
     type_name: str,
