@@ -24,6 +24,8 @@ _ANSWER_SECONDS = 20.0
 _REDIAL_SECONDS = 0.2
 _REFUSALS = 3
 """So often in a row may nobody listen at the address of a process that was there, before it is taken for ended."""
+_REFUSED_SECONDS = 0.04
+"""The next try follows soon: the host has answered, so that it need not be waited for."""
 _PULSE_MS = 250
 _PULSE_IS_LATE_MS = 1000
 _LATENESS_SECONDS = 1.0
@@ -247,18 +249,19 @@ class Link:
     def _redialled(self) -> tuple[_Connection, Welcome] | None:
         refusals = 0
         while not (self._leaving or self._closed or self._lost):
+            pause = _REDIAL_SECONDS
             try:
                 return self._dial(resumes=True)
             except _Gone as error:
                 self.give_up(error.message)
             except _NobodyListens as error:
-                refusals += 1
+                refusals, pause = refusals + 1, _REFUSED_SECONDS
                 if refusals == _REFUSALS:
                     self.give_up(error.message)
             except AgentError:
                 refusals = 0
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._lost, _REDIAL_SECONDS)
+                self._changed.wait_for(lambda: self._closed or self._lost, pause)
         return None
 
     def _send_outgoing(self) -> None:
