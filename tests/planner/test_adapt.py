@@ -209,7 +209,17 @@ def test_what_is_above_an_empty_join_stands_it_or_the_join_stays(
     assert_same(fetch(context.connection, sql), simulation.run())
 
 
-@pytest.mark.parametrize(("value", "computed"), [("v", False), ("CASE WHEN v > 500 THEN error('no') ELSE v END", True)])
+@pytest.mark.parametrize(
+    ("value", "computed"),
+    [
+        ("v", False),
+        ("CAST('x' || v AS INTEGER)", False),
+        ("CAST(v AS TINYINT) * 2::TINYINT", False),
+        ("CAST('day ' || v AS DATE)", False),
+        ("CASE WHEN v > 500 THEN error('no') ELSE v END", True),
+    ],
+    ids=["a column", "a cast", "arithmetic", "a date", "a call of error"],
+)
 def test_what_may_raise_is_computed_also_where_no_row_reads_it(large: FakeContext, value: str, computed: bool) -> None:
     plan = large.plan(f"SELECT x.v, u.w FROM (SELECT k, {value} AS v FROM t) AS x JOIN u ON x.k = u.k")
     first, _ = join_sides(plan)
