@@ -186,6 +186,8 @@ class _Run:
             return error
         finally:
             timer.cancel()
+            timer.join()
+            self.oracle.settle()
         return rows
 
     def _actual(self, step: Step, values: Mapping[str, Any], seconds: float) -> Rows | Exception | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -74,6 +75,11 @@ class Oracle:
     def interrupt(self) -> None:
         """Stop what :meth:`execute` or :meth:`expect` runs in another thread."""
         self._connection.interrupt()
+
+    def settle(self) -> None:
+        """Let an interrupt that came after the end of its statement hit nothing that counts."""
+        with suppress(duckdb.InterruptException):
+            self._connection.execute("SELECT 1").fetchall()
 
     def execute(self, statement: str) -> Rows:
         """Run a statement that changes the database; what it returns."""
