@@ -6,6 +6,8 @@
   while they run, with runtime filters among other things, and once with ``adaptive=False``.
 * ``kill``: three hosts at ``--mbit``, an agent killed at a random moment of each query; every answer is compared with
   DuckDB's, and the time with that of the undisturbed query.
+* ``many``: ``--agents`` services of this host that run already: the seconds until a session has joined them, and those
+  of a query of ``--tasks`` tiny tasks, with the processor time that the session's process takes for a task.
 """
 
 from __future__ import annotations
@@ -32,22 +34,28 @@ from benchmarks.memory import processor_seconds
 from tests.support import hosts
 from tests.support.clusters import Cluster, make
 from tests.support.compare import Rows, difference
+from tests.support.services import Service, token_file
 from tests.support.tpch.data import queries, tpch, views
 
 BAR = 1.15
 RECOVERY_BAR = 1.5
+MANY_TASKS_SECONDS = 20.0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; 1 where a bar is missed or an answer is wrong."""
     parser = argparse.ArgumentParser(prog="cluster.py", description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=["cost", "link", "kill"])
+    parser.add_argument("what", choices=["cost", "link", "kill", "many"])
     parser.add_argument("--scale", type=float, default=1, help="scale factor of TPC-H (1)")
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds of cost (3)")
     parser.add_argument("--mbit", type=float, default=1000, help="of the links of link and kill (1000)")
     parser.add_argument("--memory", default="2GiB", help="of each agent (2GiB)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments at which agents are killed (1)")
+    parser.add_argument("--agents", type=int, default=64, help="services of many (64)")
+    parser.add_argument("--tasks", type=int, default=2000, help="tasks of many (2,000)")
     options = parser.parse_args(arguments)
+    if options.what == "many":
+        return many(options.agents, options.tasks)
     data = tpch(options.scale)
     if options.what == "cost":
         return cost(data, options.rounds, options.memory)
@@ -156,6 +164,38 @@ def kill(data: Path, mbit: float, memory: str, rng: random.Random) -> int:
         print(f"time with an agent killed over undisturbed: median {statistics.median(slower):.2f}, ", end="")
         print(f"most {max(slower):.2f} (aim {RECOVERY_BAR})")
     return int(bool(wrong))
+
+
+def many(agents: int, tasks: int) -> int:
+    """How long many agents take to be joined, and many tasks to be answered."""
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        given = ["--token-file", str(token_file(folder)), "--memory", "96MiB", "--threads", "1", "--sessions", "1"]
+        services: list[Service] = []
+        try:
+            while len(services) < agents:
+                number = len(services)
+                started = [
+                    Service(folder / f"agent-{i}", options=given) for i in range(number, min(agents, number + 8))
+                ]
+                services += started
+                for service in started:
+                    service.wait_ready()
+            url = "grpc://" + ",".join(f"127.0.0.1:{service.port}" for service in services)
+            options = {"token_file": folder / "token", "agents": agents, "memory_limit": "2GiB", "partitions": tasks}
+            with sabot_sql.connect(url, **options) as session:
+                joined = session.query("SELECT i FROM range(10) t(i)").plan.json()["times"]["startup_ms"] / 1e3
+                began, spent = time.perf_counter(), time.process_time()
+                result = session.query("SELECT i, i * 2 FROM range(100000) t(i) WHERE i % 10 = 3")
+                seconds, each = time.perf_counter() - began, (time.process_time() - spent) / tasks
+                _distributed(result)
+                ran = sum(len(stage["tasks"]) for stage in result.plan.json()["stages"])
+        finally:
+            for service in services:
+                service.stop()
+    print(f"{agents} agents joined in {joined:.1f} s (aim 5.0); {ran:,} tasks answered in {seconds:.1f} s ", end="")
+    print(f"(at most 20.0), {each * 1e3:.2f} ms of the session's processor time each")
+    return int(seconds > MANY_TASKS_SECONDS or result.to_arrow_table().num_rows != 10_000)
 
 
 def _faults(what: str, expected: Rows, result: sabot_sql.Result) -> list[str]:
