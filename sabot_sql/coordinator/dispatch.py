@@ -27,28 +27,37 @@ def demand(run: StageRun, task: int, shuffles: EdgeBook) -> TaskDemand:
 def choose(runs: Iterable[StageRun], agents: Sequence[str], session_agent: str, busy: Container[str]) -> list[Choice]:
     """A task for each agent that is not ``busy``, stages and tasks in their order.
 
-    First everyone takes what was meant for it, then whoever is still idle takes what waits for a busy one.
+    First everyone takes what was meant for it, then whoever is still idle takes what waits for a busy one. It is asked
+    after every event, and so looks at each waiting task once.
     """
-    idle = [agent for agent in (*agents, session_agent) if agent not in busy]
-    ready = [(run, task) for run in runs for task in run.tasks if isinstance(task.state, Waiting)] if idle else []
-    choices: list[Choice] = []
-    for own_only in (True, False):
-        for agent in tuple(idle):
-            for run, task in ready:
-                if _may_run(run, task, agent, agents, session_agent, own_only):
-                    choices.append((run, task, agent))
-                    ready.remove((run, task))
-                    idle.remove(agent)
-                    break
-    return choices
+    idle = dict.fromkeys(agent for agent in (*agents, session_agent) if agent not in busy)
+    if not idle:
+        return []
+    waiting = [(run, task) for run in runs for task in run.tasks if isinstance(task.state, Waiting)]
+    chosen: dict[str, Choice] = {}
+    left: list[tuple[StageRun, TaskRecord]] = []
+    for run, task in waiting:
+        agent = session_agent if run.stage.placement is Placement.SESSION else _preferred(task)
+        if agent in idle and agent not in chosen and _may_run(run, task, agent, agents, session_agent):
+            chosen[agent] = (run, task, agent)
+        else:
+            left.append((run, task))
+    for agent in idle:
+        if agent in chosen:
+            continue
+        for place, (run, task) in enumerate(left):
+            if _may_run(run, task, agent, agents, session_agent):
+                chosen[agent] = (run, task, agent)
+                del left[place]
+                break
+    return [chosen[agent] for agent in idle if agent in chosen]
 
 
-def _may_run(
-    run: StageRun, task: TaskRecord, agent: str, agents: Sequence[str], session_agent: str, own_only: bool
-) -> bool:
+def _preferred(task: TaskRecord) -> str | None:
+    return task.state.preferred if isinstance(task.state, Waiting) else None
+
+
+def _may_run(run: StageRun, task: TaskRecord, agent: str, agents: Sequence[str], session_agent: str) -> bool:
     if run.stage.placement is Placement.SESSION or agent == session_agent:
         return run.stage.placement is Placement.SESSION and agent == session_agent
-    state = task.state
-    if not isinstance(state, Waiting) or (agent in task.avoid and not set(agents) <= task.avoid):
-        return False
-    return state.preferred == agent or not own_only
+    return agent not in task.avoid or set(agents) <= task.avoid
