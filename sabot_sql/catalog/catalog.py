@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -123,7 +123,7 @@ class Catalog:
         with self.connection.lock:
             self._tables.unregister(name)
 
-    def objects_named(self, statement: Statement, scopes: Sequence[Scope], words: Set[str]) -> list[str]:
+    def objects_named(self, statement: Statement, scopes: Sequence[Scope], words: Container[str]) -> list[str]:
         """See :meth:`MemoryTables.named`; hold the lock."""
         return self._tables.named(statement, scopes, words)
 

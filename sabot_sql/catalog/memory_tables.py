@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import re
 import weakref
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -150,9 +150,9 @@ class MemoryTables:
                 with contextlib.suppress(duckdb.TransactionException):
                     self._drop(name)
 
-    def named(self, statement: Statement, scopes: Sequence[Scope], words: Set[str]) -> list[str]:
-        """The in-process tables that a statement may read, which leads to these ``words`` in lower case."""
-        registered = [name for name in self._registered if name.lower() in words]
+    def named(self, statement: Statement, scopes: Sequence[Scope], words: Container[str]) -> list[str]:
+        """The in-process tables that a statement may read, which leads to these ``words``."""
+        registered = [name for name in self._registered if name in words]
         return [*registered, *(name for name in self._unknown_names(statement, scopes) if name not in registered)]
 
     def forget(self) -> None:

@@ -185,7 +185,7 @@ def test_tables_views_macros_frames_and_settings_of_the_session_go_along(
     assert len(rows) == 4
     assert durable.fetchall() == rows
     assert (durable.columns, durable.types) == (interactive.columns, interactive.types)
-    copied = sum(file.stat().st_size for file in shared_state.query(handle.query_id).glob("*.duckdb"))
+    copied = sum(file.stat().st_size for file in shared_state.query(handle.query_id).rglob("*.duckdb"))
     assert copied < 3 << 20
     assert frame.num_rows == 1
 
