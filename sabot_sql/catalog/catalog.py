@@ -20,10 +20,12 @@ from sabot_sql.catalog.connection import (
     Statement,
     Stream,
     quote_text,
+    serialized,
 )
 from sabot_sql.catalog.conversion import Converter
 from sabot_sql.catalog.diagnosis import located
 from sabot_sql.catalog.effects import RunsOnce, mentioned, runs_once
+from sabot_sql.catalog.folded_lists import too_long_to_print
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.measured import MeasuredRows
 from sabot_sql.catalog.memory_tables import MemoryTables
@@ -263,6 +265,9 @@ class Catalog:
                 return NotDistributed(
                     "lock_configuration is on, and a plan for agents needs a setting to be changed for a moment"
                 )
+            too_long = self._too_long(statement)
+            if too_long is not None:
+                return NotDistributed(too_long)
             with self._tables.shadows(statement, scopes) as shadows, self._exportable_plans(bool(shadows)):
                 try:
                     exported = self._explain("EXPLAIN (SQL)", statement)
@@ -359,6 +364,23 @@ class Catalog:
                 return self._explain("EXPLAIN (FORMAT json)", statement)
             except (duckdb.Error, RuntimeError):
                 return None
+
+    def _too_long(self, statement: Statement) -> str | None:
+        """Why the plan of a statement would be too long as SQL."""
+        cursor = self.connection.plain_cursor()
+
+        def counts_more(query: str, most: int) -> bool:
+            rows = cursor.execute(
+                f"SELECT 1 FROM ({query}) LIMIT {most + 1}", statement.values if "$" in query else None
+            )
+            return len(rows.fetchall()) > most
+
+        try:
+            return too_long_to_print(statement.text, lambda sql: serialized(cursor, sql), counts_more)
+        except duckdb.Error:
+            return None  # it is wrong, and DuckDB says so where it is bound
+        finally:
+            cursor.close()
 
     def _explain(self, prefix: str, statement: Statement) -> str:
         text = f"{prefix} {statement.text}"

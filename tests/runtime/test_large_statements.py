@@ -151,3 +151,26 @@ def test_the_reader_is_stopped_within_a_long_expression() -> None:
 
     with pytest.raises(Stopped):
         parse_exported(f"SELECT {'f(' * 5000}1{')' * 5000} AS x", check)
+
+
+@pytest.mark.parametrize(
+    ("sql", "mode"),
+    [
+        ("SELECT sum(x) FROM (SELECT unnest(range(1000000)) AS x)", "single"),
+        ("SELECT count(*) FROM (SELECT unnest(generate_series(1, 1000 * 1000)) AS x)", "single"),
+        ("SELECT list_sum(range(30000)) + count(*) FROM range(5)", "single"),
+        ("SELECT max(x) FROM (SELECT unnest(range($1)) AS x)", "single"),
+        ("SELECT count(*) FROM (SELECT unnest(range(i)) FROM range(100) r(i))", "distributed"),
+        ("SELECT sum(range) FROM range(1000000)", "distributed"),
+        ("SELECT count(*) FROM (SELECT unnest(range(10)) AS x), range(7)", "distributed"),
+    ],
+)
+def test_lists_that_are_known_while_planning_are_not_written_out(
+    sql: str, mode: str, session: Session, plain: duckdb.DuckDBPyConnection
+) -> None:
+    values = [50_000] if "$1" in sql else None
+    result = session.query(sql, values)
+    assert result.fetchall() == plain.execute(sql, values).fetchall()
+    assert result.plan.mode == mode, result.plan.json()["reason"]
+    if mode == "single":
+        assert "part of the plan" in result.plan.json()["reason"]
