@@ -56,3 +56,10 @@ def test_every_page_is_reachable_from_the_readme() -> None:
 def test_paths_named_in_the_documentation_exist(page: Path) -> None:
     named = re.findall(r"`((?:sabot_sql|planner|native|magics|tests|benchmarks|notebooks|docs)/[\w./-]+)`", prose(page))
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_is_wrapped(page: Path) -> None:
+    """At 120 characters, as the code is; tables and what is shown as it is typed are not prose."""
+    lines = [line for line in prose(page).splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > 120 and " " in line.strip()] == []
