@@ -26,6 +26,7 @@ DATABASE_DOWN = "DATABASE_DOWN"
 
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
+_AGAIN_SECONDS = 3.0
 _ANSWER_SECONDS = 60.0
 _LAST_WORDS_BYTES = 2000
 _TRIES = 3
@@ -101,7 +102,8 @@ class HostClient:
         """A connection to a host that is started, by this process or by another one that was quicker."""
         begins = os.path.getsize(self.state.log) if self.state.log.exists() else 0  # noqa: PTH202
         process = start_host(self.state)
-        ends = time.monotonic() + _START_SECONDS
+        started = time.monotonic()
+        ends = started + _START_SECONDS
         while time.monotonic() < ends:
             connection = _connect(self.state)
             if connection is not None:
@@ -109,6 +111,9 @@ class HostClient:
             code = process.poll()
             if code not in (None, 0):
                 break
+            if code == 0 and time.monotonic() - started > _AGAIN_SECONDS:
+                # There was another host, which may have ended before it listened.
+                process, started = start_host(self.state), time.monotonic()
             time.sleep(_POLL_SECONDS)
         else:
             process.kill()

@@ -17,11 +17,14 @@ from sabot_sql.detached.durable_query import DurableQuery
 from sabot_sql.detached.host_client import DATABASE_DOWN, HostClient
 from sabot_sql.detached.kept_result import Outcome, rows_file
 from sabot_sql.detached.messages import Cancel, Describe, Done, Forget, QueryState
-from sabot_sql.errors import AgentError, InternalError, QueryTimeout
+from sabot_sql.errors import RESULT_LOST, AgentError, InternalError, QueryTimeout, ResourceError
 from sabot_sql.plan_view import Plan
 from sabot_sql.result import Result
 
 _OBSERVE_SECONDS = 0.25
+_POLL_SECONDS = 0.05
+_WRITTEN_SECONDS = 2.0
+"""What came of a query is in its directory sooner than this after the host says that it has ended."""
 _WAIT_SECONDS = 0.5
 """So long may a question stay open: Ctrl-C is answered between two of them."""
 
@@ -91,11 +94,12 @@ class QueryHandle:
 
         Raises:
             QueryTimeout: it has not ended by then.
+            ResourceError: it has ended, and what came of it was removed.
             SabotSQLError: what the query failed with.
         """
         limit = None if timeout is None else arguments.seconds("timeout", timeout)
         ends = None if limit is None else time.monotonic() + limit
-        known = ""
+        known, ended_at = "", None
         while (outcome := Outcome.read(self._directory)) is None:
             left = _WAIT_SECONDS if ends is None else ends - time.monotonic()
             if left <= 0:
@@ -111,6 +115,16 @@ class QueryHandle:
                 time.sleep(wait_seconds)  # the query pauses, and so does this
                 continue
             known = state.state
+            if state.ended and Outcome.read(self._directory) is None:
+                ended_at = ended_at or time.monotonic()
+                if time.monotonic() - ended_at > _WRITTEN_SECONDS:
+                    reason = state.error or f"nothing of it is in {self._directory} any more"
+                    raise ResourceError(
+                        f"query {self.query_id} has {state.state}, and what came of it cannot be read: {reason}",
+                        code=RESULT_LOST,
+                        hint="run it again",
+                    )
+                time.sleep(_POLL_SECONDS)
             if observer is not None and state.plan:
                 observer(json.loads(state.plan))
         error = outcome.raised()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,10 @@ class DurableHost:
 
     def serve(self) -> None:
         """Answer clients until it is stopped, or there was nothing to do for long."""
-        threading.Thread(target=self._accept, name="sabot-host-accept", daemon=True).start()
+        self._accept_in_thread()
         while not self._ending.wait(_CHECK_SECONDS):
             self._stop_if_fenced()
+            self._listen_again_if_removed()
             try:
                 self._look_after()
             except DATABASE_ERRORS:
@@ -214,10 +216,24 @@ class DurableHost:
 
     # --- for clients ----------------------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
+    def _accept_in_thread(self) -> None:
+        accept = partial(self._accept, self._listener)
+        threading.Thread(target=accept, name="sabot-host-accept", daemon=True).start()
+
+    def _listen_again_if_removed(self) -> None:
+        """Listen under the socket's name again if somebody has removed it: no client would find this host."""
+        if self._state.socket.exists():
+            return
+        with suppress(OSError):  # a full disk: the next time may be better
+            removed, self._listener = self._listener, _listening(self._state)
+            self._accept_in_thread()
+            removed.shutdown(socket.SHUT_RDWR)  # its thread ends
+            removed.close()
+
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = listener.accept()
             except OSError:
                 return
             threading.Thread(target=self._serve, args=(connection,), name="sabot-host-client", daemon=True).start()

@@ -8,6 +8,7 @@ import decimal
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -379,6 +380,49 @@ DBOS.destroy()
     assert run.stdout.strip() == "42", run.stderr
     with closing(sqlite3.connect(tmp_path / "theirs.sqlite")) as database:
         assert database.execute("SELECT count(*) FROM workflow_status").fetchall() == [(1,)]
+
+
+def test_a_socket_that_was_removed_is_there_again(state: StateDirectory, session: sabot_sql.Session) -> None:
+    session.submit("SELECT 1").result(60)
+    before = host_state()
+    assert before is not None
+    state.socket.unlink()
+    assert session.submit("SELECT 2").result(60).fetchall() == [(2,)]
+    after = host_state()
+    assert after is not None
+    assert after.pid == before.pid
+
+
+def test_a_host_that_ends_before_it_listens_is_followed_by_another(
+    state: StateDirectory, session: sabot_sql.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sabot_sql.detached.host_client._AGAIN_SECONDS", 0.0)
+    starting = state.lock.open("a+")
+    fcntl.flock(starting, fcntl.LOCK_EX)
+    started = []
+
+    def start(directory: StateDirectory) -> subprocess.Popen[bytes]:
+        process = start_host(directory)
+        if not started:
+            assert process.wait(60) == 0  # it saw that another one was there
+            starting.close()
+        started.append(process.pid)
+        return process
+
+    monkeypatch.setattr("sabot_sql.detached.host_client.start_host", start)
+    assert session.submit("SELECT 1").result(60).fetchall() == [(1,)]
+    assert len(started) >= 2
+
+
+def test_a_result_that_was_removed_by_hand_is_said_to_be_lost(
+    shared_state: StateDirectory, session: sabot_sql.Session
+) -> None:
+    handle = session.submit("SELECT 1")
+    handle.result(60)
+    shutil.rmtree(shared_state.query(handle.query_id))
+    with pytest.raises(sabot_sql.ResourceError) as lost:
+        handle.result(60)
+    assert lost.value.code == "RESULT_LOST"
 
 
 def test_two_hosts_never_serve_one_directory(state: StateDirectory, session: sabot_sql.Session) -> None:
