@@ -9,7 +9,10 @@ import pyarrow as pa
 
 
 class CheckedObjects:
-    """Remembers which objects were found sound; Arrow's are never changed."""
+    """Remembers which objects were found sound; Arrow's are never changed.
+
+    The object itself is what is meant, so that its address is the key: equal ones may lie in other buffers.
+    """
 
     def __init__(self) -> None:
         self._sound: dict[int, weakref.ref[object]] = {}

@@ -127,15 +127,14 @@ def _is_writing(node: Mapping[str, Any]) -> bool:
 
 
 def _volatile_calls(tree: Any, volatile: VolatileNames) -> Iterator[RunsOnce]:
-    bound = {id(inner) for node in _nodes(tree) if node.get("type") == "TABLE_FUNCTION" for inner in _nodes(node)}
-    for node in _nodes(tree):
+    for node, bound in _placed_nodes(tree):
         function = str(node.get("function_name", "")).lower()
         if function in _RUN_A_TEXT and not _is_plain(node, volatile):
             yield RunsOnce(f"{function}() runs a text that is volatile or not known", by_binding=True)
         elif function in volatile.macros:
             yield RunsOnce(f"the macro {function}() is volatile", by_binding=True)
         elif function in volatile.functions:
-            yield RunsOnce(f"{function}() is volatile", by_binding=id(node) in bound)
+            yield RunsOnce(f"{function}() is volatile", by_binding=bound)
         elif node.get("type") == "BASE_TABLE" and str(node.get("table_name", "")).lower() in volatile.views:
             yield RunsOnce(f"the view {node['table_name']} is volatile", by_binding=True)
 
@@ -148,14 +147,20 @@ def _is_plain(call: Mapping[str, Any], volatile: VolatileNames) -> bool:
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    waiting = [tree]
+    return (node for node, _ in _placed_nodes(tree))
+
+
+def _placed_nodes(tree: Any) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Every node, and whether it is or stands in a table function, whose arguments are computed while it is bound."""
+    waiting = [(tree, False)]
     while waiting:
-        node = waiting.pop()
+        node, bound = waiting.pop()
         if isinstance(node, dict):
-            yield node
-            waiting.extend(node.values())
+            bound = bound or node.get("type") == "TABLE_FUNCTION"
+            yield node, bound
+            waiting.extend((inner, bound) for inner in node.values())
         elif isinstance(node, list):
-            waiting.extend(node)
+            waiting.extend((inner, bound) for inner in node)
 
 
 def _words(text: str) -> frozenset[str]:
