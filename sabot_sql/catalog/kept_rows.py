@@ -38,12 +38,13 @@ def keep_rows(rows: Rows, converter: Converter, types: Sequence[str], file: Path
                 relation.create(f"{_OPEN}.main.{_TABLE}")
         finally:
             cursor.execute(f"DETACH {_OPEN}")
+        unfinished.chmod(0o600)
+        unfinished.rename(file)
     except duckdb.Error as error:
         raise translate(error) from None
     finally:
         cursor.close()
-    unfinished.chmod(0o600)
-    unfinished.rename(file)
+        unfinished.unlink(missing_ok=True)  # on a full disk nobody could write down that it failed
 
 
 class KeptRows:

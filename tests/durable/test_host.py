@@ -612,7 +612,8 @@ def test_a_full_disk_is_an_error_of_the_query_and_of_nothing_else(
 ) -> None:
     with state_directory(small_disk / "state"):
         assert session.submit("SELECT 1").result(60).fetchall() == [(1,)]
-        handle = session.submit(f"SELECT i, j, hash(i) AS h, hash(j) AS g FROM '{numbers}' ORDER BY h")
+        hashes = ", ".join(f"hash(i + {n}) AS h{n}" for n in range(8))  # 12 MB that cannot be compressed
+        handle = session.submit(f"SELECT {hashes} FROM '{numbers}' ORDER BY h0")
         with pytest.raises(sabot_sql.ResourceError) as error:
             handle.result(60)
         assert error.value.code == "DISK_FULL"
