@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +139,9 @@ def _copied(main: duckdb.DuckDBPyConnection, name: str, words: MentionedNames, f
     file.parent.mkdir(mode=0o700, exist_ok=True)
     with _open(main, file):
         main.execute(f"COPY FROM DATABASE {quote_name(name)} TO {_OPEN} (SCHEMA)")
-        for schema, table in _tables_mentioned(main, name, words):
+        mentioned = _tables_mentioned(main, name, words)
+        kept = _without_the_others(main, name, mentioned)
+        for schema, table in (*mentioned, *kept):
             columns = main.execute(_STORED_COLUMNS, [name, schema, table]).fetchall()
             stored = ", ".join(quote_name(column) for (column,) in columns)
             source, target = (".".join(map(quote_name, (place, schema, table))) for place in (name, _OPEN))
@@ -147,6 +149,27 @@ def _copied(main: duckdb.DuckDBPyConnection, name: str, words: MentionedNames, f
             if words.has_word("rowid") and ("rowid",) not in columns:
                 _check_rowids(main, source, target)
     return str(file)
+
+
+def _without_the_others(
+    main: duckdb.DuckDBPyConnection, database: str, mentioned: Collection[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Drop the empty copies of the tables that are not ``mentioned``; gives those that cannot be dropped.
+
+    A table that was overlooked is then an error, where an empty one would give rows that are wrong.
+    """
+    others = [table for table in main.execute(_TABLES, [database]).fetchall() if table not in mentioned]
+    while others:
+        left = []
+        for schema, table in others:
+            try:
+                main.execute(f"DROP TABLE {'.'.join(map(quote_name, (_OPEN, schema, table)))}")
+            except duckdb.Error:  # keys of another one refer to it: that goes first
+                left.append((schema, table))
+        if len(left) == len(others):
+            break
+        others = left
+    return others
 
 
 def _tables_mentioned(main: duckdb.DuckDBPyConnection, database: str, words: MentionedNames) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import duckdb
 import pytest
 
 import sabot_sql
@@ -103,3 +104,21 @@ def test_what_would_be_another_in_a_copy_is_refused(shared_state: StateDirectory
             session.submit(sql)
         assert refused.value.code == "NOT_DURABLE"
         assert sorted(shared_state.queries.iterdir()) == before
+
+
+def test_tables_that_are_not_read_are_not_there(shared_state: StateDirectory) -> None:
+    """One that was overlooked would give an error: an empty one in its place would give rows that are wrong."""
+    with sabot_sql.connect(agents=2, memory_limit="1GiB") as session:
+        session.query(
+            f"""
+            CREATE TABLE parent (i INTEGER PRIMARY KEY); CREATE TABLE child (i INTEGER REFERENCES parent (i));
+            CREATE TABLE read {_ROWS}; CREATE TABLE other {_ROWS}; CREATE VIEW over_other AS FROM other;
+            CREATE MACRO of_other() AS (SELECT max(i) FROM other);
+            CREATE TEMP MACRO of_other_too() AS (SELECT max(i) FROM other);
+            """
+        )
+        handle = session.submit("SELECT count(*) FROM read", scope={})
+        assert handle.result(60).fetchall() == [(3,)]
+    (file,) = shared_state.query(handle.query_id).rglob("memory.duckdb")
+    with duckdb.connect(str(file), read_only=True) as connection:
+        assert connection.execute("SELECT table_name FROM duckdb_tables()").fetchall() == [("read",)]
