@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sabot_sql.catalog.catalog import Catalog
-from sabot_sql.catalog.connection import Parameters, Statement
+from sabot_sql.catalog.connection import Parameters, Statement, quote_text
 from sabot_sql.catalog.frames import Scope
 from sabot_sql.catalog.session_copy import copy_session
 from sabot_sql.config import SessionConfig
@@ -55,7 +55,7 @@ def submit(submission: Submission, catalog: Catalog) -> QueryHandle:
             submission.sql,
             submission.params,
             replace(config, database=copy.database),
-            (f"SET file_search_path = '{str(Path.cwd()).replace(chr(39), chr(39) * 2)}'", *copy.statements),
+            (f"SET file_search_path = {quote_text(str(Path.cwd()))}", *copy.statements),
             int(time.time() * 1e3),
             submission.timeout_seconds,
         )
